@@ -1,0 +1,236 @@
+"""One frozen configuration a command. Its defaults are the paper's; the command line reads them from here.
+
+Fields that are None by default take the value of the model's recipe (`PRETRAIN_RECIPES`, `ADAPT_RECIPES`): the paper's
+for VGG-Face, and what trains well on a CPU for the small network of the same topology.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from facedan_cli.errors import UsageError, did_you_mean
+
+MODEL_NAMES = ("vggface", "vggface-mini")
+TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
+ESTIMATORS = ("unbiased", "biased")
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("constant", "onecycle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """What `align` does to a tree of photographs."""
+
+    raw: Path
+    out: Path
+    size: int = 250
+    template: str = "vggface"
+    min_face: int = 40
+    detector_batch: int = 32
+    landmarks: Path | None = None
+    workers: int = 0  # 0: as many as there are processors
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained where the command line does not say otherwise.
+
+    Args:
+        lr: base learning rate; the peak where the schedule is one-cycle.
+        classifier_lr: the last layer's learning rate as a multiple of `lr`.
+        batch: images a step from the source, and from the target as many again.
+    """
+
+    optimizer: str
+    lr: float
+    classifier_lr: float
+    schedule: str
+    batch: int
+    iterations: int
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+
+
+# Section IV-B. The paper names neither the optimiser, nor momentum, nor weight decay: these are VGG's (Simonyan 2015).
+_PAPER = Recipe(
+    optimizer="sgd",
+    lr=1e-4,
+    classifier_lr=10.0,
+    schedule="constant",
+    batch=32,
+    iterations=20_000,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.0,
+)
+_MINI = Recipe(
+    optimizer="adamw",
+    lr=1e-3,
+    classifier_lr=1.0,
+    schedule="onecycle",
+    batch=64,
+    iterations=1_500,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+)
+PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI}
+ADAPT_RECIPES: Mapping[str, Recipe] = {
+    "vggface": replace(_PAPER, classifier_lr=1.0),
+    "vggface-mini": replace(_MINI, lr=3e-4, iterations=400),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What `pretrain` and `adapt` share."""
+
+    source: str
+    optimizer: str | None = None
+    lr: float | None = None
+    classifier_lr: float | None = None
+    schedule: str | None = None
+    batch: int | None = None
+    iterations: int | None = None
+    momentum: float | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    seed: int = 0
+    checkpoint_every: int = 500
+    log_every: int = 20
+    workers: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(TrainingConfig):
+    """Stage 1: a softmax classifier on the labelled source (Section IV-B)."""
+
+    model: str = "vggface"
+    init: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig(TrainingConfig):
+    """Stage 2: source classification plus λ times MK-MMD² between source and target (eq. 4)."""
+
+    target: str
+    init: str | None = None
+    layers: str = "fc6,fc7"
+    kernels: int = 5
+    lambda_: float = 0.5
+    estimator: str = "unbiased"
+    bandwidth: str = "frozen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Features of a data set by one model."""
+
+    dataset: str
+    model: str | None = None
+    layer: str = "fc7"
+    flip: bool = False
+    batch: int = 64
+    workers: int = 0
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """How models are measured; the protocol itself is named by the subcommand."""
+
+    model: tuple[str, ...] = ()
+    far: tuple[str, ...] = ("0.001",)
+    layer: str = "fc7"
+    flip: bool = False
+    replicates: int = 1000
+    seed: int = 0
+    batch: int = 64
+    workers: int = 0
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The world that `demo` draws: how many people, and pictures of each."""
+
+    source_people: int = 240
+    source_images: int = 10
+    target_people: int = 150
+    target_images: int = 5
+    test_people: int = 60
+    size: int = 160
+    seed: int = 0
+    workers: int = 0
+
+
+# How fast or how chattily a run goes, never what it computes; and the inputs, of which the run keeps digests.
+_NOT_DETERMINING = frozenset({"workers", "device", "log_every", "checkpoint_every", "source", "target", "init"})
+
+Training = TypeVar("Training", bound=TrainingConfig)
+
+
+def resolve(config: Training, recipe: Recipe) -> Training:
+    """Fill what is not set with the model's recipe."""
+    unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
+    return replace(config, **unset)
+
+
+def options(config: Any) -> dict[str, Any]:
+    """A configuration by option name: what is a Python keyword there carries an underscore here (`lambda_`)."""
+    return {field.name.rstrip("_"): getattr(config, field.name) for field in fields(config)}
+
+
+def determining(config: Any) -> dict[str, Any]:
+    """Those options that determine the result of a run."""
+    return {key: value for key, value in options(config).items() if key not in _NOT_DETERMINING}
+
+
+def as_toml(command: str, values: Mapping[str, Any]) -> str:
+    """The section of a command as it may stand in facedan.toml or be given to --config; what is None is left out."""
+    lines = [f"[{command}]"]
+    for key, value in values.items():
+        if value is not None:
+            # JSON's strings, numbers, booleans and arrays of them are TOML too.
+            plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def check_training(config: TrainingConfig) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    check_choice("--optimizer", str(config.optimizer), OPTIMIZERS)
+    check_choice("--schedule", str(config.schedule), SCHEDULES)
+    values = options(config)
+    for name, least in (("batch", 2), ("iterations", 1), ("checkpoint_every", 1), ("log_every", 1)):
+        if values[name] < least:
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}")
+    for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
+        if not 0 <= values[name] < float("inf"):
+            raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}")
+    if values["label_smoothing"] > 1:
+        raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}")
+
+
+def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a value that is not among the known ones.
+
+    Raises:
+        UsageError: with the nearest known values.
+    """
+    if value not in known:
+        raise UsageError(f"{option} does not know '{value}'", did_you_mean(value, known))

@@ -1,0 +1,230 @@
+"""Run directories: named by what determines a run, locked while it works, and able to say how to repeat it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.config import as_toml
+from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
+from facedan_cli.workspace import Workspace, digest, locked, sha256_file, write_json, write_text
+
+COMPLETE = "complete"
+_PACKAGES = ("facedan", "torch", "torchvision", "facenet-pytorch", "opencv-python", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a stage: its directory and what determines it.
+
+    Args:
+        directory: runs/<stage>-<datasets>-<hash8> in the workspace.
+        stage: "pretrain" or "adapt".
+        config: the resolved configuration, by option.
+        identity: the SHA-256 of configuration and inputs; its first eight digits end the directory's name.
+        inputs: what the run reads, with digests.
+    """
+
+    directory: Path
+    stage: str
+    config: Mapping[str, Any]
+    identity: str
+    inputs: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The directory's name."""
+        return self.directory.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """The network that the run makes."""
+        return checkpoint_of(self.directory)
+
+    @property
+    def state(self) -> Path:
+        """What an interrupted run goes on from."""
+        return self.directory / "checkpoints" / "state.safetensors"
+
+    @property
+    def log(self) -> Path:
+        """The metrics, a JSON object a line."""
+        return self.directory / "metrics.jsonl"
+
+    @property
+    def set_aside(self) -> Path | None:
+        """The list of images that could not be used, if there are any."""
+        path = self.directory / "set-aside.tsv"
+        return path if path.is_file() else None
+
+    @property
+    def last_metrics(self) -> dict[str, Any]:
+        """The last line of the log."""
+        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
+        return dict(json.loads(lines[-1])) if lines else {}
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json as it stands; empty where there is none."""
+        return read_record(self.directory)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete and its checkpoint still there."""
+        return self.record.get("status") == COMPLETE and self.checkpoint.is_file()
+
+
+def plan_run(
+    workspace: Workspace,
+    stage: str,
+    datasets: Sequence[str],
+    *,
+    config: Mapping[str, Any],
+    determining: Mapping[str, Any],
+    inputs: Mapping[str, Mapping[str, Any]],
+) -> Run:
+    """The run that this configuration and these inputs make; nothing is written yet.
+
+    Args:
+        workspace: where it will lie.
+        stage: the command.
+        datasets: the names of its data sets, for the directory's name.
+        config: the resolved configuration, whole.
+        determining: those of its values that determine the result.
+        inputs: by role, what is read; its `name`, `fingerprint` and `sha256` determine the run, a path does not.
+    """
+    contents = {
+        role: {key: value for key, value in facts.items() if key in ("name", "fingerprint", "sha256")}
+        for role, facts in inputs.items()
+    }
+    identity = digest({"stage": stage, "config": determining, "inputs": contents})
+    return Run(workspace.run_directory(stage, datasets, identity), stage, config, identity, inputs)
+
+
+@contextmanager
+def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
+    """Hold the run's lock and keep its run.json true while the block works.
+
+    Raises:
+        FacedanError: another process works in it.
+    """
+    with locked(run.directory, f"the run {run.name}"):
+        if force:
+            for path in (run.directory / "checkpoints", run.log):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        run.checkpoint.parent.mkdir(exist_ok=True)
+        for leftover in run.checkpoint.parent.glob(".*"):  # of a process that was killed while it wrote
+            leftover.unlink()
+        started = _now()
+        record = {
+            "run": run.name,
+            "stage": run.stage,
+            "status": "running",
+            "identity": run.identity,
+            "argv": sys.argv,
+            "config": dict(run.config),
+            "inputs": dict(run.inputs),
+            "device": device,
+            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+            "code": _git_state(),
+            "host": socket.gethostname(),
+            "first_start": run.record.get("first_start", started) if not force else started,
+            "start": started,
+        }
+        write_text(run.directory / "config.toml", as_toml(run.stage, run.config))
+        write_json(run.directory / "run.json", record)
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            reason = {"status": "interrupted" if stopped else "failed", "reason": str(error), "end": _now()}
+            write_json(run.directory / "run.json", record | reason)
+            raise
+        outputs = {run.checkpoint.relative_to(run.directory).as_posix(): sha256_file(run.checkpoint)}
+        write_json(run.directory / "run.json", record | {"status": COMPLETE, "end": _now(), "outputs": outputs})
+        run.state.unlink(missing_ok=True)  # last: whatever stops the process before, the run can go on from it
+
+
+def checkpoint_of(directory: Path) -> Path:
+    """The network of a run directory."""
+    return directory / "checkpoints" / "model.safetensors"
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """The run.json of a run directory; empty where there is none or it is damaged."""
+    try:
+        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def newest_run(workspace: Workspace, stage: str, source: str | None = None) -> Path | None:
+    """The finished run of a stage that ended last, on that source if one is named; None where there is none."""
+    found = []
+    for directory in sorted((workspace.root / "runs").glob(f"{stage}-*")):
+        record = read_record(directory)
+        wanted = source is None or record.get("inputs", {}).get("source", {}).get("name") == source
+        if wanted and record.get("status") == COMPLETE and checkpoint_of(directory).is_file():
+            found.append((record["end"], directory))
+    return max(found)[1] if found else None
+
+
+def find_checkpoint(workspace: Workspace, name: str) -> Path:
+    """The checkpoint that is meant by a path, a run directory or the name of a run in this workspace.
+
+    Raises:
+        FacedanError: there is none, or the run is not finished.
+    """
+    for directory in (Path(name), workspace.root / "runs" / name):
+        if directory.is_dir():
+            if checkpoint_of(directory).is_file():
+                return checkpoint_of(directory)
+            status = read_record(directory).get("status", "not a run")
+            raise FacedanError(f"{directory} has no finished model ({status})", "let the run finish, or name another")
+    if Path(name).is_file():
+        return Path(name)
+    runs = workspace.root / "runs"
+    known = [entry.name for entry in runs.iterdir() if checkpoint_of(entry).is_file()] if runs.is_dir() else []
+    raise FacedanError(f"there is no model '{name}'", did_you_mean(name, known, of="finished runs in this workspace"))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of this code and whether it was changed since, where it runs from a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", here, *arguments], capture_output=True, text=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An installed copy may lie inside somebody else's checkout: only files that git tracks are ours.
+    if not git("ls-files", "--error-unmatch", Path(__file__).name):
+        return {}
+    return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}

@@ -1,0 +1,225 @@
+"""The workspace: where data sets, runs, embeddings and results lie, and how files get there safely.
+
+Torch-free. Every file is written to a temporary name beside it and renamed, so that a reader never meets half a file.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+
+SETTINGS_FILE = "facedan.toml"
+MANIFEST_FILE = "aligned.jsonl"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The last suffix is kept in last place, for writers that choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # a writer may have put a file in its place that only the owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as CSV, whole or not at all."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
+    """Write the list of inputs that were set aside, `path<TAB>reason` a line; with no rows there is no such file.
+
+    Returns:
+        The path, or None where nothing was set aside.
+    """
+    lines = ["\t".join(" ".join(field.splitlines()).replace("\t", " ") for field in row) + "\n" for row in rows]
+    if not lines:
+        path.unlink(missing_ok=True)
+        return None
+    with replacing(path) as temporary:
+        # File names need not be UTF-8: their bytes go through as they are.
+        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    return path
+
+
+def read_set_aside(path: Path | None) -> dict[str, str]:
+    """What `write_set_aside` wrote: the reason of each path."""
+    if path is None:
+        return {}
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return {name: reason for name, _, reason in (line.partition("\t") for line in lines)}
+
+
+@contextmanager
+def locked(directory: Path, what: str) -> Iterator[None]:
+    """Hold a directory for this process; the system lets go of it when the process ends, however it ends.
+
+    Args:
+        directory: made where it does not exist.
+        what: what is held, for the message to a second process ("the run pretrain-casia-1a2b3c4d").
+
+    Raises:
+        FacedanError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise FacedanError(f"{what} is in use by {holder}", "wait for it, or stop it") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, in hex: equal values give equal digests on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named tree (or list file) of images."""
+
+    name: str
+    root: Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A directory with the layout of the README; nothing in it need exist yet."""
+
+    root: Path
+    datasets: Mapping[str, str]
+
+    @classmethod
+    def open(cls, root: Path, settings: Mapping[str, Any] | None = None) -> Workspace:
+        """The workspace at `root`; `settings` is what `read_settings` gave, read here where it is not given."""
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"the workspace {root} is not a directory", "give --workspace a directory")
+        settings = read_settings(root / SETTINGS_FILE) if settings is None else settings
+        return cls(root, settings.get("datasets", {}))
+
+    def dataset(self, name: str) -> Dataset:
+        """Find a data set by path, by its name in [datasets], or as aligned/NAME.
+
+        Raises:
+            UsageError: there is none; the message names the near ones.
+        """
+        if name in self.datasets:
+            root = self.root / Path(self.datasets[name]).expanduser()
+            if root.exists():
+                return Dataset(name, root)
+            raise UsageError(
+                f"the data set '{name}' should be at {root}, but nothing is there",
+                f"correct [datasets] in {self.root / SETTINGS_FILE}",
+            )
+        is_path = os.sep in name or name in (".", "..")
+        aligned = self.root / "aligned" / name
+        if not is_path and aligned.is_dir():
+            return Dataset(name, aligned)
+        path = Path(name).expanduser()
+        if path.exists() and (is_path or path.is_dir() or path.suffix):
+            return Dataset(path.resolve().stem if path.is_file() else path.resolve().name, path)
+        if is_path:
+            raise UsageError(f"the data set {name} does not exist", "check the path")
+        hint = did_you_mean(name, self.dataset_names(), of="known data sets")
+        raise UsageError(
+            f"there is no data set '{name}': it is neither in [datasets] of {SETTINGS_FILE} nor at {aligned}",
+            f"{hint}; photographs become a data set by `facedan align RAW {self.root / 'aligned'}`",
+        )
+
+    def dataset_names(self) -> list[str]:
+        """The names that `dataset` would find in this workspace."""
+        aligned = self.root / "aligned"
+        found = {entry.name for entry in aligned.iterdir() if entry.is_dir()} if aligned.is_dir() else set()
+        return sorted({name for name in found if not name.startswith(".")} | set(self.datasets))
+
+    def protocol(self, name: str) -> Path:
+        """The directory with the files of a protocol."""
+        return self.root / "protocols" / name
+
+    def run_directory(self, stage: str, datasets: Iterable[str], identity: str) -> Path:
+        """Where a run with this identity (a digest of configuration and inputs) lies."""
+        return self.root / "runs" / "-".join([stage, *datasets, identity[:8]])
+
+    def embedding_directory(self, dataset: str, identity: str) -> Path:
+        """Where the embeddings of a data set by one model lie."""
+        return self.root / "embeddings" / f"{dataset}-{identity[:8]}"
+
+    def result_directory(self, protocol: str, identity: str) -> Path:
+        """Where the results of a protocol for these models lie."""
+        return self.root / "results" / f"{protocol}-{identity[:8]}"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The workspace's facedan.toml; an empty dict where there is none.
+
+    Raises:
+        UsageError: it is not valid TOML, or [datasets] does not map names to paths.
+    """
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}", "correct the file") from error
+    datasets = settings.get("datasets", {})
+    if not isinstance(datasets, dict) or not all(isinstance(value, str) for value in datasets.values()):
+        raise UsageError(f"[datasets] in {path} must map names to paths", 'write lines such as casia = "/data/casia"')
+    return settings
+
+
+def find_manifest(root: Path) -> Path | None:
+    """The aligned.jsonl that speaks of the images under `root`: in it or in the nearest directory above."""
+    root = root.resolve()
+    for directory in (root, *root.parents):
+        if (directory / MANIFEST_FILE).is_file():
+            return directory / MANIFEST_FILE
+    return None
