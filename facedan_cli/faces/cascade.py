@@ -1,0 +1,262 @@
+"""MTCNN's cascade over many pictures at once, with facenet-pytorch's three networks and weights.
+
+The arithmetic is that of `facenet_pytorch.MTCNN.detect` (Zhang et al. 2016), so that the boxes are its boxes; the loops
+are not. Candidates of all pictures share the passes through the networks, and every resampling reads a summed-area
+table, where the mean over a box costs four look-ups however large the box is. The networks run on any device; the
+candidates, which are few, stay on the host, so that each stage waits for the device once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from facedan_cli.faces.summed import SummedPictures
+
+CELL = 12  # side of the window that P-Net judges, pixels
+STRIDE = 2  # between two windows of P-Net
+FACTOR = 0.709  # between two levels of the pyramid: half the area
+THRESHOLDS = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
+
+PIXELS_A_PASS = 1 << 22
+CPU_PIXELS_A_PASS = 1 << 16
+"""How many pixels go through a network at once. On a CPU its activations should stay in the cache: more are slower."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """P-, R- and O-Net on a device."""
+
+    pnet: nn.Module
+    rnet: nn.Module
+    onet: nn.Module
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Boxes that may hold faces, of all pictures together.
+
+    Args:
+        boxes: left, top, right, bottom, shape (n, 4), float32 pixels.
+        scores: probabilities, shape (n,), float32.
+        pictures: the index of each box's picture, shape (n,).
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    pictures: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def __getitem__(self, which: np.ndarray) -> Candidates:
+        return Candidates(self.boxes[which], self.scores[which], self.pictures[which])
+
+
+def load_networks(device: torch.device) -> Networks:
+    """The networks with the weights in facenet-pytorch's wheel."""
+    # Pooling and convolving few channels is twice to three times as fast with the channels last.
+    pnet, rnet, onet = (net().eval().to(device).to(memory_format=torch.channels_last) for net in (PNet, RNet, ONet))
+    return Networks(pnet, rnet, onet, device)
+
+
+def find_faces(
+    pictures: Sequence[np.ndarray],
+    min_faces: Sequence[float],
+    networks: Networks,
+    thresholds: tuple[float, float, float] = THRESHOLDS,
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Find the faces in pictures of any sizes.
+
+    Args:
+        pictures: RGB, uint8, each of shape (height, width, 3).
+        min_faces: side of the smallest face to look for in each picture, pixels.
+        networks: from `load_networks`.
+        thresholds: the probabilities that a candidate must exceed in the three stages.
+
+    Returns:
+        For each picture the boxes (left, top, right, bottom; they may leave the picture), shape (n, 4); their
+        probabilities, shape (n,); and the points (eyes, nose, mouth corners, the image's left before its right), shape
+        (n, 5, 2). All float32.
+    """
+    # Pictures of one size go through P-Net together.
+    order = sorted(range(len(pictures)), key=lambda i: (pictures[i].shape, min_faces[i]))
+    tables = SummedPictures([pictures[i] for i in order])
+    with torch.inference_mode():
+        candidates = _propose(tables, [min_faces[i] for i in order], networks, thresholds[0])
+        candidates = _refine(tables, candidates, networks, thresholds[1])
+        candidates, points = _locate(tables, candidates, networks, thresholds[2])
+    found = {}
+    for position, index in enumerate(order):
+        own = candidates.pictures == position
+        found[index] = candidates.boxes[own], candidates.scores[own], points[own]
+    return [found[index] for index in range(len(pictures))]
+
+
+def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Networks, threshold: float) -> Candidates:
+    """Stage 1: P-Net on every level of every picture's pyramid."""
+    passes = []
+    kinds = [(height, width, min_face) for (height, width), min_face in zip(tables.sizes, min_faces, strict=True)]
+    for (height, width, min_face), run in groupby(range(len(kinds)), key=kinds.__getitem__):
+        indices = list(run)
+        for scale in _scales(min(height, width), min_face):
+            size = int(height * scale + 1), int(width * scale + 1)
+            step = _step(size[0] * size[1], networks.device)
+            for begin in range(indices[0], indices[-1] + 1, step):
+                level = tables.scaled(begin, min(begin + step, indices[-1] + 1), *size)
+                # Read only when all are under way, so that a GPU does not wait for the host in between.
+                passes.append((begin, scale, networks.pnet(_to_device(level, networks.device))))
+    found = [
+        _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scale, threshold)
+        for begin, scale, (shifts, scores) in passes
+    ]
+    if not found:
+        return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+    boxes, scores, pictures, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    levels = np.repeat(np.arange(len(found)), [len(part[1]) for part in found])
+    kept = _suppress(boxes, scores, levels * len(tables.sizes) + pictures, 0.5)
+    kept = kept[_suppress(boxes[kept], scores[kept], pictures[kept], 0.7)]
+    boxes = boxes[kept]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    moved = boxes + shifts[kept] * np.hstack([sides, sides])
+    return Candidates(_squared(moved), scores[kept], pictures[kept])
+
+
+def _refine(tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float) -> Candidates:
+    """Stage 2: R-Net on the candidates at 24×24."""
+    candidates, (shifts, scores) = _judge(
+        tables, candidates, networks.rnet, side=24, widths=(4, 2), device=networks.device
+    )
+    passed = np.flatnonzero(scores[:, 1] > threshold)
+    kept = passed[_suppress(candidates.boxes[passed], scores[passed, 1], candidates.pictures[passed], 0.7)]
+    moved = _moved(candidates.boxes[kept], shifts[kept])
+    return Candidates(_squared(moved), scores[kept, 1], candidates.pictures[kept])
+
+
+def _locate(
+    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float
+) -> tuple[Candidates, np.ndarray]:
+    """Stage 3: O-Net on the candidates at 48×48, which also gives the five points."""
+    candidates, (shifts, points, scores) = _judge(
+        tables, candidates, networks.onet, side=48, widths=(4, 10, 2), device=networks.device
+    )
+    passed = np.flatnonzero(scores[:, 1] > threshold)
+    boxes, points = candidates.boxes[passed], points[passed].reshape(-1, 2, 5).transpose(0, 2, 1)
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    points = sides[:, None] * points + boxes[:, None, :2] - 1
+    moved = Candidates(_moved(boxes, shifts[passed]), scores[passed, 1], candidates.pictures[passed])
+    kept = _suppress_nested(moved, 0.7)
+    return moved[kept], points[kept]
+
+
+def _scales(side: int, min_face: float) -> Iterator[float]:
+    """From the scale at which the smallest face fills P-Net's window to the last at which the picture still does."""
+    scale = CELL / min_face
+    reduced = side * scale
+    while reduced >= CELL:
+        yield scale
+        scale *= FACTOR
+        reduced *= FACTOR
+
+
+def _windows(
+    shifts: np.ndarray, scores: np.ndarray, first: int, scale: float, threshold: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """P-Net's maps as boxes in the picture, with scores, pictures and the corrections of the boxes."""
+    picture, row, column = np.nonzero(scores[:, 1] >= threshold)
+    start = STRIDE * np.stack([column, row], axis=1).astype(np.float32)
+    corners = np.hstack([start + 1, start + CELL])
+    return (
+        np.floor(corners / np.float32(scale)),
+        scores[picture, 1, row, column],
+        first + picture,
+        shifts[picture, :, row, column],
+    )
+
+
+def _judge(
+    tables: SummedPictures,
+    candidates: Candidates,
+    net: nn.Module,
+    *,
+    side: int,
+    widths: tuple[int, ...],
+    device: torch.device,
+) -> tuple[Candidates, list[np.ndarray]]:
+    """Pass the candidates through a network with outputs of these widths; those outside their picture are left out."""
+    corners = candidates.boxes.astype(np.int64)
+    size = tables.sizes[candidates.pictures]
+    # MTCNN counts pixels from one, both ends included.
+    corners = np.hstack([np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], size[:, ::-1])])
+    inside = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(1))
+    candidates, corners = candidates[inside], corners[inside]
+    if not len(candidates):
+        return candidates, [np.empty((0, width), np.float32) for width in widths]
+    step = _step(side * side, device)
+    passes = [
+        net(_to_device(tables.crops(candidates.pictures[i : i + step], corners[i : i + step], side), device))
+        for i in range(0, len(candidates), step)
+    ]
+    return candidates, [torch.cat(outputs).cpu().numpy() for outputs in zip(*passes, strict=True)]
+
+
+def _step(pixels: int, device: torch.device) -> int:
+    """How many inputs of so many pixels go through a network at once."""
+    return max(1, (CPU_PIXELS_A_PASS if device.type == "cpu" else PIXELS_A_PASS) // pixels)
+
+
+def _to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
+    # A view of height × width × channels has the strides of PyTorch's channels last.
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
+
+
+def _moved(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    moved: np.ndarray = boxes + shifts * np.hstack([sides, sides])
+    return moved
+
+
+def _squared(boxes: np.ndarray) -> np.ndarray:
+    """Boxes grown about their centres to squares."""
+    sides = boxes[:, 2:] - boxes[:, :2]
+    side = sides.max(1, keepdims=True)
+    start = boxes[:, :2] + sides * np.float32(0.5) - side * np.float32(0.5)
+    squares: np.ndarray = np.hstack([start, start + side])
+    return squares
+
+
+def _suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
+    """Indices of the boxes that no better one of their group overlaps by more than `threshold` (IoU)."""
+    all_boxes, all_scores = torch.from_numpy(boxes), torch.from_numpy(scores)
+    return np.concatenate([own[nms(all_boxes[own], all_scores[own], threshold).numpy()] for own in _members(groups)])
+
+
+def _suppress_nested(faces: Candidates, threshold: float) -> np.ndarray:
+    """Indices of the boxes without those that lie in a better one: the overlap is measured against the smaller box."""
+    left, top, right, bottom = faces.boxes.T
+    area = (right - left + 1) * (bottom - top + 1)
+    kept: list[int] = []
+    for own in _members(faces.pictures):
+        better: list[int] = []
+        for i in own[np.argsort(faces.scores[own], kind="stable")[::-1]]:
+            width = np.minimum(right[i], right[better]) - np.maximum(left[i], left[better]) + 1
+            height = np.minimum(bottom[i], bottom[better]) - np.maximum(top[i], top[better]) + 1
+            overlap = np.maximum(0, width) * np.maximum(0, height)
+            if (overlap <= threshold * np.minimum(area[i], area[better])).all():
+                better.append(int(i))
+        kept += better
+    return np.array(kept, np.int64)
+
+
+def _members(groups: np.ndarray) -> list[np.ndarray]:
+    """The indices of each group's members, in their order; one empty group where there are none."""
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

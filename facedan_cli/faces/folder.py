@@ -1,0 +1,109 @@
+"""What a data set holds: the images of a tree or a list file, and whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from facedan_cli.errors import FacedanError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class FaceFolder:
+    """The images of a data set in a fixed order.
+
+    Args:
+        root: the tree; `paths` are relative to it.
+        paths: image files with forward slashes, sorted.
+        names: whose face each is; "" where nothing tells.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over paths, identities and file sizes: which images these are, without reading them all."""
+        hasher = hashlib.sha256()
+        for path, name in zip(self.paths, self.names, strict=True):
+            try:
+                size = (self.root / path).stat().st_size
+            except OSError:  # a listed file that is not there: whoever reads it sets it aside
+                size = -1
+            hasher.update(f"{path}\t{name}\t{size}\n".encode(errors="surrogateescape"))
+        return hasher.hexdigest()
+
+
+def read_folder(root: Path) -> FaceFolder:
+    """Find the images of a data set.
+
+    A tree names people by its first level (`identity/image.jpg`); images that lie at the root are nobody's. A file is
+    taken as a list with a line for each image, `path` or `path<TAB>identity`, paths relative to the list.
+
+    Raises:
+        FacedanError: there is nothing there, or no image in it.
+    """
+    if root.is_file():
+        return _read_list(root)
+    if not root.is_dir():
+        raise FacedanError(f"{root} does not exist", "give a directory of images")
+    paths = tuple(sorted(walk_images(root)))
+    if not paths:
+        raise FacedanError(f"{root} holds no images", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return FaceFolder(root, paths, tuple(path.partition("/")[0] if "/" in path else "" for path in paths))
+
+
+def walk_images(root: Path) -> Iterator[str]:
+    """Paths of the image files under a directory, relative to it, with forward slashes; hidden ones are passed over."""
+    for directory, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        for file in sorted(files):
+            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
+                yield Path(directory, file).relative_to(root).as_posix()
+
+
+def _read_list(path: Path) -> FaceFolder:
+    paths, names = [], []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FacedanError(f"{path} is not a list of images", "give a directory of images, or a text file") from error
+    for number, line in enumerate(lines, start=1):
+        image, _, name = line.strip().partition("\t")
+        if not image or image.startswith("#"):
+            continue
+        if not (path.parent / image).is_file():
+            raise FacedanError(
+                f"{path}, line {number}: there is no file {image}",
+                f"a list has a line `path` or `path<TAB>identity` an image, relative to {path.parent}",
+            )
+        paths.append(image)
+        names.append(name.strip())
+    if not paths:
+        raise FacedanError(f"{path} lists no images", "a list has a line `path` or `path<TAB>identity` an image")
+    return FaceFolder(path.parent, tuple(paths), tuple(names))
+
+
+def list_of_paths(lines: Iterable[str]) -> FaceFolder:
+    """The images that a stream of lines names, relative to the current directory; in the order and number given.
+
+    Raises:
+        FacedanError: there is not one line, or a file is missing.
+    """
+    paths = tuple(line.rstrip("\r\n") for line in lines if line.strip())
+    if not paths:
+        raise FacedanError("the list of images is empty", "give a path a line")
+    missing = [path for path in paths if not Path(path).is_file()]
+    if len(missing) == len(paths):
+        raise FacedanError(f"none of the {len(paths)} listed images is there, such as {missing[0]}", "check the paths")
+    return FaceFolder(Path(), paths, ("",) * len(paths))

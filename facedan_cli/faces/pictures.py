@@ -1,0 +1,100 @@
+"""Photographs of every kind as RGB bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
+
+MAX_SIDE = 32_000
+"""OpenCV's warps take sides that fit 16 bits."""
+
+_ORIENTATION = 0x0112  # EXIF tag
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(ValueError):
+    """A file that is no picture that can be used; the message is the reason, for the list of what was set aside."""
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Decode a photograph: upright by its EXIF orientation, RGB, uint8, shape (height, width, 3).
+
+    Grey is repeated in three channels; transparent pixels lie on white; of an animation the first frame is taken.
+    16-bit grey is divided by 257. Floating-point grey may run from 0 to 1, to 255 or to 65535, and is scaled by that.
+
+    Raises:
+        UnreadableImage: the file is missing, damaged, cut short, too large, or not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
+                raise UnreadableImage(f"too large: {image.width}×{image.height} pixels")
+            image.load()
+            return _to_rgb(_upright(image))
+    except UnreadableImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise errors of every type on damaged files
+        raise UnreadableImage(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, PermissionError):
+        return "the file may not be read"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too large: more pixels than any camera takes"
+    if "truncated" in text or "not enough image data" in text or "Truncated" in text:
+        return "cut short: the end of the file is missing"
+    return f"damaged: {text or type(error).__name__}"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # a damaged EXIF block says nothing of the picture
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):
+        # Pillow gives 16-bit grey as I;16, or as I with the same values.
+        return _grey(np.asarray(image, np.float64) / 257)
+    if image.mode == "F":
+        return _grey(_scaled(np.asarray(image, np.float64)))
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        image = Image.alpha_composite(white, rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    highest = values.max()
+    if not np.isfinite(values).all() or values.min() < 0 or highest > 65535:
+        raise UnreadableImage("floating-point values outside 0 … 65535")
+    if highest <= 1:
+        return values * 255
+    return values if highest <= 255 else values / 257
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from facenet_pytorch import MTCNN
+
+from facedan_cli.faces.detect import Detector, Face, choose
+from facedan_cli.faces.pictures import read_picture
+from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core() -> Iterator[None]:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(torch.device("cpu"), min_face=40)
+
+
+@pytest.fixture(scope="module")
+def person() -> np.ndarray:
+    rng = np.random.default_rng(3)
+    return render(draw_identity(rng), draw_view(rng, WEB), 250)
+
+
+def face(left: float, top: float, side: float, probability: float = 0.99) -> Face:
+    return Face((left, top, left + side, top + side), probability, np.zeros((5, 2)))
+
+
+def test_the_larger_of_two_central_faces_is_chosen() -> None:
+    small, large = face(80, 80, 40, 1.0), face(70, 70, 60)
+    assert choose([small, large], 200, 200) is large
+
+
+def test_a_large_face_at_the_margin_gives_way_to_one_in_the_middle() -> None:
+    middle, margin = face(90, 90, 80), face(0, 0, 85)
+    assert choose([margin, middle], 250, 250) is middle
+    # Far larger, it wins: 180² - 2 · 2 · 35² > 80².
+    assert choose([face(0, 0, 180), middle], 250, 250).box[2] == 180
+
+
+def test_points_are_named_from_the_left_of_the_image(detector: Detector, person: np.ndarray) -> None:
+    (found,) = detector.detect([person])
+    left_eye, right_eye, nose, left_mouth, right_mouth = found[0].points
+    assert left_eye[0] < nose[0] < right_eye[0]
+    assert left_mouth[0] < right_mouth[0]
+    assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+
+
+@pytest.mark.parametrize("side", [20, 32, 48, 90, 500, 3000])
+def test_a_face_is_found_in_its_place_at_every_size(detector: Detector, person: np.ndarray, side: int) -> None:
+    reference = detector.detect([person])[0][0]
+    scale = side / 250
+    resized = cv2.resize(person, (side, side), interpolation=cv2.INTER_AREA if side < 250 else cv2.INTER_CUBIC)
+    (found,) = detector.detect([resized])
+    assert len(found) == 1
+    distances = np.linalg.norm(found[0].points + 0.5 - (reference.points + 0.5) * scale, axis=1)
+    assert distances.max() < 12 * scale
+    np.testing.assert_allclose(found[0].box, np.array(reference.box) * scale, atol=25 * scale)
+
+
+def test_faces_smaller_than_asked_for_are_not_found(person: np.ndarray) -> None:
+    scene = np.full((400, 400, 3), 128, np.uint8)
+    scene[150:250, 150:250] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
+    assert len(Detector(torch.device("cpu"), min_face=40).detect([scene])[0]) == 1
+    assert Detector(torch.device("cpu"), min_face=200).detect([scene]) == [[]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 5000), (5000, 3), (30, 30), (2500, 2500)])
+def test_pictures_of_any_shape_may_hold_no_face(detector: Detector, shape: tuple[int, int]) -> None:
+    assert detector.detect([np.full((*shape, 3), 90, np.uint8)]) == [[]]
+
+
+def test_results_keep_the_order_of_the_pictures(detector: Detector, person: np.ndarray) -> None:
+    blank = np.zeros((300, 300, 3), np.uint8)
+    found = detector.detect([blank, person, person[:200, :240], blank, person])
+    assert [len(faces) for faces in found] == [0, 1, 1, 0, 1]
+
+
+def test_of_photographs_the_same_face_is_chosen_as_with_facenet_pytorch(detector: Detector, shared_data: Path) -> None:
+    pictures = [read_picture(path) for path in sorted(shared_data.glob("lfw/*/*_0002.jpg"))[::30]]
+    assert len(pictures) >= 20
+    mtcnn = MTCNN(min_face_size=40)
+    for picture, faces in zip(pictures, detector.detect(pictures), strict=True):
+        boxes, probabilities, points = mtcnn.detect(picture, landmarks=True)
+        reference = [Face(tuple(b), p, q) for b, p, q in zip(boxes, probabilities, points, strict=True)]
+        own, theirs = (choose(some, picture.shape[1], picture.shape[0]) for some in (faces, reference))
+        np.testing.assert_allclose(own.points, theirs.points.astype(float), atol=1e-3)
+
+
+def test_the_small_studio_pictures_are_all_found(detector: Detector, shared_data: Path) -> None:
+    pictures = [read_picture(path) for path in sorted(shared_data.glob("orl/*/*.pgm"))[::8]]
+    assert len(pictures) == 50
+    for picture, faces in zip(pictures, detector.detect(pictures), strict=True):
+        left_eye, right_eye, *_ = choose(faces, picture.shape[1], picture.shape[0]).points
+        assert 15 < np.linalg.norm(right_eye - left_eye) < 60
