@@ -1,0 +1,212 @@
+"""Confidence intervals of verification and identification rates by resampling people, not comparisons.
+
+The comparisons of one person are not independent, and each impostor comparison belongs to two people. So a replicate
+draws as many subjects as there are, with replacement. A subject s drawn w_s times counts that often in all it takes
+part in:
+
+- a genuine comparison of subject s has weight w_s. Both of its images come with the subject, so a copy of s brings the
+  same comparison once more; images of one copy against those of another (w_s²) would be comparisons that nobody made;
+- an impostor comparison of subjects a and b has weight w_a·w_b: each copy of a meets each copy of b. Two copies of one
+  subject are the same person and make no impostor comparison.
+
+This is the vertex bootstrap of Snijders and Borgatti (1999), save that pairs of equal copies are left out, not filled
+in; Fogliato, Patil and Perona (2024, "Confidence Intervals for Error Rates in 1:1 Matching Tasks") review it and
+others. The "subsets bootstrap" (Bolle, Ratha and Pankanti 2004) resamples one side of the impostor comparisons only,
+which leaves out the dependence through the other.
+
+Weights are whole numbers, so a replicate is scored by the very rule of `metrics.roc`, as if its rows were written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facedan_cli.metrics.roc import as_scores, far_budget, parse_far
+
+Array = NDArray[Any]
+Interval = tuple[float, float]
+
+
+def vr_interval(
+    genuine: ArrayLike,
+    genuine_subject: ArrayLike,
+    impostor: ArrayLike,
+    impostor_subject_a: ArrayLike,
+    impostor_subject_b: ArrayLike,
+    *,
+    fars: Sequence[str],
+    replicates: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Interval]:
+    """Percentile interval of the verification rate at each false-accept rate, by the two-way subject bootstrap.
+
+    Args:
+        genuine: scores of genuine comparisons, shape (g,).
+        genuine_subject: the subject of each, shape (g,); labels of any kind, integers being the fastest.
+        impostor: scores of impostor comparisons, shape (n,).
+        impostor_subject_a: the subject of one side of each, shape (n,).
+        impostor_subject_b: the subject of the other side, shape (n,).
+        fars: false-accept rates as decimal strings.
+        replicates: number of bootstrap replicates.
+        seed: the same seed draws the same subjects.
+        level: confidence level.
+
+    Returns:
+        For each false-accept rate the lower and the upper bound.
+
+    Raises:
+        ValueError: there is no genuine or no impostor score, a score is NaN, the shapes do not belong together, an
+            impostor comparison names one subject twice, or no replicate has both kinds of comparison.
+        UsageError: one of `fars` is not a false-accept rate.
+    """
+    rates = vr_replicates(
+        genuine,
+        genuine_subject,
+        impostor,
+        impostor_subject_a,
+        impostor_subject_b,
+        fars=fars,
+        replicates=replicates,
+        seed=seed,
+    )
+    return {far: _percentiles(row, level) for far, row in zip(fars, rates, strict=True)}
+
+
+def vr_replicates(
+    genuine: ArrayLike,
+    genuine_subject: ArrayLike,
+    impostor: ArrayLike,
+    impostor_subject_a: ArrayLike,
+    impostor_subject_b: ArrayLike,
+    *,
+    fars: Sequence[str],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Array:
+    """The verification rates of the bootstrap replicates; arguments and errors are those of `vr_interval`.
+
+    Two models scored on the same comparisons with the same seed are paired: one column is one draw of subjects.
+
+    Returns:
+        Rates, shape (len(fars), replicates); NaN where a draw left no genuine or no impostor comparison.
+    """
+    exact_fars = [parse_far(far) for far in fars]
+    ranked = _rank(genuine, genuine_subject, impostor, impostor_subject_a, impostor_subject_b)
+    reach = 2 * (1 + max(far_budget(far, ranked.impostor_a.size) for far in exact_fars))
+    rates = np.full((len(fars), replicates), np.nan)
+    for replicate, weights in enumerate(_draws(ranked.subjects, replicates, seed)):
+        genuine_weight = np.concatenate([[0], np.cumsum(weights[ranked.genuine])])  # (g + 1,)
+        impostor_total = int(np.dot(weights[ranked.pair_a] * weights[ranked.pair_b], ranked.pair_count))
+        if genuine_weight[-1] == 0 or impostor_total == 0:
+            continue
+        budgets = [far_budget(far, impostor_total) for far in exact_fars]
+        impostor_weight = _leading_weight(ranked, weights, max(budgets), reach)
+        # The first impostor whose cumulated weight passes the budget is the (k+1)-th largest; none passes it at FAR 1.
+        thresholds = np.searchsorted(impostor_weight, budgets, side="right")
+        rates[:, replicate] = genuine_weight[ranked.genuine_above[thresholds]] / genuine_weight[-1]
+    return rates
+
+
+def rank1_interval(
+    correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """Percentile interval of the rank-1 rate over draws of probe subjects; the gallery stays as it is.
+
+    Args:
+        correct: whether each probe's mate is at rank 1, shape (p,).
+        probe_subject: the subject of each probe, shape (p,).
+        replicates: number of bootstrap replicates.
+        seed: the same seed draws the same subjects.
+        level: confidence level.
+
+    Raises:
+        ValueError: there are no probes, or the shapes differ.
+    """
+    hits = as_scores(correct, "correct").astype(np.int64)
+    (subject,), subjects = _encode([probe_subject], [hits])
+    hits_of = np.bincount(subject, weights=hits, minlength=subjects)
+    probes_of = np.bincount(subject, minlength=subjects)
+    rates = [(weights @ hits_of) / (weights @ probes_of) for weights in _draws(subjects, replicates, seed)]
+    return _percentiles(np.array(rates), level)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Comparisons in the order of falling score; subjects are numbers from 0."""
+
+    subjects: int
+    genuine: Array  # subject of each genuine comparison, (g,)
+    genuine_above: Array  # how many genuine scores are above each impostor score and, last, above -inf, (n + 1,)
+    impostor_a: Array  # subjects of each impostor comparison, (n,)
+    impostor_b: Array
+    pair_a: Array  # the distinct pairs of subjects among the impostor comparisons, (q,)
+    pair_b: Array
+    pair_count: Array  # how many comparisons each pair has, (q,)
+
+
+def _rank(
+    genuine: ArrayLike,
+    genuine_subject: ArrayLike,
+    impostor: ArrayLike,
+    impostor_subject_a: ArrayLike,
+    impostor_subject_b: ArrayLike,
+) -> _Ranked:
+    genuine, impostor = as_scores(genuine, "genuine"), as_scores(impostor, "impostor")
+    (subject, a, b), subjects = _encode(
+        [genuine_subject, impostor_subject_a, impostor_subject_b], [genuine, impostor, impostor]
+    )
+    if np.any(a == b):
+        raise ValueError("an impostor comparison names the same subject twice")
+    pairs, counts = np.unique(np.minimum(a, b) * subjects + np.maximum(a, b), return_counts=True)
+    rising = np.argsort(genuine)
+    falling = np.argsort(impostor)[::-1]
+    thresholds = np.append(impostor[falling], -np.inf)
+    return _Ranked(
+        subjects=subjects,
+        genuine=subject[rising[::-1]],
+        genuine_above=genuine.size - np.searchsorted(genuine[rising], thresholds, side="right"),
+        impostor_a=a[falling],
+        impostor_b=b[falling],
+        pair_a=pairs // subjects,
+        pair_b=pairs % subjects,
+        pair_count=counts,
+    )
+
+
+def _encode(labels: Sequence[ArrayLike], scores: Sequence[Array]) -> tuple[list[Array], int]:
+    """Subjects as numbers from 0, in the order of their labels, and how many there are."""
+    arrays = [np.asarray(label) for label in labels]
+    if [array.shape for array in arrays] != [score.shape for score in scores]:
+        raise ValueError("each comparison needs its subject: labels and scores differ in shape")
+    names, codes = np.unique(np.concatenate(arrays), return_inverse=True)
+    return np.split(codes, np.cumsum([array.size for array in arrays])[:-1]), names.size
+
+
+def _draws(subjects: int, replicates: int, seed: int) -> Iterator[Array]:
+    """How often each subject is drawn in each replicate, shape (subjects,) each."""
+    rng = np.random.default_rng(seed)
+    for _ in range(replicates):
+        yield np.bincount(rng.integers(subjects, size=subjects), minlength=subjects)
+
+
+def _leading_weight(ranked: _Ranked, weights: Array, budget: int, reach: int) -> Array:
+    """Cumulated weight of the highest impostor scores: of `reach` of them, or of more until it passes the budget."""
+    while True:
+        cumulated = np.cumsum(weights[ranked.impostor_a[:reach]] * weights[ranked.impostor_b[:reach]])
+        if cumulated[-1] > budget or reach >= ranked.impostor_a.size:
+            return cumulated
+        reach *= 2
+
+
+def _percentiles(rates: Array, level: float) -> Interval:
+    defined = rates[~np.isnan(rates)]
+    if defined.size == 0:
+        raise ValueError("no replicate has both genuine and impostor comparisons: there are too few subjects")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,210 @@
+"""Verification rate at a fixed false-accept rate, the ROC curve and the equal error rate, by exact counting.
+
+The convention, `max-tar`: the verification rate at a FAR f over N impostor comparisons is the largest true-accept rate
+of any threshold with at most floor(f·N) false accepts. That is to accept the scores strictly above the (k+1)-th largest
+impostor score, k = floor(f·N). Tied scores never push the achieved FAR above the one that was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facedan_cli.errors import UsageError
+
+Array = NDArray[Any]
+
+# Bounded, because an exponent of a few more digits would be a number that fills the memory.
+_DECIMAL = re.compile(r"(\d{1,3}\.?\d{0,30}|\.\d{1,30})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_EXACT_BUDGETS = 100
+_LOG_BUDGETS = 320
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a false-accept rate leads to on one set of scores.
+
+    Attributes:
+        far: the false-accept rate as it was asked for.
+        vr: verification rate, the share of genuine scores above the threshold.
+        achieved_far: the share of impostor scores above the threshold, at most `far`.
+        threshold: scores strictly above it are accepted; -inf where the budget covers every impostor.
+        false_accepts: impostor scores above the threshold, at most `budget`.
+        budget: k, the false accepts that `far` allows.
+        genuine: number of genuine comparisons.
+        impostor: number of impostor comparisons.
+    """
+
+    far: str
+    vr: float
+    achieved_far: float
+    threshold: float
+    false_accepts: int
+    budget: int
+    genuine: int
+    impostor: int
+
+    @property
+    def resolved(self) -> bool:
+        """False where there are too few impostors for this FAR: not one false accept is within the budget."""
+        return self.budget > 0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of a ROC curve in the order of rising FAR, each of them exact.
+
+    Attributes:
+        far: achieved false-accept rates, strictly rising from 0 to 1, shape (p,).
+        vr: verification rates, shape (p,).
+        threshold: scores strictly above it are accepted, shape (p,); the last is -inf.
+        genuine: number of genuine comparisons.
+        impostor: number of impostor comparisons; the curve says nothing about a FAR below its inverse.
+    """
+
+    far: Array
+    vr: Array
+    threshold: Array
+    genuine: int
+    impostor: int
+
+
+class EqualErrorRate(NamedTuple):
+    """The interval in which false-accept and false-reject rate cross, and its midpoint."""
+
+    low: float
+    high: float
+    mid: float
+
+
+def parse_far(text: str) -> Fraction:
+    """The exact value of a false-accept rate: "0.001" and "1e-3" are 1/1000, which no binary float is.
+
+    Raises:
+        UsageError: the text is not a decimal number in (0, 1].
+    """
+    far = Fraction(text) if _DECIMAL.fullmatch(text) else Fraction(0)
+    if not 0 < far <= 1:
+        raise UsageError(
+            f"'{text}' is not a false-accept rate", "Give a decimal number above 0 and up to 1, such as 0.001."
+        )
+    return far
+
+
+def verification_rate(genuine: ArrayLike, impostor: ArrayLike, far: str) -> OperatingPoint:
+    """Verification rate (TAR) at a false-accept rate, in the convention of this module.
+
+    Args:
+        genuine: scores of genuine comparisons, higher is more alike, shape (g,).
+        impostor: scores of impostor comparisons, shape (n,).
+        far: the false-accept rate as a decimal string.
+
+    Raises:
+        ValueError: there is no genuine or no impostor score, or a score is NaN.
+        UsageError: `far` is not a false-accept rate.
+    """
+    genuine, impostor = as_scores(genuine, "genuine"), as_scores(impostor, "impostor")
+    budget = far_budget(parse_far(far), impostor.size)
+    threshold = -np.inf
+    if budget < impostor.size:
+        place = impostor.size - 1 - budget
+        # Kept as an element, not a Python float: NumPy then compares scores of two precisions in the wider one.
+        threshold = np.partition(impostor, place)[place]
+    false_accepts = int(np.count_nonzero(impostor > threshold))
+    return OperatingPoint(
+        far=far,
+        vr=int(np.count_nonzero(genuine > threshold)) / genuine.size,
+        achieved_far=false_accepts / impostor.size,
+        threshold=float(threshold),
+        false_accepts=false_accepts,
+        budget=budget,
+        genuine=genuine.size,
+        impostor=impostor.size,
+    )
+
+
+def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
+    """The ROC curve, thinned to what a logarithmic FAR axis shows: at most about 450 points.
+
+    The points are those of `verification_rate` for every budget below 100 false accepts, for budgets at even steps of
+    the logarithm beyond, and for the powers of ten of the FAR. From one point to the next the curve is a step: it keeps
+    the VR of the left one.
+
+    Args:
+        genuine: scores of genuine comparisons, shape (g,).
+        impostor: scores of impostor comparisons, shape (n,).
+
+    Raises:
+        ValueError: there is no genuine or no impostor score, or a score is NaN.
+    """
+    genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
+    count = impostor.size
+    budgets = np.concatenate(
+        [
+            np.arange(min(_EXACT_BUDGETS, count)),
+            np.geomspace(min(_EXACT_BUDGETS, count), count, _LOG_BUDGETS).astype(np.int64),
+            [count // 10**decade for decade in range(len(str(count)))],
+        ]
+    )
+    budgets = np.unique(budgets[budgets < count])
+    # Tied impostors turn several budgets into one threshold; [::-1] restores the order of rising FAR.
+    thresholds = np.unique(np.append(impostor[count - 1 - budgets], -np.inf))[::-1]
+    false_accepts = count - np.searchsorted(impostor, thresholds, side="right")
+    true_accepts = genuine.size - np.searchsorted(genuine, thresholds, side="right")
+    return Curve(
+        far=false_accepts / count,
+        vr=true_accepts / genuine.size,
+        threshold=thresholds,
+        genuine=genuine.size,
+        impostor=count,
+    )
+
+
+def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> EqualErrorRate:
+    """Equal error rate as the interval of the Fingerprint Verification Competition (Maio et al. 2002, section 3).
+
+    The two error rates are steps and may cross without meeting. Of the last threshold with FRR ≤ FAR and the first with
+    FRR ≥ FAR, the one with the smaller sum of errors gives the interval.
+
+    Args:
+        genuine: scores of genuine comparisons, shape (g,).
+        impostor: scores of impostor comparisons, shape (n,).
+
+    Raises:
+        ValueError: there is no genuine or no impostor score, or a score is NaN.
+    """
+    genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
+    thresholds = np.unique(np.concatenate([genuine, impostor, [-np.inf]]))
+    false_rejects = np.searchsorted(genuine, thresholds, side="right")
+    false_accepts = impostor.size - np.searchsorted(impostor, thresholds, side="right")
+    # Both rates over their common denominator, as integers: their difference rises strictly with the threshold.
+    frr, far = false_rejects * impostor.size, false_accepts * genuine.size
+    before = np.searchsorted(frr - far, 0, side="right") - 1
+    after = np.searchsorted(frr - far, 0, side="left")
+    best = min(before, after, key=lambda i: frr[i] + far[i])
+    low, high = sorted((false_rejects[best] / genuine.size, false_accepts[best] / impostor.size))
+    return EqualErrorRate(float(low), float(high), float(low + high) / 2)
+
+
+def far_budget(far: Fraction, impostors: int) -> int:
+    """The number of false accepts that a false-accept rate allows: floor(far · impostors), in integers."""
+    return far.numerator * impostors // far.denominator
+
+
+def as_scores(scores: ArrayLike, kind: str) -> Array:
+    """The scores as an array, shape (n,).
+
+    Raises:
+        ValueError: they are not a list of at least one number, or one is NaN.
+    """
+    array = np.asarray(scores)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"{kind} scores must be a non-empty array of one dimension, not of shape {array.shape}")
+    if np.isnan(array).any():
+        raise ValueError(f"{kind} scores contain NaN")
+    return array
