@@ -1,0 +1,101 @@
+"""VGG-Face (Parkhi et al. 2015): VGG-16 with the two layers that are adapted, fc6 and fc7, given by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The shape of a VGG-16 and the pictures it takes.
+
+    Args:
+        widths: channels of the five convolution blocks.
+        hidden: units of fc6 and fc7.
+        image_size: side of the aligned picture from which crops are taken, pixels.
+        crop: side of the crop that the network sees, pixels; a multiple of 32.
+        mean: subtracted from R, G and B in 0-255.
+        scale: what is then divided by.
+        dropout: probability after fc6 and after fc7.
+    """
+
+    widths: tuple[int, int, int, int, int]
+    hidden: int
+    image_size: int
+    crop: int
+    mean: tuple[float, float, float] = (129.1863, 104.7624, 93.5940)
+    scale: float = 1.0
+    dropout: float = 0.5
+
+
+SPECS: Mapping[str, Spec] = {
+    "vggface": Spec(widths=(64, 128, 256, 512, 512), hidden=4096, image_size=250, crop=224),
+    # Inputs of unit variance suit He initialisation; VGG-Face's own weights want the plain 0-255 range.
+    "vggface-mini": Spec(widths=(8, 16, 32, 64, 128), hidden=256, image_size=72, crop=64, scale=64.0, dropout=0.0),
+}
+LAYERS = ("fc6", "fc7")
+CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
+
+
+class VGGFace(nn.Module):
+    """VGG-16 as VGG-Face names it: conv1_1 … conv5_3, fc6, fc7 and the classifier fc8.
+
+    Preprocessing is part of the network: it takes RGB pictures in 0-255 and subtracts its own mean.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, spec: Spec, classes: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(spec.scale), persistent=False)
+        channels = 3
+        for block, (width, depth) in enumerate(zip(spec.widths, CONVOLUTIONS_PER_BLOCK, strict=True), start=1):
+            for index in range(1, depth + 1):
+                self.add_module(f"conv{block}_{index}", nn.Conv2d(channels, width, 3, padding=1))
+                channels = width
+        self.fc6 = nn.Linear(channels * (spec.crop // 32) ** 2, spec.hidden)
+        self.fc7 = nn.Linear(spec.hidden, spec.hidden)
+        self.fc8 = nn.Linear(spec.hidden, classes)
+        self.apply(_he_initialise)
+        nn.init.normal_(self.fc8.weight, std=0.01)
+
+    def forward(self, images: Tensor, labelled: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
+        """Features of the layers that can be adapted, and the class scores.
+
+        Args:
+            images: RGB pictures in 0-255, uint8 or float, shape (b, 3, crop, crop).
+            labelled: how many rows, from the first, go on to the classifier; all by default. In joint training only
+                the source has labels.
+
+        Returns:
+            {"fc6": (b, hidden), "fc7": (b, hidden)}, each after its ReLU and before dropout, and logits
+            (labelled, classes).
+        """
+        x = (images.to(self.mean.dtype) - self.mean) / self.scale
+        for block, depth in enumerate(CONVOLUTIONS_PER_BLOCK, start=1):
+            for index in range(1, depth + 1):
+                x = F.relu(self.get_submodule(f"conv{block}_{index}")(x), inplace=True)
+            x = F.max_pool2d(x, 2)
+        fc6 = F.relu(self.fc6(x.flatten(1)))
+        fc7 = F.relu(self.fc7(self._dropout(fc6)))
+        logits = self.fc8(self._dropout(fc7[:labelled]))
+        return {"fc6": fc6, "fc7": fc7}, logits
+
+    def _dropout(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.spec.dropout, self.training)
+
+
+def _he_initialise(module: nn.Module) -> None:
+    """He et al. 2015: without batch normalisation this is what lets a deep ReLU network start to learn."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
