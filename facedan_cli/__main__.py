@@ -1,0 +1,5 @@
+"""`python -m facedan_cli`."""
+
+from facedan_cli.cli.app import main
+
+main()

@@ -1,0 +1,114 @@
+"""`facedan adapt`: stage 2, the adaptation itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facedan_cli.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    WorkspaceOption,
+    complete_datasets,
+    complete_runs,
+    configured,
+    console_of,
+    option,
+    recipe_option,
+    workspace_of,
+)
+from facedan_cli.cli.outcome import finish, print_plan
+from facedan_cli.config import ADAPT_RECIPES, ESTIMATORS, OPTIMIZERS, SCHEDULES, AdaptConfig
+
+_RECIPES = ADAPT_RECIPES
+
+
+def adapt(
+    context: typer.Context,
+    source: Annotated[
+        str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
+    ],
+    target: Annotated[
+        str, option("Unlabelled faces, any tree of images; folder names are not read.", complete=complete_datasets)
+    ],
+    init: Annotated[
+        str | None,
+        option(
+            "Run or checkpoint to start from. Default: the newest finished pretraining on the source.",
+            show_default=False,
+            complete=complete_runs,
+        ),
+    ] = None,
+    layers: Annotated[str, option("Layers whose features are brought together.")] = AdaptConfig.layers,
+    kernels: Annotated[
+        int, option("Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
+    ] = AdaptConfig.kernels,
+    lambda_: Annotated[float, option("λ, the weight of the penalty; 0 is the control.", "--lambda")] = (
+        AdaptConfig.lambda_
+    ),
+    estimator: Annotated[
+        str, option("unbiased, or biased as the paper's eq. 2 stands.", complete=ESTIMATORS)
+    ] = AdaptConfig.estimator,
+    bandwidth: Annotated[
+        str,
+        option(
+            "γ: frozen (median before training starts), batch (median of each batch) or a number.",
+            complete=("frozen", "batch"),
+        ),
+    ] = AdaptConfig.bandwidth,
+    iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
+    batch: Annotated[
+        int | None, recipe_option("Source images a step, and as many target images.", _RECIPES, "batch")
+    ] = None,
+    lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
+    classifier_lr: Annotated[
+        float | None, recipe_option("Last layer's rate, a multiple of --lr.", _RECIPES, "classifier_lr")
+    ] = None,
+    optimizer: Annotated[str | None, recipe_option("sgd or adamw.", _RECIPES, "optimizer", complete=OPTIMIZERS)] = None,
+    schedule: Annotated[
+        str | None, recipe_option("constant or onecycle.", _RECIPES, "schedule", complete=SCHEDULES)
+    ] = None,
+    momentum: Annotated[float | None, recipe_option("Momentum of sgd.", _RECIPES, "momentum")] = None,
+    weight_decay: Annotated[float | None, recipe_option("Weight decay.", _RECIPES, "weight_decay")] = None,
+    label_smoothing: Annotated[
+        float | None, recipe_option("Share of the label spread over all people.", _RECIPES, "label_smoothing")
+    ] = None,
+    seed: SeedOption = AdaptConfig.seed,
+    checkpoint_every: Annotated[int, option("Save the state for resuming every N steps.")] = (
+        AdaptConfig.checkpoint_every
+    ),
+    log_every: Annotated[int, option("Write a line of metrics.jsonl every N steps.")] = AdaptConfig.log_every,
+    workers: WorkersOption = AdaptConfig.workers,
+    device: DeviceOption = AdaptConfig.device,
+    workspace: WorkspaceOption = Path("."),
+    config: ConfigOption = None,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Stage 2: adapt the network to the target without its labels; prints the path of its checkpoint.
+
+    Source classification plus λ times MK-MMD² between the source's and the target's features of each layer (eq. 4).
+
+    Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
+    """
+    from facedan_cli.stages.adapt import adapt as train
+    from facedan_cli.stages.adapt import plan_adapt
+
+    console = console_of(context)
+    job = plan_adapt(configured(AdaptConfig, context), workspace_of(context))
+    if dry_run:
+        print_plan(console, job.run)
+        return
+    finish(console, train(job, force=force, report=console))

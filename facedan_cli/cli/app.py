@@ -1,0 +1,90 @@
+"""facedan's table of contents: the commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from facedan_cli import __version__
+from facedan_cli.cli import adapt, align, demo, embed, evaluate, pretrain
+from facedan_cli.cli.console import Console
+from facedan_cli.errors import FacedanError
+
+_OS_FIXES = {
+    errno.ENOSPC: "make room and run the same command again: finished work is kept",
+    errno.EDQUOT: "make room and run the same command again: finished work is kept",
+    errno.EACCES: "check the permissions, or name another --workspace",
+    errno.EPERM: "check the permissions, or name another --workspace",
+    errno.EROFS: "the file system is read-only; name another --workspace",
+}
+
+app = typer.Typer(
+    name="facedan",
+    help="Adapt a face recogniser to a new world of faces without labels: MK-MMD on fc6 and fc7 (Luo et al. 2018).",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs set aside, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FACEDAN"},
+)
+app.command("align")(align.align)
+app.command("pretrain")(pretrain.pretrain)
+app.command("adapt")(adapt.adapt)
+app.command("embed")(embed.embed)
+app.add_typer(evaluate.app, name="evaluate")
+app.command("demo")(demo.demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        Console().result(f"facedan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _facedan(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True, show_envvar=False)
+    ] = False,
+) -> None: ...
+
+
+def main() -> None:
+    """Run the command line; errors become messages and exit codes (FACEDAN_DEBUG=1 shows tracebacks)."""
+    try:
+        app(prog_name="facedan")
+    except Exception as error:
+        if os.environ.get("FACEDAN_DEBUG"):
+            raise
+        explained = explain(error)
+        Console().error(explained)
+        sys.exit(explained.exit_code)
+
+
+def explain(error: Exception) -> FacedanError:
+    """An error as a message that says what to do."""
+    said = str(error)
+    if isinstance(error, FacedanError):
+        return error
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        fix = _OS_FIXES.get(error.errno or 0, "check the path and the file system")
+        return FacedanError(f"{error.strerror or said}{where}", fix)
+    if "No space left on device" in said:  # safetensors raises an error of its own
+        return FacedanError("No space left on device", _OS_FIXES[errno.ENOSPC])
+    if isinstance(error, MemoryError) or "out of memory" in said:
+        return FacedanError(f"out of memory: {said.partition(chr(10))[0] or 'the process'}", "lower --batch")
+    if "torchvision::nms does not exist" in said:
+        return FacedanError(
+            "torchvision cannot load beside this build of torch",
+            "install both together: pip install --force-reinstall torch torchvision",
+        )
+    return FacedanError(
+        f"this should not have happened: {type(error).__name__}: {said}",
+        "run it again with FACEDAN_DEBUG=1 and report the traceback",
+    )

@@ -1,0 +1,134 @@
+"""The one place that prints: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from facedan_cli.errors import FacedanError
+from facedan_cli.report import Advance, Report
+
+LINE_EVERY_SECONDS = 60.0
+"""Where stderr is no terminal, progress is a line now and then: a night's log can be read in the morning."""
+
+
+class Console(Report):
+    """Prints for one command.
+
+    Args:
+        as_json: results are JSON.
+        quiet: no notes and no progress; warnings and errors stay.
+        verbose: details too.
+    """
+
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, verbose: bool = False) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._stderr = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print a note on stderr, unless quiet."""
+        if not self.quiet:
+            self._stderr.print(text, style="dim", markup=False)
+
+    def warn(self, text: str) -> None:
+        """Print a warning on stderr."""
+        self._stderr.print(Text.assemble(("Warning: ", "yellow"), text))
+
+    def detail(self, text: str) -> None:
+        """Print a detail on stderr, with -v."""
+        if self.verbose:
+            self._stderr.print(text, style="dim", markup=False)
+
+    def error(self, error: FacedanError) -> None:
+        """Print what happened and what to do."""
+        self._stderr.print(Text.assemble(("Error: ", "bold red"), error.what))
+        if error.fix:
+            self._stderr.print(Text.assemble(("Fix: ", "bold"), error.fix))
+
+    def result(self, text: str) -> None:
+        """Print a result on stdout."""
+        _to_stdout(text)
+
+    def json(self, value: Any) -> None:
+        """Print a result on stdout as one line of JSON."""
+        _to_stdout(json.dumps(value, ensure_ascii=False, default=str))
+
+    @contextmanager
+    def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
+        """A progress bar on a terminal; elsewhere a line a minute."""
+        if self.quiet:
+            yield lambda n, status: None
+        elif self._stderr.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                _Rate(unit),
+                TimeRemainingColumn(compact=True),
+                TextColumn("[dim]{task.fields[status]}"),
+            )
+            with Progress(*columns, console=self._stderr, transient=True) as bars:
+                task = bars.add_task(label, total=total, completed=done, status="")
+                yield lambda n, status: bars.update(task, advance=n, status=status)
+        else:
+            yield self._lines(label, total, done, unit)
+
+    def _lines(self, label: str, total: int | None, done: int, unit: str) -> Advance:
+        begun = spoken = time.monotonic()
+        first = done
+
+        def advance(n: int, status: str) -> None:
+            nonlocal done, spoken
+            done += n
+            now = time.monotonic()
+            if now - spoken >= LINE_EVERY_SECONDS:
+                spoken = now
+                rate = (done - first) / (now - begun)
+                of = f" of {total}, {(total - done) / rate / 60:.0f} min left" if total is not None else ""
+                self.note(f"{label}: {done}{of}, {rate:.3g} {unit}/s  {status}")
+
+        return advance
+
+
+class _Rate(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {self.unit}/s" if speed else "", style="progress.data.speed")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An aligned text table that also reads well in a pipe: the first column to the left, figures to the right."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cells[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), *(line(row) for row in rows)])
+
+
+def _to_stdout(text: str) -> None:
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough (`| head`): what is left goes nowhere, and nobody is bothered with it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,92 @@
+"""`facedan demo`: the whole path on faces that it draws itself."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from facedan_cli.cli.console import Console
+from facedan_cli.cli.evaluate import FarOption
+from facedan_cli.cli.options import (
+    ConfigOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    WorkspaceOption,
+    configured,
+    console_of,
+    workspace_of,
+)
+from facedan_cli.config import DemoConfig
+from facedan_cli.errors import FacedanError
+
+_FARS = ["0.01", "0.001"]
+
+# The paper's rows that the demo trains, and the control: the same steps on the same batches without the penalty.
+ADAPTATIONS = (
+    ("--lambda", "0"),
+    ("--kernels", "1", "--layers", "fc7"),
+    ("--kernels", "5", "--layers", "fc6,fc7"),
+)
+
+
+def demo(
+    context: typer.Context,
+    far: FarOption = _FARS,
+    seed: SeedOption = DemoConfig.seed,
+    workers: WorkersOption = DemoConfig.workers,
+    workspace: WorkspaceOption = Path("facedan-demo"),
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Draw invented faces, adapt from web to studio pictures, show what it gave; prints a table and a plot's path.
+
+    Draws labelled `web` faces, unlabelled `studio` faces of other people and a small GBU of yet others, then runs the
+    five commands on them. Nothing is downloaded. It takes a few minutes on two processor cores.
+
+    Example: facedan demo --workspace /tmp/demo
+    """
+    from facedan_cli.stages.demo import draw_world
+
+    console, place = console_of(context), workspace_of(context)
+    began = time.monotonic()
+    draw_world(configured(DemoConfig, context), place, report=console)
+    root = str(place.root)
+    common = ["--workspace", root, "--workers", str(workers)] + (["--quiet"] if quiet else [])
+    _run(console, ["align", f"{root}/raw", f"{root}/aligned", *common])
+    seeded = [*common, "--seed", str(seed)]
+    models = [_run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *seeded])]
+    for choice in ADAPTATIONS:
+        models.append(_run(console, ["adapt", "--source", "web", "--target", "studio", *choice, *seeded]))
+    _run(console, ["embed", "gbu", "--model", models[-1], *common])
+    named = [word for model in models for word in ("--model", model)]
+    fars = [word for rate in far for word in ("--far", rate)]
+    evaluate = ["evaluate", "gbu", *fars, *named, *common]
+    console.result(_run(console, evaluate + (["--json"] if as_json else [])))
+    if not as_json:
+        newest = max((place.root / "results").glob("gbu-*/roc.png"), key=lambda path: path.stat().st_mtime)
+        console.result(str(newest))
+    console.note(f"the demo took {time.monotonic() - began:.0f} s; all it made is in {root}")
+
+
+def _run(console: Console, arguments: Sequence[str]) -> str:
+    """Run one of facedan's own commands as a shell would; returns what it printed on stdout."""
+    from facedan_cli.cli.app import app
+
+    console.note(f"$ facedan {shlex.join(arguments)}")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = app(list(arguments), prog_name="facedan", standalone_mode=False)
+    if code not in (None, 0, 3):
+        raise FacedanError(f"facedan {arguments[0]} ended with exit code {code}", "see its message above")
+    return printed.getvalue().strip()

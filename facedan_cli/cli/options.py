@@ -1,0 +1,170 @@
+"""Options that commands share, and where values come from: flag > environment > facedan.toml > built-in default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from facedan_cli.cli.console import Console
+from facedan_cli.config import Recipe
+from facedan_cli.errors import UsageError, did_you_mean
+from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
+
+SECTIONS = ("align", "pretrain", "adapt", "embed", "evaluate", "demo")
+
+Config = TypeVar("Config")
+
+
+def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[str]] = (), **more: Any) -> Any:
+    """A Typer option that keeps the environment variable, which every option has, out of its help text."""
+    more.setdefault("show_envvar", False)
+    if complete:
+        more["autocompletion"] = complete if callable(complete) else lambda: list(complete)
+    return typer.Option(*names, help=help, **more)
+
+
+def recipe_option(help: str, recipes: Mapping[str, Recipe], field: str, *names: str, **more: Any) -> Any:
+    """An option whose default is the model's: its help text names each."""
+    values = {model: _plain(getattr(recipe, field)) for model, recipe in recipes.items()}
+    default = ", ".join(f"{model} {value}" for model, value in values.items())
+    if len(set(values.values())) == 1:
+        default = next(iter(values.values()))
+    return option(f"{help} Default: {default}.", *names, show_default=False, **more)
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _read_workspace_settings(context: typer.Context, value: Path) -> Path:
+    """Make the section of facedan.toml the defaults of the command. Runs before other options are looked at."""
+    _take_defaults(context, SETTINGS_FILE, read_settings(value / SETTINGS_FILE), value / SETTINGS_FILE)
+    return value
+
+
+def _read_config_file(context: typer.Context, value: Path | None) -> Path | None:
+    """The same from the file of --config, which goes before facedan.toml."""
+    if value is not None:
+        if not value.is_file():
+            raise UsageError(f"there is no file {value}", "give --config the config.toml of a run, or one like it")
+        _take_defaults(context, "--config", read_settings(value), value)
+    return value
+
+
+def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, Any], path: Path) -> None:
+    for name in settings:
+        if name not in (*SECTIONS, "datasets"):
+            hint = did_you_mean(name, (*SECTIONS, "datasets"), of="sections")
+            raise UsageError(f"{path} has an unknown section [{name}]", hint)
+    section = _section(context)
+    values = settings.get(section, {})
+    known = {opt.lstrip("-").replace("-", "_"): param.name for param in context.command.params for opt in param.opts}
+    siblings = _options_of_siblings(context)
+    defaults: dict[str, Any] = {}
+    for key, value in values.items():
+        normal = key.replace("-", "_")
+        if normal in known:
+            defaults[str(known[normal])] = value
+        elif normal not in siblings:
+            hint = did_you_mean(normal, {name for name in known if len(name) > 1} - _NOT_SETTINGS, of="keys")
+            raise UsageError(f"{path} has an unknown key '{key}' in [{section}]", hint)
+    # Whichever of the two options comes first on the command line, --config goes before facedan.toml.
+    layers = context.meta.setdefault("facedan.settings", {})
+    layers[origin] = defaults
+    context.default_map = {**layers.get(SETTINGS_FILE, {}), **layers.get("--config", {})}
+
+
+def _section(context: typer.Context) -> str:
+    """The command below facedan itself: "evaluate" for every protocol."""
+    parent = context.parent
+    protocol = parent is not None and parent.parent is not None
+    return str(parent.info_name if parent is not None and protocol else context.info_name)
+
+
+_NOT_SETTINGS = {"help", "workspace", "config", "json", "quiet", "verbose", "dry_run", "force"}
+
+
+def _options_of_siblings(context: typer.Context) -> set[str]:
+    """Options of the other protocols: [evaluate] is shared by all of them."""
+    group = context.parent.command if context.parent else None
+    commands = getattr(group, "commands", {}) if context.parent and context.parent.parent else {}
+    names = (opt for command in commands.values() for param in command.params for opt in param.opts)
+    return {name.lstrip("-").replace("-", "_") for name in names}
+
+
+WorkspaceOption = Annotated[
+    Path,
+    option(
+        "Directory of data sets, runs and results.",
+        "--workspace",
+        "-w",
+        envvar="FACEDAN_WORKSPACE",
+        show_envvar=True,
+        is_eager=True,
+        callback=_read_workspace_settings,
+        file_okay=True,
+        rich_help_panel="Common",
+    ),
+]
+ConfigOption = Annotated[
+    Path | None,
+    option(
+        "Take defaults from this TOML file (such as a run's config.toml) before facedan.toml.",
+        "--config",
+        is_eager=True,
+        callback=_read_config_file,
+        rich_help_panel="Common",
+    ),
+]
+JsonOption = Annotated[bool, option("Print the result as JSON.", "--json", rich_help_panel="Common")]
+QuietOption = Annotated[bool, option("No notes, no progress.", "--quiet", "-q", rich_help_panel="Common")]
+VerboseOption = Annotated[bool, option("More detail.", "--verbose", "-v", rich_help_panel="Common")]
+DryRunOption = Annotated[bool, option("Print the plan and do nothing.", "--dry-run", rich_help_panel="Common")]
+ForceOption = Annotated[bool, option("Do again what is done already.", "--force", rich_help_panel="Common")]
+DeviceOption = Annotated[
+    str,
+    option(
+        "Where to compute: auto, cpu, cuda or cuda:N.",
+        "--device",
+        complete=("auto", "cpu", "cuda"),
+        rich_help_panel="Common",
+    ),
+]
+WorkersOption = Annotated[
+    int, option("Threads that decode images; 0: one a processor.", "--workers", min=0, rich_help_panel="Common")
+]
+SeedOption = Annotated[int, option("Seed of everything random.", "--seed", min=0)]
+
+
+def console_of(context: typer.Context) -> Console:
+    """The console that the command's own options ask for."""
+    given = context.params
+    return Console(
+        as_json=given.get("as_json", False), quiet=given.get("quiet", False), verbose=given.get("verbose", False)
+    )
+
+
+def workspace_of(context: typer.Context) -> Workspace:
+    """The workspace that the command's options name."""
+    return Workspace.open(context.params["workspace"])
+
+
+def configured(kind: type[Config], context: typer.Context, **more: Any) -> Config:
+    """The configuration of a command: each field is the option of its name, or one of `more`."""
+    values = {field.name: context.params[field.name] for field in fields(kind) if field.name in context.params}  # type: ignore[arg-type]
+    return kind(**values | more)
+
+
+def complete_datasets(context: typer.Context) -> list[str]:
+    """Names of data sets, for the shell's completion."""
+    return Workspace.open(Path(context.params.get("workspace") or ".")).dataset_names()
+
+
+def complete_runs(context: typer.Context) -> list[str]:
+    """Names of runs, for the shell's completion."""
+    runs = Path(context.params.get("workspace") or ".") / "runs"
+    return sorted(entry.name for entry in runs.iterdir()) if runs.is_dir() else []

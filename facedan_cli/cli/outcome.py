@@ -1,0 +1,54 @@
+"""How commands end: what they print of what they made, and the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from facedan_cli.cli.console import Console
+
+if TYPE_CHECKING:
+    from facedan_cli.runs import Run
+    from facedan_cli.stages.training_data import TrainingResult
+
+
+def print_plan(console: Console, run: Run) -> None:
+    """What --dry-run prints for a training: what would be run, and what of it is done."""
+    state = "finished" if run.finished else "to be resumed" if run.state.exists() else "to be run"
+    if console.as_json:
+        console.json({"run": str(run.directory), "state": state, "config": run.config, "inputs": run.inputs})
+        return
+    console.result(f"{run.directory} ({state})")
+    for role, facts in run.inputs.items():
+        console.result(f"  {role}: " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+    console.result("  " + ", ".join(f"{key} {value}" for key, value in run.config.items() if value is not None))
+
+
+def finish(console: Console, result: TrainingResult) -> None:
+    """Print what a training made; exit code 3 where images were set aside."""
+    run = result.run
+    if result.skipped:
+        console.note(f"{run.name} is finished already (--force does it again)")
+    if console.as_json:
+        made: dict[str, Any] = {
+            "schema": 1,
+            "stage": run.stage,
+            "run": str(run.directory),
+            "checkpoint": str(run.checkpoint),
+            "skipped": result.skipped,
+            "metrics": dict(result.metrics),
+            "set_aside": None if result.set_aside is None else str(result.set_aside),
+        }
+        console.json(made)
+    else:
+        console.result(str(run.checkpoint))
+    set_aside_exit(console, result.set_aside)
+
+
+def set_aside_exit(console: Console, listed: Path | None) -> None:
+    """Name the list of what was set aside and leave with exit code 3, where there is one."""
+    if listed is not None:
+        console.warn(f"some images were set aside; {listed} names them and says why")
+        raise typer.Exit(3)

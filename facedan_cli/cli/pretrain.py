@@ -1,0 +1,88 @@
+"""`facedan pretrain`: stage 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from facedan_cli.cli.options import (
+    ConfigOption,
+    DeviceOption,
+    DryRunOption,
+    ForceOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    WorkspaceOption,
+    complete_datasets,
+    configured,
+    console_of,
+    option,
+    recipe_option,
+    workspace_of,
+)
+from facedan_cli.cli.outcome import finish, print_plan
+from facedan_cli.config import MODEL_NAMES, OPTIMIZERS, PRETRAIN_RECIPES, SCHEDULES, PretrainConfig
+
+_RECIPES = PRETRAIN_RECIPES
+
+
+def pretrain(
+    context: typer.Context,
+    source: Annotated[
+        str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
+    ],
+    model: Annotated[str, option("Network: vggface or vggface-mini.", complete=MODEL_NAMES)] = PretrainConfig.model,
+    init: Annotated[
+        str | None, option("Weights or checkpoint to start from (torchvision's or our key names).", show_default=False)
+    ] = None,
+    iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
+    batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,
+    lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
+    classifier_lr: Annotated[
+        float | None, recipe_option("Last layer's rate, a multiple of --lr.", _RECIPES, "classifier_lr")
+    ] = None,
+    optimizer: Annotated[str | None, recipe_option("sgd or adamw.", _RECIPES, "optimizer", complete=OPTIMIZERS)] = None,
+    schedule: Annotated[
+        str | None, recipe_option("constant or onecycle.", _RECIPES, "schedule", complete=SCHEDULES)
+    ] = None,
+    momentum: Annotated[float | None, recipe_option("Momentum of sgd.", _RECIPES, "momentum")] = None,
+    weight_decay: Annotated[float | None, recipe_option("Weight decay.", _RECIPES, "weight_decay")] = None,
+    label_smoothing: Annotated[
+        float | None, recipe_option("Share of the label spread over all people.", _RECIPES, "label_smoothing")
+    ] = None,
+    seed: SeedOption = PretrainConfig.seed,
+    checkpoint_every: Annotated[
+        int, option("Save the state for resuming every N steps.")
+    ] = PretrainConfig.checkpoint_every,
+    log_every: Annotated[int, option("Write a line of metrics.jsonl every N steps.")] = PretrainConfig.log_every,
+    workers: WorkersOption = PretrainConfig.workers,
+    device: DeviceOption = PretrainConfig.device,
+    workspace: WorkspaceOption = Path("."),
+    config: ConfigOption = None,
+    force: ForceOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Stage 1: train a classifier of the source's people; prints the path of its checkpoint.
+
+    The paper starts from VGG-Face's published weights (--init) and trains on CASIA-WebFace. It names no optimiser,
+    momentum or weight decay: those of `vggface` are VGG's own.
+
+    Example: facedan pretrain --source casia --init vgg_face_dag.pth
+    """
+    from facedan_cli.stages.pretrain import plan_pretrain
+    from facedan_cli.stages.pretrain import pretrain as train
+
+    console = console_of(context)
+    job = plan_pretrain(configured(PretrainConfig, context), workspace_of(context))
+    if dry_run:
+        print_plan(console, job.run)
+        return
+    finish(console, train(job, force=force, report=console))

@@ -1,0 +1,136 @@
+"""What pretrain and adapt have in common: the labelled source, the seeds, and the result they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.config import TrainingConfig, options
+from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.faces.batches import FaceImages
+from facedan_cli.faces.folder import FaceFolder, read_folder
+from facedan_cli.faces.records import read_records
+from facedan_cli.report import Report
+from facedan_cli.runs import Run
+from facedan_cli.training.loop import Plan
+from facedan_cli.workspace import Dataset, find_manifest, write_set_aside
+
+SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
+"""Second parts of the seeds of independent streams; the first is the run's seed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A labelled data set: the images that lie in identity folders."""
+
+    dataset: Dataset
+    folder: FaceFolder
+    identities: tuple[str, ...]
+    nameless: tuple[str, ...]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class of each image, int64, shape (images,)."""
+        order = {name: index for index, name in enumerate(self.identities)}
+        return np.array([order[name] for name in self.folder.names], np.int64)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training stage made.
+
+    Args:
+        run: the run; its checkpoint is what a pipeline wants.
+        skipped: the run was finished before.
+        metrics: the last line of its log.
+        set_aside: the list of images that could not be used, if there are any.
+    """
+
+    run: Run
+    skipped: bool
+    metrics: Mapping[str, Any]
+    set_aside: Path | None
+
+
+def read_source(dataset: Dataset) -> Source:
+    """The labelled images of a data set.
+
+    Raises:
+        FacedanError: no image lies in a folder that names a person, or all are of one person.
+    """
+    folder = read_folder(dataset.root)
+    named = [row for row, name in enumerate(folder.names) if name]
+    identities = tuple(sorted({folder.names[row] for row in named}))
+    layout = f"a source has one folder a person: {dataset.root}/PERSON/image.jpg"
+    if not identities:
+        raise FacedanError(f"the source '{dataset.name}' has no identity folders", layout)
+    if len(identities) == 1:
+        raise FacedanError(
+            f"the source '{dataset.name}' has one identity only ('{identities[0]}'): there is nothing to tell apart",
+            layout,
+        )
+    nameless = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
+    kept = FaceFolder(folder.root, tuple(folder.paths[row] for row in named), tuple(folder.names[row] for row in named))
+    return Source(dataset, kept, identities, nameless)
+
+
+def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:
+    """What run.json says of a data set that was read."""
+    return {
+        "name": dataset.name,
+        "root": str(dataset.root.resolve()),
+        "images": len(folder),
+        "fingerprint": folder.fingerprint,
+    }
+
+
+def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
+    """Say where faces may not stand on one template: the paper's gains rest on one alignment for all (Section IV-C)."""
+    manifests = {}
+    for dataset in datasets:
+        manifest = find_manifest(dataset.root)
+        if manifest is None:
+            report.note(f"'{dataset.name}' has no aligned.jsonl: its images are taken to be aligned already")
+        else:
+            manifests[dataset.name] = template_of(manifest)
+    if len(set(manifests.values())) > 1:
+        stated = ", ".join(f"{name} on {template}" for name, template in manifests.items())
+        report.warn(f"the faces are aligned differently ({stated}); align all of them alike")
+
+
+def template_of(manifest: Path) -> str:
+    """Template and size of the first aligned image of a manifest, for comparison with others."""
+    for record in read_records(manifest):
+        if record.output is not None:
+            return f"{record.template} at {record.size} pixels"
+    return "no template"
+
+
+def training_plan(config: TrainingConfig) -> Plan:
+    """The part of a resolved configuration that the loop reads."""
+    values = options(config)
+    return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
+
+
+def write_unusable(run: Run, images: list[FaceImages], nameless: tuple[str, ...] = ()) -> Path | None:
+    """List what was set aside in the run's directory; None where nothing was."""
+    rows = [(path, "not in an identity folder") for path in nameless]
+    rows += [(path, reason) for faces in images for path, reason in sorted(faces.unreadable.items())]
+    return write_set_aside(run.directory / "set-aside.tsv", rows)
+
+
+def refuse_same(source: Dataset, target: Dataset) -> None:
+    """Source and target must be two data sets.
+
+    Raises:
+        UsageError: they are one.
+    """
+    if source.root.resolve() == target.root.resolve():
+        raise UsageError(
+            f"source and target are the same data set ({source.root})",
+            "give --target the unlabelled faces that the network should be adapted to",
+        )
