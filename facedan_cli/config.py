@@ -76,7 +76,7 @@ _MINI = Recipe(
     classifier_lr=1.0,
     schedule="onecycle",
     batch=64,
-    iterations=1_500,
+    iterations=1_200,
     momentum=0.9,
     weight_decay=5e-4,
     label_smoothing=0.1,
@@ -84,7 +84,7 @@ _MINI = Recipe(
 PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI}
 ADAPT_RECIPES: Mapping[str, Recipe] = {
     "vggface": replace(_PAPER, classifier_lr=1.0),
-    "vggface-mini": replace(_MINI, lr=3e-4, iterations=400),
+    "vggface-mini": replace(_MINI, batch=32, iterations=300),
 }
 
 
@@ -168,7 +168,7 @@ class DemoConfig:
     source_images: int = 10
     target_people: int = 150
     target_images: int = 5
-    test_people: int = 60
+    test_people: int = 90
     size: int = 160
     seed: int = 0
     workers: int = 0
@@ -215,15 +215,15 @@ def check_training(config: TrainingConfig) -> None:
     """
     check_choice("--optimizer", str(config.optimizer), OPTIMIZERS)
     check_choice("--schedule", str(config.schedule), SCHEDULES)
-    values = options(config)
+    values, fix = options(config), "leave it out for the default"
     for name, least in (("batch", 2), ("iterations", 1), ("checkpoint_every", 1), ("log_every", 1)):
         if values[name] < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}")
+            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
     for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
         if not 0 <= values[name] < float("inf"):
-            raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}")
+            raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
-        raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}")
+        raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -1,15 +1,93 @@
 from __future__ import annotations
 
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny networks gain nothing from more
+
 import pytest
+from tiny import ADAPT, PRETRAIN, make_workspace
+
+from facedan_cli.workspace import Workspace
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real faces and protocol lists, kept beside the checkout; tests that need them skip where they are missing."""
+    """Real faces and protocol lists, kept beside the checkout; tests that need them skip where they are missing.
+
+    With FACEDAN_REQUIRE_SHARED set they fail instead: where the data should be, nothing passes by being skipped.
+    """
     if not SHARED_DATA.is_dir():
-        pytest.skip("the research data ../shared/data is not beside this checkout")
+        missing = pytest.fail if os.environ.get("FACEDAN_REQUIRE_SHARED") else pytest.skip
+        missing("the research data ../shared/data is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with data and no runs; to be copied, not changed."""
+    root = tmp_path_factory.mktemp("drawn")
+    make_workspace(root)
+    return root
+
+
+@pytest.fixture
+def workspace(drawn: Path, tmp_path: Path) -> Workspace:
+    """A fresh workspace with data and no runs."""
+    return Workspace.open(shutil.copytree(drawn, tmp_path / "workspace"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A workspace with finished runs, by what they are."""
+
+    workspace: Workspace
+    before: Path
+    control: Path
+    dan_s7: Path
+    dan_m67: Path
+
+
+@pytest.fixture(scope="session")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A workspace with a pretraining and, in this order, three adaptations; tests may add to it."""
+    from facedan_cli.stages.adapt import adapt, plan_adapt
+    from facedan_cli.stages.pretrain import plan_pretrain, pretrain
+
+    workspace = Workspace.open(shutil.copytree(drawn, tmp_path_factory.mktemp("trained") / "workspace"))
+    before = pretrain(plan_pretrain(PRETRAIN, workspace))
+    choices = (replace(ADAPT, lambda_=0.0), replace(ADAPT, kernels=1, layers="fc7"), ADAPT)
+    after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
+    return Trained(workspace, before.run.directory, *(result.run.directory for result in after))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def facedan(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs facedan in this process as the shell would: facedan("embed", "gbu", "--json")."""
+    from facedan_cli.cli.app import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["facedan", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        return Outcome(code or 0, *capsys.readouterr())
+
+    return run

@@ -48,13 +48,15 @@ def adapt(
             complete=complete_runs,
         ),
     ] = None,
-    layers: Annotated[str, option("Layers whose features are brought together.")] = AdaptConfig.layers,
+    layers: Annotated[
+        str, option("Layers whose features are brought together.", complete=("fc6,fc7", "fc7", "fc6"))
+    ] = AdaptConfig.layers,
     kernels: Annotated[
         int, option("Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
     ] = AdaptConfig.kernels,
-    lambda_: Annotated[float, option("λ, the weight of the penalty; 0 is the control.", "--lambda")] = (
-        AdaptConfig.lambda_
-    ),
+    lambda_: Annotated[
+        float, option("λ, the weight of the penalty; 0 is the control.", "--lambda", envvar="FACEDAN_ADAPT_LAMBDA")
+    ] = AdaptConfig.lambda_,
     estimator: Annotated[
         str, option("unbiased, or biased as the paper's eq. 2 stands.", complete=ESTIMATORS)
     ] = AdaptConfig.estimator,

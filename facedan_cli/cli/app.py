@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -12,7 +14,7 @@ import typer
 from facedan_cli import __version__
 from facedan_cli.cli import adapt, align, demo, embed, evaluate, pretrain
 from facedan_cli.cli.console import Console
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, UsageError
 
 _OS_FIXES = {
     errno.ENOSPC: "make room and run the same command again: finished work is kept",
@@ -21,6 +23,16 @@ _OS_FIXES = {
     errno.EPERM: "check the permissions, or name another --workspace",
     errno.EROFS: "the file system is read-only; name another --workspace",
 }
+
+_KNOWN = (
+    ("out of memory", "out of memory on the device", "lower --batch"),  # of torch.OutOfMemoryError, so before the next
+    ("MemoryError", "out of memory", "lower --batch"),
+    (
+        "torchvision::nms does not exist",
+        "torchvision cannot load beside this build of torch",
+        "install both together: pip install --force-reinstall torch torchvision",
+    ),
+)
 
 app = typer.Typer(
     name="facedan",
@@ -49,41 +61,48 @@ def _version(value: bool) -> None:
 @app.callback()
 def _facedan(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True, show_envvar=False)
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_version, is_eager=True, allow_from_autoenv=False
+        ),
     ] = False,
 ) -> None: ...
 
 
 def main() -> None:
     """Run the command line; errors become messages and exit codes (FACEDAN_DEBUG=1 shows tracebacks)."""
+    # Pillow warns of odd files in words for programmers; what cannot be read is set aside and listed.
+    warnings.filterwarnings("ignore", module="PIL")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
     try:
-        app(prog_name="facedan")
+        code = app(prog_name="facedan", standalone_mode=False)
     except Exception as error:
         if os.environ.get("FACEDAN_DEBUG"):
             raise
         explained = explain(error)
-        Console().error(explained)
+        if explained.what:  # a command without its arguments has shown its help already
+            Console().error(explained)
         sys.exit(explained.exit_code)
+    sys.exit(code or 0)
 
 
 def explain(error: Exception) -> FacedanError:
     """An error as a message that says what to do."""
-    said = str(error)
     if isinstance(error, FacedanError):
         return error
+    if isinstance(error, typer.TyperException):
+        return UsageError(error.format_message().rstrip("."), "--help after the command lists what it takes")
+    said = str(error)
+    if "No space left on device" in said:  # safetensors raises an error of its own
+        error = OSError(errno.ENOSPC, "No space left on device", getattr(error, "filename", None))
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         fix = _OS_FIXES.get(error.errno or 0, "check the path and the file system")
         return FacedanError(f"{error.strerror or said}{where}", fix)
-    if "No space left on device" in said:  # safetensors raises an error of its own
-        return FacedanError("No space left on device", _OS_FIXES[errno.ENOSPC])
-    if isinstance(error, MemoryError) or "out of memory" in said:
-        return FacedanError(f"out of memory: {said.partition(chr(10))[0] or 'the process'}", "lower --batch")
-    if "torchvision::nms does not exist" in said:
-        return FacedanError(
-            "torchvision cannot load beside this build of torch",
-            "install both together: pip install --force-reinstall torch torchvision",
-        )
+    for sign, what, fix in _KNOWN:
+        if sign in f"{type(error).__name__}: {said}":
+            return FacedanError(what, fix)
     return FacedanError(
         f"this should not have happened: {type(error).__name__}: {said}",
         "run it again with FACEDAN_DEBUG=1 and report the traceback",

@@ -62,7 +62,9 @@ class Console(Report):
 
     def json(self, value: Any) -> None:
         """Print a result on stdout as one line of JSON."""
-        _to_stdout(json.dumps(value, ensure_ascii=False, default=str))
+        text = json.dumps(value, ensure_ascii=False, default=str)
+        # A byte of a file name that is not UTF-8 stands in JSON as the escape of its surrogate.
+        _to_stdout(text.encode(errors="backslashreplace").decode())
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:

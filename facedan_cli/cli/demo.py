@@ -54,7 +54,7 @@ def demo(
     Draws labelled `web` faces, unlabelled `studio` faces of other people and a small GBU of yet others, then runs the
     five commands on them. Nothing is downloaded. It takes a few minutes on two processor cores.
 
-    Example: facedan demo --workspace /tmp/demo
+    Example: facedan demo --workspace demo
     """
     from facedan_cli.stages.demo import draw_world
 

@@ -62,7 +62,8 @@ def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, A
             raise UsageError(f"{path} has an unknown section [{name}]", hint)
     section = _section(context)
     values = settings.get(section, {})
-    known = {opt.lstrip("-").replace("-", "_"): param.name for param in context.command.params for opt in param.opts}
+    known = {_key(opt): param.name for param in context.command.params for opt in param.opts}
+    known = {key: name for key, name in known.items() if key not in _NOT_SETTINGS and len(key) > 1}
     siblings = _options_of_siblings(context)
     defaults: dict[str, Any] = {}
     for key, value in values.items():
@@ -70,8 +71,9 @@ def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, A
         if normal in known:
             defaults[str(known[normal])] = value
         elif normal not in siblings:
-            hint = did_you_mean(normal, {name for name in known if len(name) > 1} - _NOT_SETTINGS, of="keys")
-            raise UsageError(f"{path} has an unknown key '{key}' in [{section}]", hint)
+            raise UsageError(
+                f"{path} has an unknown key '{key}' in [{section}]", did_you_mean(normal, known, of="keys")
+            )
     # Whichever of the two options comes first on the command line, --config goes before facedan.toml.
     layers = context.meta.setdefault("facedan.settings", {})
     layers[origin] = defaults
@@ -93,7 +95,12 @@ def _options_of_siblings(context: typer.Context) -> set[str]:
     group = context.parent.command if context.parent else None
     commands = getattr(group, "commands", {}) if context.parent and context.parent.parent else {}
     names = (opt for command in commands.values() for param in command.params for opt in param.opts)
-    return {name.lstrip("-").replace("-", "_") for name in names}
+    return {_key(name) for name in names} - _NOT_SETTINGS
+
+
+def _key(option: str) -> str:
+    """How an option is called in a file: --min-face is min_face."""
+    return option.lstrip("-").replace("-", "_")
 
 
 WorkspaceOption = Annotated[
@@ -120,7 +127,9 @@ ConfigOption = Annotated[
         rich_help_panel="Common",
     ),
 ]
-JsonOption = Annotated[bool, option("Print the result as JSON.", "--json", rich_help_panel="Common")]
+JsonOption = Annotated[
+    bool, option("Print the result as JSON.", "--json", allow_from_autoenv=False, rich_help_panel="Common")
+]
 QuietOption = Annotated[bool, option("No notes, no progress.", "--quiet", "-q", rich_help_panel="Common")]
 VerboseOption = Annotated[bool, option("More detail.", "--verbose", "-v", rich_help_panel="Common")]
 DryRunOption = Annotated[bool, option("Print the plan and do nothing.", "--dry-run", rich_help_panel="Common")]

@@ -19,6 +19,7 @@ from facedan_cli.cli.options import (
     WorkersOption,
     WorkspaceOption,
     complete_datasets,
+    complete_runs,
     configured,
     console_of,
     option,
@@ -38,7 +39,12 @@ def pretrain(
     ],
     model: Annotated[str, option("Network: vggface or vggface-mini.", complete=MODEL_NAMES)] = PretrainConfig.model,
     init: Annotated[
-        str | None, option("Weights or checkpoint to start from (torchvision's or our key names).", show_default=False)
+        str | None,
+        option(
+            "Weights or checkpoint to start from (torchvision's or our key names).",
+            show_default=False,
+            complete=complete_runs,
+        ),
     ] = None,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,

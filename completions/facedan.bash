@@ -1,0 +1,168 @@
+# bash completion for facedan. Made by .ci/generate.py from the command line itself; do not edit.
+
+# Sets `workspace`: that of the command line, else of the environment, else the current directory.
+_facedan_workspace() {
+    workspace=${FACEDAN_WORKSPACE:-.}
+    local i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        if [[ ${COMP_WORDS[i]} == -w || ${COMP_WORDS[i]} == --workspace ]]; then
+            workspace=${COMP_WORDS[i + 1]}
+            [[ $workspace == = ]] && workspace=${COMP_WORDS[i + 2]}
+        fi
+    done
+    workspace=${workspace/#\~\//$HOME/}
+}
+
+# Answers with those of the names that begin as the current word does.
+_facedan_names() {
+    local name
+    for name; do
+        name=${name%/}
+        name=${name##*/}
+        [[ $name == "$current"* && $name != '*' ]] && COMPREPLY+=("$(printf %q "$name")")
+    done
+}
+
+_facedan() {
+    local current=${COMP_WORDS[COMP_CWORD]} option=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' kind='' options='' words='' workspace
+    COMPREPLY=()
+    # bash splits --option=value into three words.
+    if [[ $current == = ]]; then
+        current=''
+    elif [[ $option == = ]]; then
+        option=${COMP_WORDS[COMP_CWORD - 2]}
+    fi
+    ((COMP_CWORD > 1)) && command=${COMP_WORDS[1]}
+    case $command in
+    evaluate) ((COMP_CWORD > 2)) && command+=" ${COMP_WORDS[2]}" ;;
+    esac
+    case $command in
+    '')
+        options='--version --help -h'
+        kind=word words='align pretrain adapt embed demo evaluate'
+        ;;
+    align)
+        options='--size --template --min-face --detector-batch --landmarks --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --size | --min-face | --detector-batch | --workers) kind=value ;;
+        --template) kind=value words='vggface lfw arcface' ;;
+        --landmarks | --workspace | -w | --config) kind=path ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        *) kind=path ;;
+        esac
+        ;;
+    pretrain)
+        options='--source --model --init --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --source) kind=dataset ;;
+        --model) kind=value words='vggface vggface-mini' ;;
+        --init) kind=run ;;
+        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --optimizer) kind=value words='sgd adamw' ;;
+        --schedule) kind=value words='constant onecycle' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=option ;;
+        esac
+        ;;
+    adapt)
+        options='--source --target --init --layers --kernels --lambda --estimator --bandwidth --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --source | --target) kind=dataset ;;
+        --init) kind=run ;;
+        --layers) kind=value words='fc6,fc7 fc7 fc6' ;;
+        --kernels | --lambda | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --estimator) kind=value words='unbiased biased' ;;
+        --bandwidth) kind=value words='frozen batch' ;;
+        --optimizer) kind=value words='sgd adamw' ;;
+        --schedule) kind=value words='constant onecycle' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=option ;;
+        esac
+        ;;
+    embed)
+        options='--model --layer --flip --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --model) kind=run ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --batch | --workers) kind=value ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=dataset ;;
+        esac
+        ;;
+    demo)
+        options='--far --seed --workers --workspace -w --config --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --far | --seed | --workers) kind=value ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=option ;;
+        esac
+        ;;
+    evaluate)
+        options='--help -h'
+        kind=word words='gbu pairs identify'
+        ;;
+    'evaluate gbu')
+        options='--model --far --images --protocol --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --model) kind=run ;;
+        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --images) kind=dataset ;;
+        --protocol | --workspace | -w | --config) kind=path ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        *) kind=option ;;
+        esac
+        ;;
+    'evaluate pairs')
+        options='--images --model --far --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --images) kind=dataset ;;
+        --model) kind=run ;;
+        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=path ;;
+        esac
+        ;;
+    'evaluate identify')
+        options='--gallery --probe --model --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --gallery | --probe) kind=dataset ;;
+        --model) kind=run ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --replicates | --seed | --batch | --workers) kind=value ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=option ;;
+        esac
+        ;;
+    esac
+    [[ $kind != value && $current == -* ]] && kind=option
+    case $kind in
+    dataset)
+        _facedan_workspace
+        local IFS=$'\n'
+        # shellcheck disable=SC2046
+        _facedan_names "$workspace"/aligned/*/ $(sed -n '/^\[datasets\]/,/^\[/s/^ *"\{0,1\}\([[:alnum:]_.-]\{1,\}\)"\{0,1\} *=.*/\1/p' "$workspace/facedan.toml" 2>/dev/null)
+        ;;
+    run)
+        _facedan_workspace
+        _facedan_names "$workspace"/runs/*/
+        ;;
+    path) ;;
+    *)
+        compopt +o default 2>/dev/null
+        [[ $kind == option ]] && words=$options
+        # shellcheck disable=SC2207
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+        ;;
+    esac
+    return 0
+}
+
+complete -o default -F _facedan facedan
