@@ -78,7 +78,7 @@ _MINI = Recipe(
     batch=64,
     iterations=1_200,
     momentum=0.9,
-    weight_decay=5e-4,
+    weight_decay=0.05,
     label_smoothing=0.1,
 )
 PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI}

@@ -201,17 +201,20 @@ def read_settings(path: Path) -> dict[str, Any]:
     """The workspace's facedan.toml; an empty dict where there is none.
 
     Raises:
-        UsageError: it is not valid TOML, or [datasets] does not map names to paths.
+        UsageError: it is not valid TOML, a key stands in no section, or [datasets] does not map names to paths.
     """
     try:
         with path.open("rb") as file:
             settings = tomllib.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", "correct the file") from error
+    for name, section in settings.items():
+        if not isinstance(section, dict):
+            raise UsageError(f"'{name}' in {path} stands in no section", "write it below [pretrain] or another command")
     datasets = settings.get("datasets", {})
-    if not isinstance(datasets, dict) or not all(isinstance(value, str) for value in datasets.values()):
+    if not all(isinstance(value, str) for value in datasets.values()):
         raise UsageError(f"[datasets] in {path} must map names to paths", 'write lines such as casia = "/data/casia"')
     return settings
 

@@ -63,7 +63,9 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     workspace = Workspace.open(shutil.copytree(drawn, tmp_path_factory.mktemp("trained") / "workspace"))
     before = pretrain(plan_pretrain(PRETRAIN, workspace))
     choices = (replace(ADAPT, lambda_=0.0), replace(ADAPT, kernels=1, layers="fc7"), ADAPT)
-    after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("facedan_cli.stages.adapt.BANDWIDTH_SAMPLE", 16)  # as many images as there are
+        after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
     return Trained(workspace, before.run.directory, *(result.run.directory for result in after))
 
 

@@ -50,10 +50,12 @@ def mk_mmd(
         within_source, within_target, between = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
         if estimator == "biased":
             return within_source.mean() + within_target.mean() - 2 * between.mean()
-        # Every diagonal entry is exp(0) times Σβ = 1 and carries no gradient: its sum is the number of rows.
-        return (
-            (within_source.sum() - n) / (n * (n - 1)) + (within_target.sum() - m) / (m * (m - 1)) - 2 * between.mean()
-        )
+        return _off_diagonal_mean(within_source) + _off_diagonal_mean(within_target) - 2 * between.mean()
+
+
+def _off_diagonal_mean(kernel: Tensor) -> Tensor:
+    n = len(kernel)
+    return (kernel.sum() - kernel.diagonal().sum()) / (n * (n - 1))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from facedan_cli.cli.options import (
 from facedan_cli.config import DemoConfig
 from facedan_cli.errors import FacedanError
 
-_FARS = ["0.01", "0.001"]
+_FARS = ["0.1", "0.01"]
 
 # The paper's rows that the demo trains, and the control: the same steps on the same batches without the penalty.
 ADAPTATIONS = (

@@ -115,7 +115,8 @@ def _stretched(picture: np.ndarray) -> np.ndarray:
     """The picture with the darkest and the brightest hundredth of its grey levels at the ends of the scale."""
     low, high = np.percentile(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (1, 99))
     scale = 255 / max(high - low, 16)  # less than 16 grey levels is nothing but noise
-    return cv2.convertScaleAbs(np.maximum(picture, np.uint8(low)), alpha=scale, beta=-low * scale)
+    stretched: np.ndarray = cv2.convertScaleAbs(np.maximum(picture, np.uint8(low)), alpha=scale, beta=-low * scale)
+    return stretched
 
 
 def _faces(

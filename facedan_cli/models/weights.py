@@ -30,7 +30,7 @@ class Card:
         identities: the people of the classifier's outputs, in order.
         stage: "pretrain" or "adapt".
         run: the name of the run that made it.
-        config: that run's resolved configuration.
+        config: those of that run's options that determine the result.
     """
 
     model: str

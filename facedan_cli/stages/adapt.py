@@ -128,7 +128,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         penalty = Penalty(config.lambda_, job.layers, weights, config.estimator, bandwidths)
         domains = Domains(*streams(), penalty)
         metrics = train(network, domains, plan, state=run.state, log=run.log, report=report)
-        card = Card(job.card.model, job.source.identities, run.stage, run.name, dict(run.config))
+        card = Card(job.card.model, job.source.identities, run.stage, run.name, determining(config))
         save_checkpoint(run.checkpoint, network, card)
         set_aside = write_unusable(run, [sources, targets], job.source.nameless)
     return TrainingResult(run, False, metrics, set_aside)

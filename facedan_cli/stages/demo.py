@@ -14,15 +14,21 @@ import numpy as np
 
 from facedan_cli.config import DemoConfig
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.synthetic import WEB, Style, between, draw_identity, draw_view, render
+from facedan_cli.faces.synthetic import STUDIO, WEB, Style, between, draw_identity, draw_view, render
 from facedan_cli.protocols.gbu import sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.devices import worker_count
 from facedan_cli.workspace import Workspace, replacing, write_json
 
-STUDIO = WEB
-PARTITIONS: Mapping[str, float] = {"Good": 0.3, "Bad": 0.65, "Ugly": 1.0}
+EASY = replace(
+    STUDIO, light_azimuth=(0, 20), light_hardness=(0.4, 0.6), exposure=(0.9, 1.3), contrast=(0.9, 1), veil=(0, 0.1)
+)
+"""The same studio on a good day."""
+
+SEVERITIES: Mapping[str, float] = {"Good": 0.1, "Bad": 0.5, "Ugly": 0.8}
+"""How far from EASY to STUDIO the pictures of a partition are."""
+
 IMAGES_PER_SIDE = 2
 
 
@@ -100,10 +106,10 @@ def _people(config: DemoConfig, workspace: Workspace) -> list[_Person]:
 def _test_pictures(number: int) -> Iterator[tuple[str, str, str, Style]]:
     """Partition, side, file name and style of each test picture of a person."""
     picture = 0
-    for partition, severity in PARTITIONS.items():
+    for partition, severity in SEVERITIES.items():
         for side in ("Target", "Query"):
             for _ in range(IMAGES_PER_SIDE):
-                yield partition, side, f"{number:05d}d{picture:03d}.jpg", between(WEB, STUDIO, severity)
+                yield partition, side, f"{number:05d}d{picture:03d}.jpg", between(EASY, STUDIO, severity)
                 picture += 1
 
 
@@ -113,8 +119,9 @@ def _draw_person(person: _Person, config: DemoConfig) -> int:
     views = np.random.default_rng((config.seed, 1, person.number))
     for path, style in person.pictures:
         picture = render(identity, draw_view(views, style), config.size)
+        _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
         with replacing(path) as temporary:
-            cv2.imwrite(str(temporary), picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
+            temporary.write_bytes(encoded.tobytes())  # unlike OpenCV, it says so where the disk is full
     return len(person.pictures)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from facedan_cli.config import EmbedConfig, EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
+from facedan_cli.faces.records import FAILED, read_records
 from facedan_cli.metrics.roc import parse_far
 from facedan_cli.models.weights import Card, read_card
 from facedan_cli.protocols.gbu import read_gbu
@@ -29,7 +30,15 @@ from facedan_cli.stages.measures import (
     verification,
     write_results,
 )
-from facedan_cli.workspace import Dataset, Workspace, digest, read_set_aside, sha256_file, write_set_aside
+from facedan_cli.workspace import (
+    Dataset,
+    Workspace,
+    digest,
+    find_manifest,
+    read_set_aside,
+    sha256_file,
+    write_set_aside,
+)
 
 Figures = dict[str, Verification | Identification]
 
@@ -38,6 +47,7 @@ Figures = dict[str, Verification | Identification]
 class _Faces:
     """A data set's features by one model; images that have none, with the reason."""
 
+    root: Path
     vectors: np.ndarray  # (n, d)
     paths: list[str]
     people: list[str]
@@ -133,17 +143,18 @@ def evaluate_identify(
         report: told of the progress.
 
     Raises:
-        FacedanError: no probe has a mate in the gallery.
+        FacedanError: gallery and probes are one data set, or no probe has a mate in the gallery.
     """
+    if gallery.root.resolve() == probe.root.resolve():
+        raise UsageError(
+            f"gallery and probes are the same data set ({gallery.root}): every probe would find itself",
+            "give --probe other images of the people in the gallery",
+        )
     absent: dict[str, str] = {}
 
     def measure(faces: Sequence[_Faces]) -> Figures:
-        for side in faces:
-            absent.update(side.unusable)
-        missing = sum(len(side.unusable) for side in faces)
-        known, probes = faces
-        scores = np.asarray(probes.vectors) @ np.asarray(known.vectors).T
-        return {"all": identification(scores, np.array(probes.people), np.array(known.people), missing, config)}
+        (known, known_people), (probes, probe_people) = (_of_people(side, absent) for side in faces)
+        return {"all": identification(probes @ known.T, probe_people, known_people, len(absent), config)}
 
     return _evaluate("identify", config, workspace, [gallery, probe], measure, absent, [], report)
 
@@ -164,7 +175,8 @@ def _evaluate(
     if config.replicates < 0:
         raise UsageError(f"--replicates must be at least 0, not {config.replicates}", "0 gives no intervals")
     folders = [read_folder(dataset.root) for dataset in datasets]
-    checkpoints = [find_model(workspace, name) for name in config.model or (None,)]
+    found = [find_model(workspace, name) for name in config.model or (None,)]
+    checkpoints = list({path.resolve(): path for path in found}.values())
     cards = [read_card(checkpoint) for checkpoint in checkpoints]
     measured = []
     for label, card, checkpoint in zip(_labels(cards), cards, checkpoints, strict=True):
@@ -202,7 +214,23 @@ def _embed(
         force=config.force,
     )
     embedded = embed(how, folder, checkpoint, workspace, report=report)
-    return _Faces(*embedded.load(), read_set_aside(embedded.set_aside))
+    unusable = _failed_to_align(folder.root) | read_set_aside(embedded.set_aside)
+    return _Faces(folder.root, *embedded.load(), unusable)
+
+
+def _failed_to_align(root: Path) -> dict[str, str]:
+    """Photographs under a data set that `align` set aside, by their path there, with the reason."""
+    manifest = find_manifest(root)
+    if manifest is None:
+        return {}
+    prefix = root.resolve().relative_to(manifest.parent.resolve()).as_posix()
+    prefix = "" if prefix == "." else prefix + "/"
+    last = {record.path: record for record in read_records(manifest) if record.path.startswith(prefix)}
+    return {
+        path.removeprefix(prefix): f"not aligned: {record.reason}"
+        for path, record in last.items()
+        if record.status == FAILED
+    }
 
 
 def _labels(cards: Sequence[Card]) -> list[str]:
@@ -232,6 +260,15 @@ def _note_missing(absent: dict[str, str], match: Match, faces: _Faces) -> None:
     reasons = list(faces.unusable.values())
     for name in match.missing:
         absent[name] = reasons[unusable.rows[name]] if name in unusable.rows else "not among the images"
+
+
+def _of_people(faces: _Faces, absent: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Features and people of the images that lie in folders of people; the others are nobody's and left out."""
+    nameless = [path for path, name in zip(faces.paths, faces.people, strict=True) if not name]
+    left_out = {**faces.unusable, **dict.fromkeys(nameless, "not in an identity folder")}
+    absent.update({str(faces.root / path): reason for path, reason in left_out.items()})
+    people = np.array(faces.people)
+    return faces.vectors[people != ""], people[people != ""]
 
 
 def _present(names: Sequence[str], subjects: np.ndarray, match: Match) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,9 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.training.checkpoint import load_state, save_state
 from facedan_cli.workspace import write_text
 
-_TOO_LARGE = "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
+_TOO_LARGE = (
+    "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,9 @@ def train(
             if stop.requested or (step % plan.checkpoint_every == 0 and step < plan.iterations):
                 save_state(state, step, network, optimizer)
             if stop.requested and step < plan.iterations:
-                raise Interrupted(f"stopped at step {step} of {plan.iterations}", "the same command goes on from there")
+                raise Interrupted(
+                    f"stopped at step {step} of {plan.iterations}", "the same command, without --force, goes on"
+                )
     network.eval()
     return last
 

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.kernels import gaussian_kernel, median_bandwidth, octaves, squared_distances
+
+
+def rows(count: int, size: int, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def distance(x: Tensor, y: Tensor) -> float:
+    return sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True))
+
+
+def slow_distances(features: Tensor) -> Tensor:
+    return torch.tensor([[distance(x, y) for y in features] for x in features], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 3), (2, 1), (7, 5), (12, 33)])
+def test_distances_are_those_of_a_double_loop(count: int, size: int) -> None:
+    features = rows(count, size)
+    torch.testing.assert_close(squared_distances(features), slow_distances(features), rtol=1e-12, atol=1e-12)
+
+
+def test_distances_are_symmetric_not_negative_and_zero_to_oneself() -> None:
+    features = rows(40, 300, dtype=torch.float32) + 5
+    features[7] = features[3]
+    features[20:] = features[:20] + 1e-5 * features[20:]  # so near that rounding alone may tell them apart
+    distances = squared_distances(features)
+    assert torch.equal(distances, distances.T)
+    assert torch.equal(distances.diagonal(), torch.zeros(40))
+    assert distances.min() >= 0
+    assert distances[3, 7] < 1e-3
+
+
+def test_a_large_common_mean_costs_no_digits() -> None:
+    features = (rows(64, 512) + 100).float()
+    exact = (features.double()[:, None] - features.double()).square().sum(dim=2)
+    median = exact.median()
+    gram = features @ features.T
+    plain = gram.diagonal()[:, None] + gram.diagonal() - 2 * gram
+    assert (squared_distances(features) - exact).abs().max() / median < 1e-6
+    assert (plain - exact).abs().max() / median > 1e-4  # what the centring saves
+
+
+def test_distances_have_the_right_gradient_and_none_at_distance_zero() -> None:
+    features = rows(5, 4).requires_grad_()
+    assert torch.autograd.gradcheck(squared_distances, features)
+    twins = torch.ones(2, 4, requires_grad=True)
+    squared_distances(twins).sum().backward()
+    assert torch.equal(twins.grad, torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 2), (5, 8)])
+def test_the_bandwidth_is_the_median_squared_distance_of_both_domains_pooled(n: int, m: int) -> None:
+    source, target = rows(n, 6, seed=1), rows(m, 6, seed=2) + 1
+    pooled = torch.cat([source, target])
+    distances = sorted(distance(pooled[i], pooled[j]) for i in range(n + m) for j in range(i))
+    expected = distances[(len(distances) - 1) // 2]  # the lower of the two middle ones where their number is even
+    assert median_bandwidth(source, target) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_bandwidth_scales_with_the_square_and_carries_no_gradient() -> None:
+    source, target = rows(6, 9, seed=1).requires_grad_(), rows(4, 9, seed=2)
+    bandwidth = median_bandwidth(source, target)
+    assert isinstance(bandwidth, float)
+    assert median_bandwidth(3 * source, 3 * target) == pytest.approx(9 * bandwidth, rel=1e-6)
+    assert median_bandwidth(target, source) == pytest.approx(bandwidth, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, math.nan, math.inf])
+def test_collapsed_or_broken_features_have_no_bandwidth(value: float) -> None:
+    features = torch.full((4, 3), value)
+    with pytest.raises(ValueError, match="no bandwidth"):
+        median_bandwidth(features, features)
+
+
+def test_five_kernels_have_the_papers_bandwidths() -> None:
+    assert octaves(5) == (1, 2, 4, 8, 16)
+    assert octaves(1) == (1,)
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (0.2,) * 5, (0.7, 0.0, 0.3), (0.0, 1.0)])
+def test_the_kernel_is_the_weighted_mean_of_gaussians(weights: tuple[float, ...]) -> None:
+    distances, bandwidth = torch.linspace(0, 40, 9, dtype=torch.float64), 2.5
+    expected = [
+        sum(b * math.exp(-d / (bandwidth * f)) for b, f in zip(weights, octaves(len(weights)), strict=True))
+        for d in distances.tolist()
+    ]
+    kernel = gaussian_kernel(distances, bandwidth, weights)
+    np.testing.assert_allclose(kernel, expected, rtol=1e-12)
+    assert kernel[0] == pytest.approx(1.0)  # averaged, not summed
+    assert bool((kernel.diff() < 0).all())

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from facedan_cli.errors import FacedanError
+from facedan_cli.faces import batches
+from facedan_cli.faces.batches import FaceImages, Stream, read_face, read_faces
+from facedan_cli.faces.folder import FaceFolder, read_folder
+from facedan_cli.faces.pictures import UnreadableImage
+
+SIZE, CROP, COUNT = 12, 8, 7
+LABELS = np.arange(COUNT, dtype=np.int64) * 10
+
+
+def mapped(index: int, size: int = SIZE) -> np.ndarray:
+    """A picture whose pixels say where they are: R the row, G the column, B the image."""
+    rows, columns = np.mgrid[:size, :size]
+    return np.stack([rows * 10, columns * 10, np.full_like(rows, index * 20)], axis=2).astype(np.uint8)
+
+
+def write(path: Path, picture: np.ndarray) -> None:
+    assert cv2.imwrite(str(path), picture[:, :, ::-1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FaceFolder:
+    for index in range(COUNT):
+        write(tmp_path / f"{index}.png", mapped(index))
+    return read_folder(tmp_path)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(3) as threads:
+        everyone = threading.Barrier(3)
+        list(threads.map(lambda _: everyone.wait(), range(3)))  # so that no thread is started later
+        yield threads
+
+
+@pytest.fixture(params=["in memory", "from files"])
+def images(
+    request: pytest.FixtureRequest, folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> FaceImages:
+    if request.param == "from files":
+        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
+    return FaceImages(folder, SIZE, pool)
+
+
+def stream(images: FaceImages, *, batch: int = 5, seed: tuple[int, ...] = (0, 1), labelled: bool = True) -> Stream:
+    return Stream(images, LABELS if labelled else None, batch, CROP, seed)
+
+
+def test_a_face_is_read_as_rgb_of_the_size_asked(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", mapped(3))
+    np.testing.assert_array_equal(read_face(tmp_path / "a.png", SIZE), mapped(3))
+    assert read_face(tmp_path / "a.png", 30).shape == (30, 30, 3)
+    write(tmp_path / "flat.png", np.full((40, 40, 3), (200, 100, 50), np.uint8))
+    np.testing.assert_array_equal(read_face(tmp_path / "flat.png", 13), np.full((13, 13, 3), (200, 100, 50)))
+
+
+def test_of_a_picture_that_is_not_square_the_middle_is_taken(tmp_path: Path) -> None:
+    write(tmp_path / "wide.png", mapped(0, 20)[:12])
+    np.testing.assert_array_equal(read_face(tmp_path / "wide.png", 12), mapped(0, 20)[:12, 4:16])
+    write(tmp_path / "high.png", mapped(0, 20)[:, :12])
+    np.testing.assert_array_equal(read_face(tmp_path / "high.png", 12), mapped(0, 20)[4:16, :12])
+
+
+def test_faces_come_in_order_and_few_are_held(
+    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.root / "2.png").write_bytes(b"no image")
+    begun: list[Path] = []
+
+    def read(path: Path, size: int) -> np.ndarray:
+        begun.append(path)
+        return read_face(path, size)
+
+    monkeypatch.setattr(batches, "read_face", read)
+    order = [6, 2, 0, 5, 1, 3]
+    for place, (index, face) in enumerate(read_faces(folder, order, SIZE, pool, window=2)):
+        assert index == order[place]
+        assert len(begun) <= place + 1 + 2
+        if index == 2:
+            assert isinstance(face, UnreadableImage)
+        else:
+            np.testing.assert_array_equal(face, mapped(index))
+    assert place == len(order) - 1
+
+
+def test_crops_are_windows_of_their_image_mirrored_or_not(images: FaceImages) -> None:
+    corners, mirrored = set(), Counter[bool]()
+    for step in range(40):
+        crops, labels = stream(images)[step]
+        assert (crops.dtype, tuple(crops.shape)) == (torch.uint8, (5, 3, CROP, CROP))
+        assert crops.is_contiguous(memory_format=torch.channels_last)
+        for crop, label in zip(crops.permute(0, 2, 3, 1).numpy(), labels.tolist(), strict=True):
+            flipped = bool(crop[0, 0, 1] > crop[0, -1, 1])
+            upright = crop[:, ::-1] if flipped else crop
+            top, left, index = upright[0, 0] // [10, 10, 20]
+            np.testing.assert_array_equal(upright, mapped(int(index))[top : top + CROP, left : left + CROP])
+            assert label == LABELS[index]
+            corners.add((int(top), int(left)))
+            mirrored[flipped] += 1
+    assert len(corners) == (SIZE - CROP + 1) ** 2  # every corner, the first and the last among them
+    assert 70 < mirrored[True] < 130
+
+
+def test_an_unlabelled_stream_tells_no_labels(images: FaceImages) -> None:
+    crops, labels = stream(images, labelled=False)[3]
+    assert torch.equal(labels, torch.zeros(5, dtype=torch.int64))
+    assert torch.equal(crops, stream(images)[3][0])
+
+
+def test_each_epoch_shows_each_image_once(images: FaceImages) -> None:
+    faces = stream(images)
+    shown = [label for step in range(3 * COUNT) for label in faces[step][1].tolist()]
+    epochs = [shown[start : start + COUNT] for start in range(0, len(shown), COUNT)]
+    assert len(epochs) == 15
+    assert all(sorted(epoch) == LABELS.tolist() for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 12
+
+
+def test_a_batch_may_be_larger_than_the_data_set(images: FaceImages) -> None:
+    _, labels = stream(images, batch=3 * COUNT)[2]
+    assert Counter(labels.tolist()) == Counter(LABELS.tolist() * 3)
+
+
+def test_a_batch_is_a_function_of_seed_and_step(images: FaceImages) -> None:
+    walked = [stream(images)[step] for step in range(9)]
+    fresh = stream(images)
+    for step in (8, 0, 4):
+        assert all(map(torch.equal, fresh[step], walked[step]))
+    assert not torch.equal(fresh[0][0], fresh[1][0])
+    for seed in ((1, 1), (0, 2), (0, 1, 3)):
+        assert not torch.equal(stream(images, seed=seed)[0][0], walked[0][0])
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 7), (3, 3)])
+def test_batches_are_the_items_one_after_the_other(images: FaceImages, start: int, stop: int) -> None:
+    found = list(stream(images).batches(start, stop))
+    assert len(found) == stop - start
+    for step, batch in zip(range(start, stop), found, strict=True):
+        assert all(map(torch.equal, batch, stream(images)[step]))
+
+
+def test_a_reader_that_stops_leaves_no_thread_behind(images: FaceImages) -> None:
+    running = threading.active_count()
+    taken = stream(images).batches(0, 1000)
+    next(taken)
+    assert threading.active_count() == running + 1
+    taken.close()
+    assert threading.active_count() == running
+
+
+def test_memory_and_files_give_the_same(
+    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.root / "3.png").write_bytes(b"no image")
+    cached = stream(FaceImages(folder, SIZE, pool))
+    monkeypatch.setattr(batches, "CACHE_BYTES", 0)
+    uncached = stream(FaceImages(folder, SIZE, pool))
+    for step in range(6):
+        assert all(map(torch.equal, cached[step], uncached[step]))
+    assert cached.images.unreadable == uncached.images.unreadable
+
+
+def test_memory_needs_no_files(folder: FaceFolder, pool: ThreadPoolExecutor) -> None:
+    images = FaceImages(folder, SIZE, pool)
+    expected = stream(images)[0]
+    for path in folder.paths:
+        os.unlink(folder.root / path)
+    assert all(map(torch.equal, stream(images)[0], expected))
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_unreadable_image_is_replaced_by_the_next_and_listed(
+    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, cache: bool
+) -> None:
+    whole = (folder.root / "4.png").read_bytes()
+    (folder.root / "4.png").write_bytes(whole[: len(whole) // 2])
+    (folder.root / "5.png").unlink()
+    (folder.root / "6.png").write_bytes(b"")
+    if not cache:
+        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
+    images = FaceImages(folder, SIZE, pool)
+    loaded = images.load([4, 5, 6, 3])
+    assert [index for index, _ in loaded] == [0, 0, 0, 3]
+    np.testing.assert_array_equal(loaded[0][1], mapped(0))
+    assert images.unreadable.keys() == {"4.png", "5.png", "6.png"}
+    assert images.unreadable["5.png"] == "the file is missing"
+    assert set(stream(images)[0][1].tolist()) <= {0, 10, 20, 30}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_with_no_readable_image_there_is_nothing_to_do(
+    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, cache: bool
+) -> None:
+    for path in folder.paths:
+        (folder.root / path).write_bytes(b"no image")
+    if not cache:
+        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
+    with pytest.raises(FacedanError, match=r"no image under .* can be read"):
+        next(stream(FaceImages(folder, SIZE, pool)).batches(0, 1))

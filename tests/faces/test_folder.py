@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from facedan_cli.errors import FacedanError
+from facedan_cli.faces.folder import FaceFolder, list_of_paths, read_folder
+
+
+def touch(root: Path, *names: str | bytes) -> None:
+    for name in names:
+        path = root / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"image")
+
+
+def test_a_tree_names_people_by_its_first_level(tmp_path: Path) -> None:
+    touch(tmp_path, "bob/2.JPG", "bob/more/1.png", "ann/1.webp", "loose.pgm")
+    touch(tmp_path, "bob/notes.txt", "bob/.hidden.png", ".cache/x.png", "aligned.jsonl")
+    folder = read_folder(tmp_path)
+    assert folder.paths == ("ann/1.webp", "bob/2.JPG", "bob/more/1.png", "loose.pgm")
+    assert folder.names == ("ann", "bob", "bob", "")
+    assert len(folder) == 4
+
+
+def test_linked_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/1.png")
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "ann").symlink_to(tmp_path / "elsewhere")
+    assert read_folder(tmp_path / "faces").paths == ("ann/1.png",)
+
+
+def test_a_list_file_names_images_and_people(tmp_path: Path) -> None:
+    touch(tmp_path, "a b/1.png", "2.png")
+    path = tmp_path / "list.txt"
+    path.write_text("# chosen by hand\n2.png\tbob\n\na b/1.png\n2.png\tbob\n", encoding="utf-8")
+    folder = read_folder(path)
+    assert folder.root == tmp_path
+    assert folder.paths == ("2.png", "a b/1.png", "2.png")
+    assert folder.names == ("bob", "", "bob")
+
+
+def test_a_list_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    touch(tmp_path, "1.png")
+    path.write_text("1.png\ngone.png\tbob\n", encoding="utf-8")
+    with pytest.raises(FacedanError, match=r"list\.txt, line 2: there is no file gone\.png"):
+        read_folder(path)
+    path.write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(FacedanError, match="lists no images"):
+        read_folder(path)
+    path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    with pytest.raises(FacedanError, match="is not a list of images"):
+        read_folder(path)
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FacedanError, match="does not exist"):
+        read_folder(tmp_path / "missing")
+    with pytest.raises(FacedanError, match="holds no images"):
+        read_folder(tmp_path)
+
+
+def test_the_fingerprint_is_of_the_images_and_not_of_their_place(tmp_path: Path) -> None:
+    for copy in ("one", "two"):
+        touch(tmp_path / copy, "ann/1.png", "bob/1.png")
+    one, two = read_folder(tmp_path / "one"), read_folder(tmp_path / "two")
+    assert one.fingerprint == two.fingerprint
+    changed = {one.fingerprint, FaceFolder(one.root, one.paths, ("ann", "eve")).fingerprint}
+    (tmp_path / "two" / "ann" / "1.png").write_bytes(b"other image")
+    changed.add(read_folder(tmp_path / "two").fingerprint)
+    (tmp_path / "two" / "ann" / "1.png").rename(tmp_path / "two" / "ann" / "2.png")
+    changed.add(read_folder(tmp_path / "two").fingerprint)
+    changed.add(FaceFolder(one.root, ("gone.png", *one.paths), ("ann", *one.names)).fingerprint)
+    assert len(changed) == 5
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    touch(tmp_path, b"zo\xeb/1.png")
+    folder = read_folder(tmp_path)
+    assert os.fsencode(folder.names[0]) == b"zo\xeb"
+    assert len(folder.fingerprint) == 64
+
+
+def test_a_stream_of_paths_keeps_order_and_repetitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.png", "b c.png")
+    monkeypatch.chdir(tmp_path)
+    folder = list_of_paths(["b c.png\n", "\n", "a.png\r\n", "gone.png", "b c.png"])
+    assert folder.paths == ("b c.png", "a.png", "gone.png", "b c.png")
+    assert set(folder.names) == {""}
+    with pytest.raises(FacedanError, match="the list of images is empty"):
+        list_of_paths(["\n"])
+    with pytest.raises(FacedanError, match=r"none of the 2 listed images is there, such as x\.png"):
+        list_of_paths(["x.png", "y.png"])

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from facedan_cli.models.vggface import SPECS, Spec, VGGFace
+
+SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0)
+BLOCKS = {1: (3, 64, 2), 2: (64, 128, 2), 3: (128, 256, 3), 4: (256, 512, 3), 5: (512, 512, 3)}
+
+
+def pictures(count: int, side: int = 32, *, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture
+def network() -> VGGFace:
+    torch.manual_seed(0)
+    return VGGFace(SMALL, classes=5)
+
+
+def test_vggface_has_the_published_names_and_shapes() -> None:
+    with torch.device("meta"):
+        published = VGGFace(SPECS["vggface"], classes=2622)
+    shapes = {key: tuple(value.shape) for key, value in published.state_dict().items()}
+    expected: dict[str, tuple[int, ...]] = {}
+    for block, (first, width, depth) in BLOCKS.items():
+        for index in range(1, depth + 1):
+            expected[f"conv{block}_{index}.weight"] = (width, first if index == 1 else width, 3, 3)
+            expected[f"conv{block}_{index}.bias"] = (width,)
+    for layer, (inputs, outputs) in {"fc6": (25088, 4096), "fc7": (4096, 4096), "fc8": (4096, 2622)}.items():
+        expected |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
+    assert shapes == expected
+    assert sum(value.numel() for value in published.parameters()) == 145_002_878
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_crops_fit_their_pictures(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.crop % 32 == 0
+    assert spec.crop < spec.image_size
+
+
+def test_features_and_scores_have_their_shapes_and_only_labelled_rows_are_classified(network: VGGFace) -> None:
+    network.eval()
+    features, logits = network(pictures(6))
+    assert {layer: tuple(rows.shape) for layer, rows in features.items()} == {"fc6": (6, 16), "fc7": (6, 16)}
+    assert logits.shape == (6, 5)
+    again, labelled = network(pictures(6), 2)
+    assert torch.equal(again["fc7"], features["fc7"])
+    torch.testing.assert_close(labelled, logits[:2])
+    assert network(pictures(6), 0)[1].shape == (0, 5)
+
+
+def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> None:
+    seen: dict[str, torch.Tensor] = {}
+    for layer in ("fc6", "fc7"):
+        network.get_submodule(layer).register_forward_hook(lambda _, __, out, layer=layer: seen.update({layer: out}))
+    network.train()
+    features, _ = network(pictures(4))
+    for layer, rows in features.items():
+        assert torch.equal(rows, seen[layer].clamp(min=0))
+        assert bool((rows == 0).any())
+
+
+def test_dropout_acts_in_training_only(network: VGGFace) -> None:
+    network.train()
+    first, second = network(pictures(2)), network(pictures(2))
+    assert torch.equal(first[0]["fc6"], second[0]["fc6"])  # before the first dropout
+    assert not torch.equal(first[1], second[1])
+    network.eval()
+    assert torch.equal(network(pictures(2))[1], network(pictures(2))[1])
+
+
+@pytest.mark.parametrize(("name", "scale"), [("vggface", 1.0), ("vggface-mini", 64.0)])
+def test_the_published_mean_is_subtracted_from_rgb(name: str, scale: float) -> None:
+    spec = SPECS[name]
+    assert spec.scale == scale
+    network = VGGFace(Spec(widths=(4, 4, 4, 4, 4), hidden=4, image_size=36, crop=32, scale=spec.scale), classes=2)
+    entered = []
+    network.get_submodule("conv1_1").register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+    images = pictures(2)
+    network(images)
+    network(images.float())
+    mean = torch.tensor([129.1863, 104.7624, 93.5940])  # of R, G and B
+    assert torch.equal(entered[0], (images - mean[:, None, None]) / scale)
+    assert torch.equal(entered[1], entered[0])
+
+
+def test_it_starts_with_signals_of_even_strength_through_its_depth(network: VGGFace) -> None:
+    """He et al. 2015: neither vanishing nor exploding."""
+    spreads = []
+    for name, module in network.named_children():
+        if name.startswith("conv"):
+            module.register_forward_hook(lambda _, __, out: spreads.append(out.std().item()))
+    network(pictures(8))
+    assert max(spreads) / min(spreads) < 30
+    assert network.fc8.weight.std().item() == pytest.approx(0.01, rel=0.3)

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import ADAPT, Notes, metrics, same
+
+from facedan_cli.errors import FacedanError, Interrupted, UsageError
+from facedan_cli.faces.records import AlignedRecord
+from facedan_cli.models.weights import load_checkpoint, read_card, save_checkpoint
+from facedan_cli.report import Report
+from facedan_cli.runs import checkpoint_of
+from facedan_cli.stages.adapt import adapt, parse_bandwidth, parse_layers, plan_adapt
+from facedan_cli.stages.training_data import TrainingResult
+from facedan_cli.workspace import Workspace
+
+
+@pytest.fixture
+def pretrained(trained: Any, tmp_path: Path) -> Workspace:
+    """A workspace of one's own with a finished pretraining and nothing else."""
+    root = shutil.copytree(trained.workspace.root, tmp_path / "pretrained")
+    for directory in (root / "runs").glob("adapt-*"):
+        shutil.rmtree(directory)
+    return Workspace.open(root)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bandwidth from as many images as there are."""
+    monkeypatch.setattr("facedan_cli.stages.adapt.BANDWIDTH_SAMPLE", 16)
+
+
+def run(workspace: Workspace, *, report: Report | None = None, **options: Any) -> TrainingResult:
+    return adapt(plan_adapt(replace(ADAPT, **options), workspace), report=report or Report())
+
+
+def test_it_starts_from_the_newest_pretraining_on_the_source_and_says_so(pretrained: Workspace, trained: Any) -> None:
+    report = Notes()
+    made = run(pretrained, report=report).run
+    assert report.notes[-1].startswith(f"starting from {trained.before.name} (")
+    card = read_card(made.checkpoint)
+    assert (card.stage, card.run, card.model) == ("adapt", made.name, "vggface-mini")
+    assert card.identities == read_card(checkpoint_of(trained.before)).identities
+    assert made.record["inputs"]["init"]["run"] == trained.before.name
+    assert made.record["inputs"]["target"]["images"] == 16
+    assert made.record["config"]["init"] == trained.before.name
+    last = metrics(made)[-1]
+    assert last["step"] == 5
+    assert last["loss"] == pytest.approx(last["classification"] + 0.5 * (last["mmd2_fc6"] + last["mmd2_fc7"]), rel=1e-5)
+    assert run(pretrained).skipped
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"bandwidth": "batch", "estimator": "biased"}], ids=str)
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    pretrained: Workspace, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    other = Workspace.open(shutil.copytree(pretrained.root, tmp_path / "other"))
+    with pytest.raises(Interrupted):
+        run(pretrained, report=Notes(stop_at=2), **options)
+    resumed, whole = run(pretrained, **options).run, run(other, **options).run
+    assert same(resumed, whole)
+    assert metrics(resumed) == metrics(whole)
+
+
+def test_the_targets_folder_names_are_not_read(pretrained: Workspace) -> None:
+    target = pretrained.root / "aligned" / "frgc"
+    for split in ("one person", "two people"):
+        folder = pretrained.root / "aligned" / split
+        for index, image in enumerate(sorted(target.iterdir())):
+            person = "a" if split == "one person" or index < 8 else "b"
+            (folder / person).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, folder / person / image.name)
+    heap, one, two = (run(pretrained, target=name).run for name in ("frgc", "one person", "two people"))
+    assert same(heap, one)
+    assert same(heap, two)
+
+
+def test_lambda_acts_and_zero_is_the_control(pretrained: Workspace) -> None:
+    control, adapted = run(pretrained, lambda_=0.0).run, run(pretrained, lambda_=5.0).run
+    assert not same(control, adapted)
+    assert metrics(control)[0]["mmd2_fc7"] == metrics(adapted)[0]["mmd2_fc7"]  # the same batches
+    assert metrics(control)[-1]["loss"] == metrics(control)[-1]["classification"]
+
+
+def test_the_frozen_bandwidth_is_the_median_on_both_domains(pretrained: Workspace, trained: Any) -> None:
+    made = run(pretrained).run
+    kept = json.loads((made.directory / "bandwidths.json").read_text(encoding="utf-8"))
+    assert kept.keys() == {"fc6", "fc7"}
+    # Here of the centres of all images, there of random crops.
+    network, _ = load_checkpoint(checkpoint_of(trained.before))
+    paths = [p for d in ("casia", "frgc") for p in sorted((pretrained.root / "aligned" / d).rglob("*.png"))]
+    faces = np.stack([cv2.imread(str(path))[4:68, 4:68, ::-1] for path in paths])
+    with torch.no_grad():
+        features, _ = network(torch.from_numpy(faces.copy()).permute(0, 3, 1, 2))
+    for layer, rows in features.items():
+        assert kept[layer] == pytest.approx(torch.pdist(rows).square().median().item(), rel=0.3)
+
+
+def test_a_bandwidth_can_be_given(pretrained: Workspace) -> None:
+    made = run(pretrained, bandwidth="1e12").run
+    assert abs(metrics(made)[-1]["mmd2_fc7"]) < 1e-6  # for so wide a kernel all points are one
+    assert not (made.directory / "bandwidths.json").exists()
+
+
+def test_one_kernel_one_layer_adapts_that_layer_only(pretrained: Workspace) -> None:
+    last = metrics(run(pretrained, kernels=1, layers="fc7").run)[-1]
+    assert "mmd2_fc7" in last
+    assert "mmd2_fc6" not in last
+
+
+def test_spellings_of_one_setting_are_one_run(
+    pretrained: Workspace, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = plan_adapt(ADAPT, pretrained).run.name
+    for layers in ("fc7,fc6", "fc6, fc7", "fc6,fc7,"):
+        assert plan_adapt(replace(ADAPT, layers=layers), pretrained).run.name == name
+    assert plan_adapt(replace(ADAPT, init=str(trained.before)), pretrained).run.name == name
+    monkeypatch.chdir(pretrained.root)
+    assert plan_adapt(replace(ADAPT, source="./aligned/casia", target="aligned/frgc"), pretrained).run.name == name
+    assert plan_adapt(replace(ADAPT, layers="fc6"), pretrained).run.name != name
+
+
+def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained: Workspace, trained: Any) -> None:
+    (pretrained.root / "aligned" / "casia" / "person2").rename(pretrained.root / "aligned" / "casia" / "newcomer")
+    report = Notes()
+    made = run(pretrained, report=report, lr=0.0, weight_decay=0.0).run
+    assert any("trained on other people" in warning for warning in report.warnings)
+    card = read_card(made.checkpoint)
+    assert card.identities[0] == "newcomer"
+    before, after = load_file(checkpoint_of(trained.before)), load_file(made.checkpoint)
+    assert not torch.equal(before["fc8.weight"], after["fc8.weight"])
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("fc8."))
+
+
+def test_target_images_that_cannot_be_read_are_listed(pretrained: Workspace) -> None:
+    target = pretrained.root / "aligned" / "frgc"
+    first = sorted(target.iterdir())[0]
+    first.write_bytes(b"no image")
+    result = run(pretrained)
+    assert result.set_aside is not None
+    assert result.set_aside.read_text(encoding="utf-8") == f"{first.name}\tnot an image of a known format\n"
+
+
+def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
+    for name, template in (("casia", "vggface"), ("frgc", "lfw")):
+        record = AlignedRecord(
+            path="a.jpg", output="a.png", status="aligned", template=template, size=250, bytes=1, modified=1
+        )
+        (pretrained.root / "aligned" / name / "aligned.jsonl").write_text(record.to_line(), encoding="utf-8")
+    report = Notes()
+    run(pretrained, report=report)
+    (warning,) = report.warnings
+    assert "aligned differently (casia on vggface at 250 pixels, frgc on lfw at 250 pixels)" in warning
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "fc6,fc8"}, "there is no layer 'fc8' to adapt"),
+        ({"layers": "fc6,fc6"}, "must name each layer once"),
+        ({"layers": ","}, "must name each layer once"),
+        ({"kernels": 0}, "--kernels must be at least 1"),
+        ({"lambda_": -0.5}, "--lambda must be a number from 0"),
+        ({"lambda_": math.nan}, "--lambda must be a number from 0"),
+        ({"estimator": "linear"}, "--estimator does not know 'linear'"),
+        ({"bandwidth": "-3"}, "--bandwidth does not know '-3'"),
+        ({"target": "casia"}, "source and target are the same data set"),
+        ({"target": "frcg"}, "there is no data set 'frcg'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(trained: Any, options: dict[str, Any], message: str) -> None:
+    before = sorted((trained.workspace.root / "runs").iterdir())
+    with pytest.raises(UsageError, match=message):
+        plan_adapt(replace(ADAPT, **options), trained.workspace)
+    assert sorted((trained.workspace.root / "runs").iterdir()) == before
+
+
+def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace) -> None:
+    (pretrained.root / "aligned" / "webface").symlink_to(pretrained.root / "aligned" / "casia")
+    with pytest.raises(UsageError, match="are the same data set"):
+        plan_adapt(replace(ADAPT, target="webface"), pretrained)
+
+
+def test_without_a_pretraining_it_says_how_to_make_one(workspace: Workspace) -> None:
+    with pytest.raises(FacedanError, match="there is no finished pretraining on 'casia'") as caught:
+        plan_adapt(ADAPT, workspace)
+    assert "facedan pretrain --source casia" in caught.value.fix
+    with pytest.raises(FacedanError, match="is not a facedan checkpoint"):
+        plan_adapt(replace(ADAPT, init=str(workspace.root / "facedan.toml")), workspace)
+
+
+def test_a_network_that_maps_all_faces_to_one_point_is_refused(pretrained: Workspace, trained: Any) -> None:
+    network, card = load_checkpoint(checkpoint_of(trained.before))
+    torch.nn.init.zeros_(network.fc6.weight)
+    save_checkpoint(pretrained.root / "dead.safetensors", network, card)
+    with pytest.raises(FacedanError, match="no bandwidth: the median squared distance of the features is 0"):
+        run(pretrained, init=str(pretrained.root / "dead.safetensors"))
+
+
+def test_layers_are_put_in_the_networks_order() -> None:
+    assert parse_layers("fc7, fc6") == ("fc6", "fc7")
+    assert parse_layers("fc7") == ("fc7",)
+
+
+def test_bandwidths_are_words_or_positive_numbers() -> None:
+    assert parse_bandwidth("frozen") is parse_bandwidth("batch") is None
+    assert parse_bandwidth("6e3") == 6000
+    for text in ("0", "inf", "nan", "median", ""):
+        with pytest.raises(UsageError, match="--bandwidth does not know"):
+            parse_bandwidth(text)

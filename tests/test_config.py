@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from facedan_cli.config import (
+    ADAPT_RECIPES,
+    PRETRAIN_RECIPES,
+    AdaptConfig,
+    PretrainConfig,
+    as_toml,
+    check_choice,
+    check_training,
+    determining,
+    options,
+    resolve,
+)
+from facedan_cli.errors import UsageError
+
+PAPER = PRETRAIN_RECIPES["vggface"]
+# A control character that JSON, unlike TOML, leaves as it is, and halves of characters, are in no name or path.
+TEXTS = st.text(st.characters(exclude_characters="\x7f", exclude_categories=("Cs",)))
+
+
+def test_the_defaults_for_vggface_are_the_papers() -> None:
+    assert (PAPER.lr, PAPER.classifier_lr, PAPER.batch, PAPER.iterations) == (1e-4, 10.0, 32, 20_000)
+    assert (PAPER.optimizer, PAPER.momentum, PAPER.weight_decay, PAPER.schedule) == ("sgd", 0.9, 5e-4, "constant")
+    assert PAPER.label_smoothing == 0
+    assert ADAPT_RECIPES["vggface"] == replace(PAPER, classifier_lr=1.0)  # all layers at 1e-4
+    adapt = AdaptConfig(source="a", target="b")
+    assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, "fc6,fc7")
+
+
+def test_a_recipe_fills_only_what_is_not_set() -> None:
+    config = PretrainConfig(source="casia", lr=0.0, batch=3)
+    resolved = resolve(config, PAPER)
+    assert (resolved.lr, resolved.batch) == (0.0, 3)
+    assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
+    assert None not in (value for key, value in options(resolved).items() if key != "init")
+    assert config.iterations is None
+
+
+def test_options_go_by_the_names_of_the_command_line() -> None:
+    assert options(AdaptConfig(source="a", target="b", lambda_=0.25))["lambda"] == 0.25
+
+
+def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
+    config = resolve(AdaptConfig(source="a", target="b"), PAPER)
+    without = {"workers", "device", "log_every", "checkpoint_every", "source", "target", "init"}
+    assert determining(config).keys() == options(config).keys() - without
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z][a-z_]{0,9}", fullmatch=True),
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+        | TEXTS | st.lists(TEXTS, max_size=3).map(tuple),
+        max_size=5,
+    )
+)  # fmt: skip
+def test_a_section_written_is_the_section_read(values: dict[str, object]) -> None:
+    read = tomllib.loads(as_toml("pretrain", values))
+    expected = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items() if v is not None}
+    assert read == {"pretrain": expected}
+
+
+def test_paths_are_written_as_text() -> None:
+    assert as_toml("align", {"raw": Path("a/b")}) == '[align]\nraw = "a/b"\n'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimizer": "sdg"}, "--optimizer does not know 'sdg'"),
+        ({"schedule": "cosine"}, "--schedule does not know 'cosine'"),
+        ({"batch": 1}, "--batch must be at least 2, not 1"),
+        ({"iterations": 0}, "--iterations must be at least 1, not 0"),
+        ({"checkpoint_every": 0}, "--checkpoint-every must be at least 1"),
+        ({"log_every": -1}, "--log-every must be at least 1"),
+        ({"lr": float("nan")}, "--lr must be a number from 0, not nan"),
+        ({"lr": float("inf")}, "--lr must be a number from 0, not inf"),
+        ({"weight_decay": -0.1}, "--weight-decay must be a number from 0"),
+        ({"label_smoothing": 1.5}, "--label-smoothing must be a share from 0 to 1, not 1.5"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_by_the_options_name(change: dict[str, Any], message: str) -> None:
+    config = resolve(PretrainConfig(source="casia"), PAPER)
+    check_training(config)
+    with pytest.raises(UsageError, match=message):
+        check_training(replace(config, **change))
+
+
+def test_an_unknown_choice_is_answered_with_near_ones() -> None:
+    with pytest.raises(UsageError, match="--model does not know 'vgface'") as caught:
+        check_choice("--model", "vgface", ("vggface", "vggface-mini"))
+    assert caught.value.fix == "did you mean vggface or vggface-mini?"

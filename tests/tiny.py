@@ -1,0 +1,114 @@
+"""A workspace of drawn faces on which the whole path runs in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facedan_cli.config import AdaptConfig, PretrainConfig
+from facedan_cli.faces.synthetic import STUDIO, WEB, Style, draw_identity, draw_view, render
+from facedan_cli.protocols.gbu import PARTITIONS, sigset_name
+from facedan_cli.protocols.sigset import Record, write_sigset
+from facedan_cli.report import Advance, Report
+from facedan_cli.runs import Run
+
+SIZE = 72  # what vggface-mini reads: nothing is scaled
+SETTINGS = """\
+[pretrain]
+model = "vggface-mini"
+iterations = 6
+batch = 8
+log_every = 1
+
+[adapt]
+iterations = 5
+batch = 6
+log_every = 1
+"""
+PRETRAIN = PretrainConfig(source="casia", model="vggface-mini", iterations=6, batch=8, log_every=1)
+ADAPT = AdaptConfig(source="casia", target="frgc", iterations=5, batch=6, log_every=1)
+
+
+def draw(path: Path, person: int, picture: int, *, style: Style = WEB, size: int = SIZE) -> None:
+    """Write picture number `picture` of a person."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    view = draw_view(np.random.default_rng((person, picture)), style)
+    face = render(draw_identity(np.random.default_rng(person)), view, size)
+    assert cv2.imwrite(str(path), face[:, :, ::-1])
+
+
+def draw_datasets(root: Path, *, size: int = SIZE, people: int = 4) -> None:
+    """`casia` in folders of people, `frgc` in one heap, `gbu` named as its sigsets name it; all of different people."""
+    for person in range(people):
+        for picture in range(4):
+            draw(root / "casia" / f"person{person}" / f"{picture}.png", person, picture, size=size)
+            draw(root / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO, size=size)
+        for picture in range(6):
+            draw(root / "gbu" / f"{person:05d}d{picture}.png", 200 + person, picture, style=STUDIO, size=size)
+
+
+def write_gbu(directory: Path, *, people: int = 4) -> None:
+    """The six sigsets of `gbu`: one image of each person in each."""
+    sets = [(partition, side) for partition in PARTITIONS for side in ("Target", "Query")]
+    for picture, (partition, side) in enumerate(sets):
+        records = [Record(f"S{person}", f"2008/{person:05d}d{picture}.jpg") for person in range(people)]
+        write_sigset(directory / sigset_name(partition, side), records)
+
+
+def make_workspace(root: Path) -> None:
+    """Aligned faces, protocol and settings."""
+    draw_datasets(root / "aligned")
+    write_gbu(root / "protocols" / "gbu")
+    (root / "facedan.toml").write_text(SETTINGS, encoding="utf-8")
+
+
+class Notes(Report):
+    """Keeps what it is told, and may stop the training after a step as SIGTERM does."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.notes: list[str] = []
+        self.warnings: list[str] = []
+        self.stop_at = stop_at
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    @contextmanager
+    def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
+        def advance(count: int, status: str) -> None:
+            nonlocal done
+            done += count
+            if label == "training" and done == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield advance
+
+
+def weights(made: Run) -> dict[str, Any]:
+    """The tensors of a run's checkpoint."""
+    from safetensors.torch import load_file
+
+    return load_file(made.checkpoint)
+
+
+def same(one: Run, other: Run) -> bool:
+    """Whether two runs gave the same network, to the bit."""
+    a, b = weights(one), weights(other)
+    return a.keys() == b.keys() and all(bool((a[key] == b[key]).all()) for key in a)
+
+
+def metrics(made: Run) -> list[dict[str, Any]]:
+    """The lines of a run's log, without what depends on the machine's speed."""
+    lines = made.log.read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from facedan_cli.adaptation.mmd import Penalty, mk_mmd
+from facedan_cli.errors import FacedanError, Interrupted
+from facedan_cli.faces.batches import Stream
+from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.report import Advance, Report
+from facedan_cli.training.loop import Domains, Plan, learning_rate, make_optimizer, train
+
+SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
+PEOPLE, BATCH, STEPS = 5, 6, 9
+PENALTY = Penalty(0.5, ("fc6", "fc7"), (0.2,) * 5, "unbiased", {"fc6": 20.0, "fc7": 5.0})
+PLAN = Plan(
+    optimizer="sgd",
+    lr=1e-3,
+    classifier_lr=10.0,
+    schedule="onecycle",
+    batch=BATCH,
+    iterations=STEPS,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    seed=3,
+    checkpoint_every=2,
+    log_every=1,
+)
+OPTIMIZERS = [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {"optimizer": "adamw"}]
+
+
+@dataclass
+class Drawn:
+    """A stream of random pictures: as `Stream`, batch i is a function of i."""
+
+    seed: int
+    value: int | None = None
+
+    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(start, stop):
+            generator = torch.Generator().manual_seed(1000 * self.seed + step)
+            images = torch.randint(0, 256, (BATCH, 32, 32, 3), generator=generator, dtype=torch.uint8)
+            labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
+            yield (images if self.value is None else torch.full_like(images, self.value)).permute(0, 3, 1, 2), labels
+
+
+class At(Report):
+    """Does something after a step."""
+
+    def __init__(self, step: int, action: Callable[[], None]) -> None:
+        self.step = step
+        self.action = action
+        self.texts: list[str] = []
+
+    @contextmanager
+    def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
+        def advance(count: int, status: str) -> None:
+            nonlocal done
+            done += count
+            self.texts.append(status)
+            if done == self.step:
+                self.action()
+
+        yield advance
+
+
+def raise_signal(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def break_down() -> None:
+    raise RuntimeError("the process is gone")
+
+
+def domains(*, target: bool = True, penalty: Penalty | None = PENALTY, value: int | None = None) -> Domains:
+    source, other = cast(Stream, Drawn(1, value)), cast(Stream, Drawn(2, value))
+    return Domains(source, other if target else None, penalty if target else None)
+
+
+def network() -> VGGFace:
+    torch.manual_seed(0)
+    return VGGFace(SPEC, PEOPLE).to(memory_format=torch.channels_last)
+
+
+def run(directory: Path, plan: Plan = PLAN, data: Domains | None = None, report: Report | None = None) -> VGGFace:
+    """Train from the start, or from the state that lies in the directory."""
+    directory.mkdir(exist_ok=True)
+    trained = network()
+    state, log = directory / "state.safetensors", directory / "metrics.jsonl"
+    train(trained, data or domains(), plan, state=state, log=log, report=report or Report())
+    return trained
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "images_per_second"} for line in lines]
+
+
+def same(one: VGGFace, other: VGGFace) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 8])
+@pytest.mark.parametrize("data", [domains(), domains(target=False)], ids=["adapt", "pretrain"])
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
+def test_a_broken_run_goes_on_to_the_same_bits(
+    tmp_path: Path, options: dict[str, Any], data: Domains, stop_at: int
+) -> None:
+    plan = replace(PLAN, **options)
+    whole = run(tmp_path / "whole", plan, data)
+    with pytest.raises(RuntimeError, match="gone"):
+        run(tmp_path / "broken", plan, data, At(stop_at, break_down))
+    assert same(run(tmp_path / "broken", plan, data), whole)
+    assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
+    assert [entry["step"] for entry in metrics(tmp_path / "whole")] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_a_signal_stops_after_the_step_and_keeps_it(tmp_path: Path, number: signal.Signals, stop_at: int) -> None:
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Interrupted, match=f"stopped at step {stop_at} of {STEPS}") as caught:
+        run(tmp_path / "broken", report=At(stop_at, raise_signal(number)))
+    assert caught.value.exit_code == 130
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert metrics(tmp_path / "broken")[-1]["step"] == stop_at
+    progress = At(stop_at + 1, lambda: None)
+    resumed = run(tmp_path / "broken", report=progress)
+    assert len(progress.texts) == STEPS - stop_at  # no step is done twice
+    assert same(resumed, run(tmp_path / "whole"))
+
+
+def test_a_signal_in_the_last_step_has_nothing_to_stop(tmp_path: Path) -> None:
+    assert same(run(tmp_path / "one", report=At(STEPS, raise_signal(signal.SIGTERM))), run(tmp_path / "two"))
+
+
+def test_a_second_sigint_stops_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        raise_signal(signal.SIGINT)()
+        raise_signal(signal.SIGINT)()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", report=At(3, twice))
+    assert same(run(tmp_path / "broken"), run(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("every", [{"checkpoint_every": 100}, {"log_every": 4}, {"checkpoint_every": 1}])
+def test_saving_and_logging_do_not_change_the_result(tmp_path: Path, every: dict[str, Any]) -> None:
+    assert same(run(tmp_path / "a", replace(PLAN, **every)), run(tmp_path / "b"))
+
+
+def test_the_log_has_the_steps_asked_for_and_the_last(tmp_path: Path) -> None:
+    run(tmp_path, replace(PLAN, log_every=4))
+    assert [entry["step"] for entry in metrics(tmp_path)] == [4, 8, 9]
+
+
+def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError):
+        run(tmp_path, report=At(5, break_down))  # the state is of step 4
+    log = tmp_path / "metrics.jsonl"
+    with log.open("a", encoding="utf-8") as file:
+        file.write('{"step": 6, "los')  # killed while it wrote
+    run(tmp_path)
+    assert [entry["step"] for entry in metrics(tmp_path)] == list(range(1, STEPS + 1))
+
+
+def test_without_a_state_a_run_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n', encoding="utf-8")
+    run(tmp_path)
+    assert [entry["step"] for entry in metrics(tmp_path)] == list(range(1, STEPS + 1))
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
+def test_lambda_zero_is_training_on_the_same_batches_without_the_penalty(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    plan = replace(PLAN, **options)
+    control = run(tmp_path / "control", plan, domains(penalty=replace(PENALTY, strength=0.0)))
+    without = run(tmp_path / "without", plan, domains(penalty=None))
+    assert same(control, without)
+    assert not same(control, run(tmp_path / "adapted", plan))
+    logged = metrics(tmp_path / "control")[-1]
+    assert logged["loss"] == logged["classification"]
+    assert logged["mmd2_fc7"] != 0  # measured, though it does not act
+
+
+def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
+    """Plain SGD written out: w ← w − rate·∂(L_c + λ Σ MMD²)/∂w, the classifier at ten times the rate."""
+    plan = replace(PLAN, momentum=0.0, weight_decay=0.0, iterations=2, schedule="constant", lr=1e-2)
+    trained = run(tmp_path, plan)
+    slow = network().train()
+    batches = zip(Drawn(1).batches(0, 2), Drawn(2).batches(0, 2), metrics(tmp_path), strict=True)
+    for step, ((source, labels), (target, _), logged) in enumerate(batches, start=1):
+        torch.manual_seed(PLAN.seed * 1_000_003 + step)
+        features, logits = slow(torch.cat([source, target]), BATCH)
+        classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        mmd = {
+            layer: mk_mmd(rows[:BATCH], rows[BATCH:], bandwidth=PENALTY.bandwidths[layer], weights=(0.2,) * 5)
+            for layer, rows in features.items()
+            if PENALTY.bandwidths
+        }
+        loss = classification + 0.5 * (mmd["fc6"] + mmd["fc7"])
+        slow.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for name, value in slow.named_parameters():
+                assert value.grad is not None
+                value.sub_((1e-1 if name.startswith("fc8.") else 1e-2) * value.grad)
+        expected = {"loss": loss, "classification": classification, "mmd2_fc6": mmd["fc6"], "mmd2_fc7": mmd["fc7"]}
+        expected["norm_fc7_target"] = features["fc7"][BATCH:].norm(dim=1).mean()
+        expected["norm_fc6_source"] = features["fc6"][:BATCH].norm(dim=1).mean()
+        expected["accuracy"] = (logits.argmax(1) == labels).float().mean()
+        for key, value in expected.items():
+            assert logged[key] == pytest.approx(value.item(), rel=1e-5, abs=1e-7), key
+        assert logged["lr"] == 1e-2
+    for found, expectation in zip(trained.parameters(), slow.parameters(), strict=True):
+        torch.testing.assert_close(found, expectation, rtol=1e-5, atol=1e-7)
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr=1.0, iterations=120, label_smoothing=0.0)
+
+    class Same(Drawn):
+        def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for _ in range(start, stop):
+                yield from super().batches(0, 1)
+
+    run(tmp_path, plan, Domains(cast(Stream, Same(1))))
+    logged = metrics(tmp_path)
+    assert logged[-1]["classification"] < 0.3 * logged[0]["classification"]
+    assert logged[-1]["accuracy"] > 0.8
+
+
+def test_a_loss_that_is_no_number_is_refused_with_its_step(tmp_path: Path) -> None:
+    broken = network()
+    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
+
+    def spoil() -> None:
+        broken.fc7.weight.data.fill_(math.inf)
+
+    with pytest.raises(FacedanError, match=r"the loss became nan at step 4; the state before it is kept in .*state"):
+        train(broken, domains(), PLAN, state=state, log=log, report=At(3, spoil))
+    assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
+    assert same(run(tmp_path), run(tmp_path / "whole"))  # it goes on from step 2, before the damage
+
+
+def test_before_the_first_state_none_is_promised(tmp_path: Path) -> None:
+    with pytest.raises(FacedanError, match="at step 1; no state was saved before it"):
+        run(
+            tmp_path,
+            replace(PLAN, lr=math.inf, classifier_lr=0.0),
+            domains(penalty=Penalty(math.nan, ("fc7",), (1.0,))),
+        )
+
+
+def test_features_that_fall_into_one_point_are_refused_with_the_step(tmp_path: Path) -> None:
+    penalty = Penalty(0.5, ("fc6",), (1.0,))  # the bandwidth of each batch
+    with pytest.raises(FacedanError, match="step 1 has no bandwidth"):
+        run(tmp_path, PLAN, domains(penalty=penalty, value=7))
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 10, 200])
+def test_one_cycle_rises_over_a_tenth_and_falls_as_a_half_cosine(iterations: int) -> None:
+    plan = replace(PLAN, iterations=iterations, lr=0.2)
+    rates = [learning_rate(step, plan) for step in range(1, iterations + 1)]
+    rise = max(1, iterations // 10)
+    assert rates[:rise] == pytest.approx([0.2 * step / rise for step in range(1, rise + 1)])
+    fall = iterations - rise + 1
+    assert rates[rise:] == pytest.approx([0.1 + 0.1 * math.cos(math.pi * step / fall) for step in range(1, fall)])
+    assert min(rates) > 0
+    assert max(rates) == pytest.approx(0.2)
+
+
+def test_a_constant_rate_is_constant() -> None:
+    plan = replace(PLAN, schedule="constant")
+    assert {learning_rate(step, plan) for step in range(1, 100)} == {PLAN.lr}
+
+
+@pytest.mark.parametrize(("kind", "cls"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_classifier_has_a_rate_of_its_own(kind: str, cls: type) -> None:
+    trained = network()
+    optimizer = make_optimizer(trained, replace(PLAN, optimizer=kind))
+    assert type(optimizer) is cls
+    body, classifier = optimizer.param_groups
+    assert (body["scale"], classifier["scale"]) == (1.0, 10.0)
+    assert {id(value) for value in classifier["params"]} == {id(trained.fc8.weight), id(trained.fc8.bias)}
+    assert len(body["params"]) + 2 == len(list(trained.parameters()))
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}
+
+
+def test_progress_tells_the_loss_and_each_layers_discrepancy(tmp_path: Path) -> None:
+    report = At(STEPS, lambda: None)
+    run(tmp_path, report=report)
+    assert len(report.texts) == STEPS
+    assert "loss " in report.texts[-1]
+    assert "MMD² fc6 " in report.texts[-1]
+    assert "MMD² fc7 " in report.texts[-1]
