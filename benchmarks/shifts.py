@@ -1,6 +1,6 @@
 """Which kinds of shift does adaptation repair? One nuisance at a time, on drawn faces, beside the control λ = 0.
 
-    python benchmarks/shifts.py [--kinds haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
+    python benchmarks/shifts.py [--kinds clear,haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
 
 For each kind a network that was trained on clear web pictures is measured on pictures of other people with that
 nuisance, then adapted to unlabelled pictures of yet others, once with λ = 0 and once as DAN_m67, and measured again.
@@ -30,6 +30,7 @@ from facedan_cli.workspace import Dataset, Workspace
 
 CLEAR = replace(WEB, roll=(-2, 2), scale=(1.08, 1.12), offset_x=(-0.02, 0.02), offset_y=(-0.02, 0.02))
 KINDS = {
+    "clear": CLEAR,  # no shift: what there is to lose
     "haze": replace(CLEAR, veil=(0, 0.7), contrast=(0.4, 1)),
     "dark": replace(CLEAR, exposure=(0.03, 0.12)),
     "light": replace(CLEAR, light_azimuth=(45, 80), light_both_sides=0.5, light_hardness=(0.8, 0.95)),
