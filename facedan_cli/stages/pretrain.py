@@ -87,6 +87,8 @@ def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) 
         if job.init is not None:
             form = load_public_weights(job.init, network)
             report.note(f"starting from {job.init} (keys as in {form})")
+            if form == "torchvision":
+                report.warn("its inputs must be RGB in 0-255 less VGG-Face's mean; ImageNet's weights expect others")
         elif config.model == "vggface":
             report.warn("starting from random weights; the paper starts from VGG-Face's: --init PATH")
         spec = SPECS[config.model]
