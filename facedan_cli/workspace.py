@@ -138,12 +138,15 @@ class Workspace:
     datasets: Mapping[str, str]
 
     @classmethod
-    def open(cls, root: Path, settings: Mapping[str, Any] | None = None) -> Workspace:
-        """The workspace at `root`; `settings` is what `read_settings` gave, read here where it is not given."""
+    def open(cls, root: Path) -> Workspace:
+        """The workspace at `root`, with the data sets that its facedan.toml names.
+
+        Raises:
+            UsageError: it is no directory, or facedan.toml is not as it should be.
+        """
         if root.exists() and not root.is_dir():
             raise UsageError(f"the workspace {root} is not a directory", "give --workspace a directory")
-        settings = read_settings(root / SETTINGS_FILE) if settings is None else settings
-        return cls(root, settings.get("datasets", {}))
+        return cls(root, read_settings(root / SETTINGS_FILE).get("datasets", {}))
 
     def dataset(self, name: str) -> Dataset:
         """Find a data set by path, by its name in [datasets], or as aligned/NAME.

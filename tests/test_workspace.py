@@ -111,7 +111,7 @@ def test_a_data_set_is_found_by_setting_by_name_and_by_path(tmp_path: Path, monk
         (tmp_path / directory).mkdir(parents=True)
     (tmp_path / "list.txt").touch()
     settings = {"datasets": {"orl": "elsewhere/faces", "far": str(tmp_path / "elsewhere"), "gone": "nowhere"}}
-    workspace = Workspace.open(tmp_path, settings)
+    workspace = Workspace(tmp_path, settings["datasets"])
     monkeypatch.chdir(tmp_path)
     assert workspace.dataset("casia") == Dataset("casia", tmp_path / "aligned" / "casia")
     assert workspace.dataset("orl").root == tmp_path / "elsewhere" / "faces"  # before aligned/orl

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from facedan_cli.cli.console import Console
+from facedan_cli.workspace import read_set_aside
 
 if TYPE_CHECKING:
     from facedan_cli.runs import Run
@@ -50,5 +51,7 @@ def finish(console: Console, result: TrainingResult) -> None:
 def set_aside_exit(console: Console, listed: Path | None) -> None:
     """Name the list of what was set aside and leave with exit code 3, where there is one."""
     if listed is not None:
-        console.warn(f"some images were set aside; {listed} names them and says why")
+        count = len(read_set_aside(listed))
+        what = "1 image was" if count == 1 else f"{count} images were"
+        console.warn(f"{what} set aside; {listed} names each and says why")
         raise typer.Exit(3)

@@ -149,7 +149,7 @@ def test_embed_reads_paths_from_stdin(
     fewer = facedan(*command)
     assert fewer.code == 3
     assert len(fewer.out.splitlines()) == 1
-    listed = fewer.err.partition("some images were set aside; ")[2].partition(" names them")[0]
+    listed = fewer.err.partition(" set aside; ")[2].partition(" names each")[0]
     assert Path(listed).read_text(encoding="utf-8") == "gone.png\tthe file is missing\n"
 
 
@@ -193,7 +193,9 @@ def test_set_aside_inputs_end_with_3_and_are_named(workspace: Workspace, facedan
         ended = facedan("pretrain", "--source", "casia", "-w", workspace.root, "-q")
         assert ended.code == 3
         assert Path(ended.out.strip()).is_file()
-        assert "set-aside.tsv names them and says why" in ended.err.replace("\n", "")
+        told = ended.err.replace("\n", "")
+        assert "1 image was set aside; " in told
+        assert told.endswith("set-aside.tsv names each and says why")
 
 
 def test_version(facedan: Facedan) -> None:
