@@ -16,22 +16,32 @@ from facedan_cli.errors import UsageError, did_you_mean
 
 MODEL_NAMES = ("vggface", "vggface-mini")
 TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
-ESTIMATORS = ("unbiased", "biased")
+ESTIMATORS = ("unbiased", "biased", "linear")
+DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
+BANDWIDTHS = ("frozen", "ema", "batch")
+BETAS = ("equal", "optimal")
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "onecycle")
+CONVENTIONS = ("max-tar", "bob", "openbr", "nearest")
+INTERVALS = ("bootstrap", "wilson", "none")
+PLOT_FORMATS = ("png", "svg", "pdf")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """What `align` does to a tree of photographs."""
+    """What `align` does to photographs."""
 
     raw: Path
     out: Path
+    root: Path = Path()  # of the photographs that a list names
     size: int = 250
     template: str = "vggface"
     min_face: int = 40
+    second_pass: bool = True
     detector_batch: int = 32
     landmarks: Path | None = None
+    no_align: bool = False
+    contact_sheet: Path | None = None
     workers: int = 0  # 0: as many as there are processors
     device: str = "auto"
     force: bool = False
@@ -103,6 +113,7 @@ class TrainingConfig:
     weight_decay: float | None = None
     label_smoothing: float | None = None
     seed: int = 0
+    hold_aside: int = 128
     checkpoint_every: int = 500
     log_every: int = 20
     workers: int = 0
@@ -126,8 +137,13 @@ class AdaptConfig(TrainingConfig):
     layers: str = "fc6,fc7"
     kernels: int = 5
     lambda_: float = 0.5
+    lambda_ramp: int = 0
+    discrepancy: str = "mk-mmd"
     estimator: str = "unbiased"
     bandwidth: str = "frozen"
+    multipliers: str | None = None
+    betas: str = "equal"
+    queue: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +166,15 @@ class EvaluateConfig:
 
     model: tuple[str, ...] = ()
     far: tuple[str, ...] = ("0.001",)
+    fpir: tuple[str, ...] = ("0.01",)
+    convention: str = "max-tar"
+    ci: str = "bootstrap"
+    replicates: int = 1000
+    fuse: bool = False
+    save_scores: bool = False
+    plot: str = "png"
     layer: str = "fc7"
     flip: bool = False
-    replicates: int = 1000
     seed: int = 0
     batch: int = 64
     workers: int = 0
@@ -216,7 +238,7 @@ def check_training(config: TrainingConfig) -> None:
     check_choice("--optimizer", str(config.optimizer), OPTIMIZERS)
     check_choice("--schedule", str(config.schedule), SCHEDULES)
     values, fix = options(config), "leave it out for the default"
-    for name, least in (("batch", 2), ("iterations", 1), ("checkpoint_every", 1), ("log_every", 1)):
+    for name, least in (("batch", 2), ("iterations", 1), ("checkpoint_every", 1), ("log_every", 1), ("hold_aside", 0)):
         if values[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
     for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):

@@ -19,8 +19,10 @@ Weights are whole numbers, so a replicate is scored by the very rule of `metrics
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -75,7 +77,7 @@ def vr_interval(
         replicates=replicates,
         seed=seed,
     )
-    return {far: _percentiles(row, level) for far, row in zip(fars, rates, strict=True)}
+    return {far: percentile_interval(row, level) for far, row in zip(fars, rates, strict=True)}
 
 
 def vr_replicates(
@@ -128,12 +130,88 @@ def rank1_interval(
     Raises:
         ValueError: there are no probes, or the shapes differ.
     """
+    return percentile_interval(rank1_replicates(correct, probe_subject, replicates=replicates, seed=seed), level)
+
+
+def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Array:
+    """The rank-1 rates of the bootstrap replicates; arguments and errors are those of `rank1_interval`.
+
+    Two models on the same probes with the same seed are paired, as in `vr_replicates`.
+
+    Returns:
+        Rates, shape (replicates,).
+    """
     hits = as_scores(correct, "correct").astype(np.int64)
     (subject,), subjects = _encode([probe_subject], [hits])
     hits_of = np.bincount(subject, weights=hits, minlength=subjects)
     probes_of = np.bincount(subject, minlength=subjects)
-    rates = [(weights @ hits_of) / (weights @ probes_of) for weights in _draws(subjects, replicates, seed)]
-    return _percentiles(np.array(rates), level)
+    return np.array(
+        [(weights @ hits_of) / (weights @ probes_of) for weights in _draws(subjects, replicates, seed)], np.float64
+    )
+
+
+def percentile_interval(rates: ArrayLike, level: float = 0.95) -> Interval:
+    """The interval that holds the middle share `level` of the replicates; those that are NaN are left out.
+
+    Args:
+        rates: one rate a replicate, shape (replicates,).
+        level: confidence level.
+
+    Raises:
+        ValueError: every replicate is NaN.
+    """
+    array = np.asarray(rates, np.float64)
+    defined = array[~np.isnan(array)]
+    if defined.size == 0:
+        raise ValueError("no replicate has both genuine and impostor comparisons: there are too few subjects")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference_interval(replicates_a: ArrayLike, replicates_b: ArrayLike, level: float = 0.95) -> Interval:
+    """Percentile interval of the difference a − b of two models, from replicates that drew the same subjects.
+
+    What makes a draw hard is hard for both models and cancels. So the interval is narrower than the intervals of the
+    two rates suggest, and the models are told apart where it leaves out 0.
+
+    Args:
+        replicates_a: a row of `vr_replicates`, or `rank1_replicates`, of one model, shape (replicates,).
+        replicates_b: that of the other model, on the same comparisons with the same seed, shape (replicates,).
+        level: confidence level.
+
+    Raises:
+        ValueError: the shapes differ, or no replicate is defined for both.
+    """
+    a, b = np.asarray(replicates_a, np.float64), np.asarray(replicates_b, np.float64)
+    if a.shape != b.shape:
+        raise ValueError(f"replicates of shapes {a.shape} and {b.shape} are not paired")
+    return percentile_interval(a - b, level)
+
+
+def wilson(successes: int, total: int, level: float = 0.95) -> Interval:
+    """The score interval of a binomial proportion (Wilson 1927).
+
+    It takes the comparisons to be independent. Those of one person are not, so on face protocols it is too narrow.
+
+    Args:
+        successes: genuine comparisons accepted, or probes identified.
+        total: genuine comparisons, or probes.
+        level: confidence level.
+
+    Raises:
+        ValueError: `total` is not positive, or `successes` is not between 0 and `total`.
+    """
+    if not 0 <= successes <= total or total == 0:
+        raise ValueError(f"{successes} of {total} is not a proportion")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / total
+    centre = share + z * z / (2 * total)
+    margin = z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
+    scale = 1 + z * z / total
+    # The bounds of 0 of n and of n of n are exactly 0 and 1; rounding must not move them past.
+    low = 0.0 if successes == 0 else (centre - margin) / scale
+    high = 1.0 if successes == total else (centre + margin) / scale
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -202,11 +280,3 @@ def _leading_weight(ranked: _Ranked, weights: Array, budget: int, reach: int) ->
         if cumulated[-1] > budget or reach >= ranked.impostor_a.size:
             return cumulated
         reach *= 2
-
-
-def _percentiles(rates: Array, level: float) -> Interval:
-    defined = rates[~np.isnan(rates)]
-    if defined.size == 0:
-        raise ValueError("no replicate has both genuine and impostor comparisons: there are too few subjects")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -1,13 +1,59 @@
-"""Closed-set identification: ranks, cumulative match characteristic and rank-1 rate, ties counted against the mate."""
+"""Identification, closed set (ranks, CMC, rank-1 rate) and open set (DIR at FPIR), ties counted against the mate."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facedan_cli.metrics.roc import far_budget, parse_far
+
 Array = NDArray[Any]
+
+_BLOCK = 1 << 22
+"""Scores that are looked at together: what a block needs beside the scores stays below 100 MB."""
+
+
+@dataclass(frozen=True)
+class OpenSetPoint:
+    """Open-set identification at a false-positive identification rate (ISO/IEC 19795-1).
+
+    Attributes:
+        fpir: the rate as it was asked for.
+        dir: detection and identification rate at rank 1, also called TPIR: the share of mated probes whose best mate
+            beats every gallery entry of other people and scores above the threshold.
+        achieved_fpir: the share of non-mated probes with any candidate above the threshold, at most `fpir`.
+        threshold: scores strictly above it are candidates; -inf where the budget covers every non-mated probe.
+        false_positives: non-mated probes with any candidate above the threshold, at most `budget`.
+        budget: the false positives that `fpir` allows, floor(fpir · non-mated probes) in whole numbers.
+        mated: number of probes whose subject is in the gallery.
+        non_mated: number of probes whose subject is not.
+    """
+
+    fpir: str
+    dir: float
+    achieved_fpir: float
+    threshold: float
+    false_positives: int
+    budget: int
+    mated: int
+    non_mated: int
+
+    @property
+    def resolved(self) -> bool:
+        """False where there are too few non-mated probes for this FPIR: not one false positive is within the budget."""
+        return self.budget > 0
+
+
+class McNemar(NamedTuple):
+    """Probes that only one of two models identifies, and the two-sided p-value that both are as good."""
+
+    only_a: int
+    only_b: int
+    p: float
 
 
 def ranks(scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Array:
@@ -28,15 +74,8 @@ def ranks(scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike)
     Raises:
         ValueError: the shapes do not belong together, or a score is NaN.
     """
-    scores, probe, gallery = np.asarray(scores), np.asarray(probe_labels), np.asarray(gallery_labels)
-    if scores.shape != (probe.size, gallery.size):
-        raise ValueError(f"scores have shape {scores.shape}, labels ask for {(probe.size, gallery.size)}")
-    if np.isnan(scores).any():
-        raise ValueError("scores contain NaN")
-    mates = probe[:, None] == gallery[None, :]  # (p, g)
-    best_mate = np.where(mates, scores, -np.inf).max(axis=1, initial=-np.inf)  # (p,)
-    rivals = np.count_nonzero(~mates & (scores >= best_mate[:, None]), axis=1)
-    return np.where(mates.any(axis=1), rivals + 1, 0)
+    found = [np.where(mated, rivals + 1, 0) for mated, _, rivals, _ in _search(scores, probe_labels, gallery_labels)]
+    return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 def cmc(ranks: ArrayLike, max_rank: int) -> Array:
@@ -67,6 +106,97 @@ def rank_1(ranks: ArrayLike) -> float:
         ValueError: there are no ranks, or one is below 1.
     """
     return float(np.mean(_checked(ranks) == 1))
+
+
+def open_set(
+    scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike, fpirs: Sequence[str]
+) -> dict[str, OpenSetPoint]:
+    """Detection and identification rates at false-positive identification rates.
+
+    The threshold is the (k+1)-th largest of the non-mated probes' best scores, k being the budget, as `metrics.roc` has
+    it for verification.
+
+    Args:
+        scores: similarity of each probe to each gallery entry, shape (p, g).
+        probe_labels: subjects of the probes, shape (p,).
+        gallery_labels: subjects of the gallery entries, shape (g,).
+        fpirs: false-positive identification rates as decimal strings.
+
+    Raises:
+        ValueError: the shapes do not belong together, a score is NaN, or there are no mated or no non-mated probes.
+        UsageError: one of `fpirs` is not a rate.
+    """
+    blocks = list(_search(scores, probe_labels, gallery_labels))
+    if not blocks:
+        raise ValueError("there are no probes")
+    mated, best_mate, rivals, best = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    if mated.all() or not mated.any():
+        raise ValueError("open-set identification needs probes with a mate in the gallery and probes without")
+    found, alarms = best_mate[mated & (rivals == 0)], np.sort(best[~mated])[::-1]
+    points = {}
+    for fpir in fpirs:
+        budget = far_budget(parse_far(fpir), alarms.size)
+        threshold = alarms[budget] if budget < alarms.size else -np.inf
+        false_positives = int(np.count_nonzero(alarms > threshold))
+        points[fpir] = OpenSetPoint(
+            fpir=fpir,
+            dir=int(np.count_nonzero(found > threshold)) / int(mated.sum()),
+            achieved_fpir=false_positives / alarms.size,
+            threshold=float(threshold),
+            false_positives=false_positives,
+            budget=budget,
+            mated=int(mated.sum()),
+            non_mated=alarms.size,
+        )
+    return points
+
+
+def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
+    """McNemar's exact test of two models on the same probes: is one right more often where they disagree?
+
+    Args:
+        correct_a: whether the first model identifies each probe, shape (p,).
+        correct_b: whether the second does, shape (p,).
+
+    Returns:
+        The counts and the two-sided p-value of the binomial test, 1 where they never disagree. The test takes the
+        probes to be independent.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
+    if a.shape != b.shape:
+        raise ValueError(f"the models judge different probes: shapes {a.shape} and {b.shape}")
+    only_a, only_b = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
+    disagreements = only_a + only_b
+    ways = tail = 1  # binomial coefficients as whole numbers: no rounding, and no library for one sum
+    for chosen in range(1, min(only_a, only_b) + 1):
+        ways = ways * (disagreements - chosen + 1) // chosen
+        tail += ways
+    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**disagreements))
+
+
+def _search(
+    scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike
+) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Blocks of probes: has it a mate, its best mate's score, rivals that score as high or higher, its best score.
+
+    The labels are compared block by block, so that the memory does not grow with the number of probes.
+    """
+    scores, probe, gallery = np.asarray(scores), np.asarray(probe_labels), np.asarray(gallery_labels)
+    if scores.shape != (probe.size, gallery.size):
+        raise ValueError(f"scores have shape {scores.shape}, labels ask for {(probe.size, gallery.size)}")
+    step = max(1, _BLOCK // max(1, gallery.size))
+    for start in range(0, probe.size, step):
+        part = scores[start : start + step]
+        part = part.astype(np.result_type(part, np.float32), copy=False)  # -inf is no integer
+        if np.isnan(part).any():
+            raise ValueError("scores contain NaN")
+        mates = probe[start : start + step, None] == gallery[None, :]  # (b, g)
+        best_mate = np.where(mates, part, -np.inf).max(axis=1, initial=-np.inf)  # (b,)
+        rivals = np.count_nonzero(~mates & (part >= best_mate[:, None]), axis=1)
+        yield mates.any(axis=1), best_mate, rivals, part.max(axis=1, initial=-np.inf)
 
 
 def _checked(ranks: ArrayLike) -> Array:

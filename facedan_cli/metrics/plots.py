@@ -1,61 +1,33 @@
-"""ROC and CMC figures: a panel for each partition, a curve for each model, readable in grey and to the colour-blind."""
+"""ROC, DET, CMC and score figures: a panel for each partition, readable in grey and to the colour-blind.
+
+The suffix of the path says the format: png, svg or pdf.
+"""
 
 from __future__ import annotations
 
-import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from facedan_cli.metrics.drawing import COLORS, look, make_panels, name_curves, plain, save, styles
 from facedan_cli.metrics.roc import Curve, parse_far
-from facedan_cli.workspace import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
 
 Array = NDArray[Any]
 
-# Okabe and Ito's palette without its yellow, which vanishes on white. Dashes tell the curves apart in a grey print;
-# their number differs from that of the colours, so that no pair of both comes again before 42 models.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
-_DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (6, 1.5)),
-    (0, (6, 1.5, 1.2, 1.5)),
-    (0, (1.2, 1.2)),
-    (0, (10, 1.5, 1.2, 1.5, 1.2, 1.5)),
-    (0, (3, 1)),
-)
-_LOOK = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.linewidth": 0.6,
-    "axes.edgecolor": "#444444",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "lines.linewidth": 1.5,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
-    "legend.frameon": False,
-    "legend.handlelength": 3.2,
-}
-# Width and height in inches.
-_PANEL_SIZE = (2.6, 2.7)
-_SINGLE_SIZE = (4.0, 3.4)
-_COLUMNS = 4
+_LONG_CMC = 20
+"""Of more ranks the first ones matter most: the axis is logarithmic."""
+
+_FEWEST_BINS, _MOST_BINS = 10, 80
+_NAME_LINE = 18
+"""Letters of a model's name that stand upright beside a row of panels."""
 
 
 def plot_roc(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Sequence[str] = ()) -> None:
@@ -66,92 +38,157 @@ def plot_roc(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Seq
 
     Args:
         panels: for each partition, its curves by the name of the model.
-        path: the PNG file to write.
+        path: the file to write.
         fars: false-accept rates to mark by a thin line, such as those that a table beside the figure reports.
 
     Raises:
         ValueError: there is no curve.
     """
-    marks = [float(parse_far(far)) for far in fars]
-    most = max(curve.impostor for models in panels.values() for curve in models.values())
-    asked = math.floor(math.log10(min([1e-4, *marks])))
-    resolved = -math.ceil(math.log10(most))
-    left = 10.0 ** min(max(asked, resolved), -1)
-    styles = _styles(panels)
-    with _look():
-        figure, axes = _panels(panels, "False accept rate", "Verification rate")
+    left = _left_end(panels, fars)
+    looks = styles(panels)
+    with look():
+        figure, axes = make_panels(panels, "False accept rate", "Verification rate")
         lines = {}
         for axis, models in zip(axes, panels.values(), strict=True):
-            for mark in marks:
-                axis.axvline(mark, color="#999999", linewidth=0.7)
+            _mark(axis, fars)
             for name, curve in models.items():
-                (lines[name],) = axis.plot(*_resolved(curve), drawstyle="steps-post", **styles[name])
+                (lines[name],) = axis.plot(*_resolved(curve), drawstyle="steps-post", label=name, **looks[name])
             axis.set(xscale="log", xlim=(left, 1), ylim=(-0.01, 1.01))
             axis.grid(visible=False, which="minor")
-        _save(figure, lines, path)
+        name_curves(figure, axes, lines)
+        save(figure, path)
 
 
-def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], path: Path) -> None:
-    """Draw cumulative match characteristics, identification rate over rank.
+def plot_det(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Sequence[str] = ()) -> None:
+    """Draw DET curves, false-reject rate over false-accept rate, both axes logarithmic as in NIST's reports.
+
+    Where no genuine comparison is rejected a curve leaves the figure below: a logarithm has no 0.
 
     Args:
-        panels: for each probe set, the values of `identification.cmc` by the name of the model.
-        path: the PNG file to write.
+        panels: for each partition, its curves by the name of the model.
+        path: the file to write.
+        fars: false-accept rates to mark by a thin line.
 
     Raises:
         ValueError: there is no curve.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import NullFormatter
+
+    left = _left_end(panels, fars)
+    rejected = [1 - curve.vr[curve.vr < 1] for models in panels.values() for curve in models.values()]
+    lowest = min((float(rates.min()) for rates in rejected if rates.size), default=0.1)
+    bottom = 10.0 ** min(math.floor(math.log10(lowest)), -1)
+    looks = styles(panels)
+    with look():
+        figure, axes = make_panels(panels, "False accept rate", "False reject rate")
+        lines = {}
+        for axis, models in zip(axes, panels.values(), strict=True):
+            _mark(axis, fars)
+            for name, curve in models.items():
+                far, vr = _resolved(curve)
+                (lines[name],) = axis.plot(
+                    far, np.maximum(1 - vr, bottom / 10), drawstyle="steps-post", label=name, **looks[name]
+                )
+            axis.set(xscale="log", yscale="log", xlim=(left, 1), ylim=(bottom, 1.05))
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.grid(visible=False, which="minor")
+        name_curves(figure, axes, lines)
+        save(figure, path)
+
+
+def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], path: Path) -> None:
+    """Draw cumulative match characteristics, identification rate over rank; more than 20 ranks on a logarithmic axis.
+
+    Args:
+        panels: for each probe set, the values of `identification.cmc` by the name of the model.
+        path: the file to write.
+
+    Raises:
+        ValueError: there is no curve.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
     lowest = min(float(np.min(rates)) for models in panels.values() for rates in models.values())
-    bottom = min(math.floor(lowest * 10) / 10, 0.9)
-    styles = _styles(panels)
-    with _look():
-        figure, axes = _panels(panels, "Rank", "Identification rate")
+    bottom = min(max(math.floor(lowest * 10 - 0.05), 0) / 10, 0.9)
+    looks = styles(panels)
+    with look():
+        figure, axes = make_panels(panels, "Rank", "Identification rate")
         lines = {}
         for axis, models in zip(axes, panels.values(), strict=True):
             for name, rates in models.items():
                 rank = np.arange(1, np.size(rates) + 1)
-                (lines[name],) = axis.plot(rank, rates, marker="o", markersize=2.5, **styles[name])
+                marker = "o" if rank.size <= _LONG_CMC else ""
+                (lines[name],) = axis.plot(rank, rates, marker=marker, markersize=2.5, label=name, **looks[name])
             axis.set(ylim=(bottom, 1 + 0.01 * (1 - bottom)))
-            ticks = MaxNLocator(5, integer=True).tick_values(0, max(np.size(rates) for rates in models.values()))
-            axis.set_xticks(np.unique(np.maximum(ticks, 1)))
-        _save(figure, lines, path)
+            last = max(np.size(rates) for rates in models.values())
+            if last > _LONG_CMC:
+                ticks = [rank for rank in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if rank <= last]
+                axis.set(xscale="log", xlim=(0.95, last * 1.05), xticks=ticks)
+                axis.xaxis.set_minor_locator(NullLocator())
+                axis.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:.0f}"))
+            else:
+                axis.set_xticks(np.unique(np.maximum(MaxNLocator(5, integer=True).tick_values(0, last), 1)))
+        name_curves(figure, axes, lines)
+        save(figure, path)
 
 
-def _look() -> AbstractContextManager[None]:
-    """The figure's own look, whatever the user's matplotlibrc says."""
-    from matplotlib import style
+def plot_scores(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], path: Path) -> None:
+    """Draw the distributions of genuine and impostor scores: a column for each partition, a row for each model.
 
-    return style.context(["default", _LOOK])
+    Args:
+        panels: for each partition, the genuine and the impostor scores by the name of the model, one of each at least.
+        path: the file to write.
 
-
-def _styles(panels: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each model, the same in all panels."""
-    names = dict.fromkeys(name for models in panels.values() for name in models)
-    return {
-        name: {"color": color, "linestyle": dashes}
-        for name, color, dashes in zip(names, itertools.cycle(_COLORS), itertools.cycle(_DASHES), strict=False)
-    }
-
-
-def _panels(panels: Mapping[str, object], x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
+    Raises:
+        ValueError: there is no model.
+    """
     from matplotlib.figure import Figure
 
-    columns = min(len(panels), _COLUMNS)
-    rows = math.ceil(len(panels) / columns)
-    width, height = _PANEL_SIZE if len(panels) > 1 else _SINGLE_SIZE
-    figure = Figure(figsize=(width * columns, height * rows))
-    figure.set_layout_engine("constrained", w_pad=0.08)
-    axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for row in axes:
-        row[0].set_ylabel(y_label)
-    for axis, title in itertools.zip_longest(axes.flat, panels):
-        if title is None:
-            axis.set_visible(False)
-        else:
-            axis.set(title=title, xlabel=x_label)
-    return figure, list(axes.flat[: len(panels)])
+    models = list(styles(panels))
+    size = (2.6 * max(len(panels), 1.5), 0.7 + 1.5 * len(models))
+    with look():
+        figure = Figure(figsize=size)
+        figure.set_layout_engine("constrained", w_pad=0.08)
+        axes = figure.subplots(len(models), len(panels), squeeze=False, sharex="row")
+        for column, (partition, part) in enumerate(panels.items()):
+            axes[0][column].set_title("" if partition == "all" else plain(partition))
+            axes[-1][column].set_xlabel("Score")
+            for row, model in enumerate(models):
+                axis = axes[row][column]
+                if model in part:
+                    _distributions(axis, *part[model])
+                axis.set(yticks=[], ylim=(0, None))
+                axis.locator_params(axis="x", nbins=5)
+                axis.spines["left"].set_visible(False)
+        for row, model in enumerate(models):
+            axes[row][0].set_ylabel(plain(textwrap.fill(model, _NAME_LINE)))
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        save(figure, path)
+
+
+def _distributions(axis: Axes, genuine: ArrayLike, impostor: ArrayLike) -> None:
+    """Densities of both kinds: a filled and a dashed outline, which a grey print tells apart as well."""
+    kinds = [np.asarray(scores, float) for scores in (genuine, impostor)]
+    finite = [scores[np.isfinite(scores)] for scores in kinds]
+    bins = int(np.clip(2 * min(scores.size for scores in finite) ** 0.5, _FEWEST_BINS, _MOST_BINS))
+    edges = np.histogram_bin_edges(np.concatenate(finite), bins)
+    of_genuine, of_impostor = (np.histogram(scores, edges)[0] / (scores.size * np.diff(edges)) for scores in kinds)
+    axis.stairs(of_genuine, edges, fill=True, alpha=0.35, color=COLORS[0], label="genuine")
+    axis.stairs(of_genuine, edges, color=COLORS[0], linewidth=1)
+    axis.stairs(of_impostor, edges, color=COLORS[1], linestyle="--", label="impostor")
+
+
+def _left_end(panels: Mapping[str, Mapping[str, Curve]], fars: Sequence[str]) -> float:
+    marks = [float(parse_far(far)) for far in fars]
+    most = max(curve.impostor for models in panels.values() for curve in models.values())
+    asked = math.floor(math.log10(min([1e-4, *marks])))
+    resolved = -math.ceil(math.log10(most))
+    return float(10.0 ** min(max(asked, resolved), -1))
+
+
+def _mark(axis: Axes, fars: Sequence[str]) -> None:
+    for far in fars:
+        axis.axvline(float(parse_far(far)), color="#999999", linewidth=0.7)
 
 
 def _resolved(curve: Curve) -> tuple[Array, Array]:
@@ -159,12 +196,3 @@ def _resolved(curve: Curve) -> tuple[Array, Array]:
     far = np.maximum(curve.far, 1 / curve.impostor)
     last_of_far = np.append(far[1:] > far[:-1], True)
     return far[last_of_far], curve.vr[last_of_far]
-
-
-def _save(figure: Figure, lines: Mapping[str, Line2D], path: Path) -> None:
-    """Add the legend and write the figure through a temporary file, with no date or version inside."""
-    entry_inches = 0.8 + 0.07 * max(len(name) for name in lines)
-    columns = min(len(lines), max(1, int(figure.get_figwidth() / entry_inches)))
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=200, metadata={"Software": None})

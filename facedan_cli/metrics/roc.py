@@ -1,8 +1,9 @@
 """Verification rate at a fixed false-accept rate, the ROC curve and the equal error rate, by exact counting.
 
-The convention, `max-tar`: the verification rate at a FAR f over N impostor comparisons is the largest true-accept rate
-of any threshold with at most floor(f·N) false accepts. That is to accept the scores strictly above the (k+1)-th largest
-impostor score, k = floor(f·N). Tied scores never push the achieved FAR above the one that was asked for.
+The convention is `max-tar` unless another is asked for: the verification rate at a FAR f over N impostor comparisons is
+the largest true-accept rate of any threshold with at most floor(f·N) false accepts. That is to accept the scores
+strictly above the (k+1)-th largest impostor score, k = floor(f·N). Tied scores never push the achieved FAR above the
+one that was asked for. The conventions of other tools are in `metrics.conventions`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facedan_cli.errors import UsageError
+from facedan_cli.metrics.conventions import Accepted, bob, nearest, openbr
 
 Array = NDArray[Any]
 
@@ -31,13 +33,15 @@ class OperatingPoint:
 
     Attributes:
         far: the false-accept rate as it was asked for.
-        vr: verification rate, the share of genuine scores above the threshold.
-        achieved_far: the share of impostor scores above the threshold, at most `far`.
-        threshold: scores strictly above it are accepted; -inf where the budget covers every impostor.
-        false_accepts: impostor scores above the threshold, at most `budget`.
+        vr: verification rate, the share of genuine scores that are accepted.
+        achieved_far: the share of impostor scores that are accepted; only by openbr and nearest it may exceed `far`.
+        threshold: scores strictly above it are accepted, by the other conventions those equal to it as well; -inf where
+            the budget covers every impostor.
+        false_accepts: impostor scores that are accepted.
         budget: k, the false accepts that `far` allows.
         genuine: number of genuine comparisons.
         impostor: number of impostor comparisons.
+        convention: by which rule the threshold was chosen.
     """
 
     far: str
@@ -48,6 +52,7 @@ class OperatingPoint:
     budget: int
     genuine: int
     impostor: int
+    convention: str = "max-tar"
 
     @property
     def resolved(self) -> bool:
@@ -96,36 +101,55 @@ def parse_far(text: str) -> Fraction:
     return far
 
 
-def verification_rate(genuine: ArrayLike, impostor: ArrayLike, far: str) -> OperatingPoint:
-    """Verification rate (TAR) at a false-accept rate, in the convention of this module.
+def verification_rate(
+    genuine: ArrayLike, impostor: ArrayLike, far: str, *, convention: str = "max-tar"
+) -> OperatingPoint:
+    """Verification rate (TAR) at a false-accept rate.
 
     Args:
         genuine: scores of genuine comparisons, higher is more alike, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
         far: the false-accept rate as a decimal string.
+        convention: how the threshold is chosen. "max-tar": scores strictly above the (k+1)-th largest impostor score
+            are accepted, as this module has it. "bob": those at or above the lowest impostor score that keeps the FAR.
+            "openbr": the rate is interpolated between two operating points. "nearest": InsightFace's, the point of the
+            ROC curve whose FAR is nearest, which may exceed the one asked for. `metrics.conventions` defines them.
 
     Raises:
-        ValueError: there is no genuine or no impostor score, or a score is NaN.
+        ValueError: there is no genuine or no impostor score, a score is NaN, or there is no such convention.
         UsageError: `far` is not a false-accept rate.
     """
     genuine, impostor = as_scores(genuine, "genuine"), as_scores(impostor, "impostor")
-    budget = far_budget(parse_far(far), impostor.size)
+    if convention not in _CONVENTIONS:
+        raise ValueError(f"'{convention}' is none of the conventions {', '.join(_CONVENTIONS)}")
+    exact = parse_far(far)
+    accepted = _CONVENTIONS[convention](genuine, impostor, exact)
+    return OperatingPoint(
+        far=far,
+        vr=accepted.vr,
+        achieved_far=accepted.false_accepts / impostor.size,
+        threshold=accepted.threshold,
+        false_accepts=accepted.false_accepts,
+        budget=far_budget(exact, impostor.size),
+        genuine=genuine.size,
+        impostor=impostor.size,
+        convention=convention,
+    )
+
+
+def max_tar(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
+    """The rule of this module; `metrics.conventions` has those of other tools."""
+    budget = far_budget(far, impostor.size)
     threshold = -np.inf
     if budget < impostor.size:
         place = impostor.size - 1 - budget
         # Kept as an element, not a Python float: NumPy then compares scores of two precisions in the wider one.
         threshold = np.partition(impostor, place)[place]
-    false_accepts = int(np.count_nonzero(impostor > threshold))
-    return OperatingPoint(
-        far=far,
-        vr=int(np.count_nonzero(genuine > threshold)) / genuine.size,
-        achieved_far=false_accepts / impostor.size,
-        threshold=float(threshold),
-        false_accepts=false_accepts,
-        budget=budget,
-        genuine=genuine.size,
-        impostor=impostor.size,
-    )
+    vr = int(np.count_nonzero(genuine > threshold)) / genuine.size
+    return Accepted(vr, float(threshold), int(np.count_nonzero(impostor > threshold)))
+
+
+_CONVENTIONS = {"max-tar": max_tar, "bob": bob, "openbr": openbr, "nearest": nearest}
 
 
 def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
@@ -144,14 +168,7 @@ def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
     """
     genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
     count = impostor.size
-    budgets = np.concatenate(
-        [
-            np.arange(min(_EXACT_BUDGETS, count)),
-            np.geomspace(min(_EXACT_BUDGETS, count), count, _LOG_BUDGETS).astype(np.int64),
-            [count // 10**decade for decade in range(len(str(count)))],
-        ]
-    )
-    budgets = np.unique(budgets[budgets < count])
+    budgets = curve_budgets(count)
     # Tied impostors turn several budgets into one threshold; [::-1] restores the order of rising FAR.
     thresholds = np.unique(np.append(impostor[count - 1 - budgets], -np.inf))[::-1]
     false_accepts = count - np.searchsorted(impostor, thresholds, side="right")
@@ -180,15 +197,43 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> EqualErrorRate:
     """
     genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
     thresholds = np.unique(np.concatenate([genuine, impostor, [-np.inf]]))
-    false_rejects = np.searchsorted(genuine, thresholds, side="right")
-    false_accepts = impostor.size - np.searchsorted(impostor, thresholds, side="right")
+    return crossing(
+        np.searchsorted(genuine, thresholds, side="right"),
+        impostor.size - np.searchsorted(impostor, thresholds, side="right"),
+        genuine.size,
+        impostor.size,
+    )
+
+
+def crossing(false_rejects: Array, false_accepts: Array, genuine: int, impostor: int) -> EqualErrorRate:
+    """The equal error rate from counts at neighbouring thresholds, rising, between which the two error rates cross.
+
+    Args:
+        false_rejects: genuine scores at or below each threshold, shape (t,).
+        false_accepts: impostor scores above each threshold, shape (t,); each threshold changes one count at least.
+        genuine: number of genuine comparisons.
+        impostor: number of impostor comparisons.
+    """
     # Both rates over their common denominator, as integers: their difference rises strictly with the threshold.
-    frr, far = false_rejects * impostor.size, false_accepts * genuine.size
+    frr, far = false_rejects * impostor, false_accepts * genuine
     before = np.searchsorted(frr - far, 0, side="right") - 1
     after = np.searchsorted(frr - far, 0, side="left")
     best = min(before, after, key=lambda i: frr[i] + far[i])
-    low, high = sorted((false_rejects[best] / genuine.size, false_accepts[best] / impostor.size))
+    low, high = sorted((false_rejects[best] / genuine, false_accepts[best] / impostor))
     return EqualErrorRate(float(low), float(high), float(low + high) / 2)
+
+
+def curve_budgets(impostors: int) -> Array:
+    """The numbers of false accepts at which a curve is drawn, rising; `roc_curve` says which."""
+    dense = min(_EXACT_BUDGETS, impostors)
+    budgets = np.concatenate(
+        [
+            np.arange(dense),
+            np.geomspace(dense, impostors, _LOG_BUDGETS).astype(np.int64),
+            [impostors // 10**decade for decade in range(len(str(impostors)))],
+        ]
+    )
+    return np.unique(budgets[budgets < impostors])
 
 
 def far_budget(far: Fraction, impostors: int) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.protocols.sigset import climbs
 
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _LABELS = {"1": True, "same": True, "0": False, "different": False}
@@ -42,8 +43,8 @@ def read_pairs(path: Path) -> list[Pair]:
     and lines that begin with # are skipped.
 
     Raises:
-        FacedanError: the file cannot be read, holds no pair, or has a line that fits neither form. The message names
-            the line.
+        FacedanError: the file cannot be read, holds no pair, or has a line that fits neither form or whose path climbs
+            out of the directory of the images. The message names the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -76,11 +77,12 @@ def _lfw_pairs(path: Path, lines: list[tuple[int, str]], counts: list[str]) -> I
     for place, (number, line) in enumerate(lines):
         match line.split("\t") if "\t" in line else line.split():
             case [name, a, b] if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
-                yield Pair(_lfw_name(name, a), _lfw_name(name, b), True, place // (2 * per_kind))
+                pair = Pair(_lfw_name(name, a), _lfw_name(name, b), True, place // (2 * per_kind))
             case [name_a, a, name_b, b] if _NUMBER.fullmatch(a) and _NUMBER.fullmatch(b):
-                yield Pair(_lfw_name(name_a, a), _lfw_name(name_b, b), False, place // (2 * per_kind))
+                pair = Pair(_lfw_name(name_a, a), _lfw_name(name_b, b), False, place // (2 * per_kind))
             case _:
                 raise _malformed(path, number, line, "neither 'name n1 n2' nor 'name1 n1 name2 n2'")
+        yield _inside(path, number, line, pair)
 
 
 def _lfw_name(name: str, number: str) -> str:
@@ -95,11 +97,17 @@ def _plain_pairs(path: Path, lines: list[tuple[int, str]]) -> Iterator[Pair]:
             case [_, _, label] if place == 0 and label.casefold() == "label":
                 continue
             case [a, b, label] if a and b and label.casefold() in _LABELS:
-                yield Pair(a, b, _LABELS[label.casefold()])
+                yield _inside(path, number, line, Pair(a, b, _LABELS[label.casefold()]))
             case [_, _, label]:
                 raise _malformed(path, number, line, f"'{label}' is not 1, same, 0 or different, or a path is empty")
             case fields:
                 raise _malformed(path, number, line, f"{len(fields)} columns instead of two paths and a label")
+
+
+def _inside(path: Path, number: int, line: str, pair: Pair) -> Pair:
+    if climbs(pair.a) or climbs(pair.b):
+        raise _malformed(path, number, line, "a path climbs out of the directory of the images")
+    return pair
 
 
 def _malformed(path: Path, number: int, line: str, reason: str) -> FacedanError:

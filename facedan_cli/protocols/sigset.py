@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 from xml.parsers import expat
@@ -24,6 +24,7 @@ _CONTAINERS = {*_SIGNATURES, "complex-presentation"}
 _IMAGES = {"presentation", "data"}
 # Two to four characters: "02463d689.jpg" ends in an extension, "J.Smith_0001" does not. Colour FERET packs its images.
 _EXTENSION = re.compile(r"\.[a-z][a-z0-9]{1,3}(\.(bz2|gz))?$", re.ASCII)
+_ABSOLUTE = re.compile(r"/|[a-z]:", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Record:
         name: identifier of the recording; empty where the list has none.
         modality: such as "face"; may be empty.
         file_format: such as "jpeg"; may be empty.
+        signature: which signature of the list it belongs to, from 0: the row or column of a BEE matrix, which images of
+            one complex signature share.
     """
 
     subject: str
@@ -43,6 +46,7 @@ class Record:
     name: str = ""
     modality: str = ""
     file_format: str = ""
+    signature: int = field(default=0, compare=False)
 
 
 def read_sigset(path: Path) -> list[Record]:
@@ -52,7 +56,8 @@ def read_sigset(path: Path) -> list[Record]:
 
     Raises:
         FacedanError: the file cannot be read, is no sigset, has a document type, lists no image, or an element lacks
-            its subject or file name. The message names the file and the line.
+            its subject or file name, or its file name climbs out of the directory. The message names the file and the
+            line.
     """
     try:
         content = path.read_bytes()
@@ -87,6 +92,12 @@ def stem(file_name: str) -> str:
     return without_extension(base)
 
 
+def climbs(file_name: str) -> bool:
+    """Whether a name leaves the directory that it should be looked for in: by an absolute path, a drive or `..`."""
+    path = file_name.strip().replace("\\", "/")
+    return bool(_ABSOLUTE.match(path)) or ".." in path.split("/")
+
+
 def without_extension(file_name: str) -> str:
     """The path in one case and one Unicode form (macOS stores accents apart), without its extension."""
     return _EXTENSION.sub("", unicodedata.normalize("NFC", file_name).casefold())
@@ -99,6 +110,7 @@ class _Reader:
         self.path = path
         self.records: list[Record] = []
         self.subject: str | None = None
+        self.signatures = 0
         self.presentation: dict[str, str] = {}
         self.component: dict[str, str] = {}
         self.images_before: dict[str, int] = {}
@@ -128,6 +140,7 @@ class _Reader:
             self.images_before[element] = len(self.records)
         if element in _SIGNATURES:
             self.subject = self._required(element, attributes, "name")
+            self.signatures += 1
             self.presentation = self.component = {}
         elif element == "complex-presentation":
             self.presentation, self.component = attributes, {}
@@ -139,13 +152,17 @@ class _Reader:
     def _add(self, element: str, attributes: dict[str, str]) -> None:
         if self.subject is None:
             self._fail(f"<{element}> stands outside a signature")
+        file_name = self._required(element, attributes, "file-name")
+        if climbs(file_name):
+            self._fail(f"the file name {file_name[:100]} climbs out of the directory of the images")
         self.records.append(
             Record(
                 subject=self.subject,
-                file_name=self._required(element, attributes, "file-name"),
+                file_name=file_name,
                 name=attributes.get("name", ""),
                 modality=attributes.get("modality", ""),
                 file_format=attributes.get("file-format", ""),
+                signature=self.signatures - 1,
             )
         )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from facedan_cli.metrics import plots
-from facedan_cli.metrics.plots import plot_cmc, plot_roc
-from facedan_cli.metrics.roc import Curve, roc_curve
+from facedan_cli.metrics.plots import plot_cmc, plot_det, plot_roc, plot_scores
+from facedan_cli.metrics.roc import Curve, roc_curve, verification_rate
 
 
 def curve(shift: float, genuine: int = 200, impostor: int = 5000) -> Curve:
@@ -21,13 +21,13 @@ def curve(shift: float, genuine: int = 200, impostor: int = 5000) -> Curve:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     """The figures that were saved in the course of a test."""
     saved = []
-    save = plots._save
+    save = plots.save
 
     def keep(figure, *rest) -> None:
         saved.append(figure)
         save(figure, *rest)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save", keep)
     return saved
 
 
@@ -37,7 +37,7 @@ def test_a_panel_for_each_partition_and_a_curve_for_each_model(figures: list, tm
     (figure,) = figures
     assert [axis.get_title() for axis in figure.axes] == ["Good", "Bad", "Ugly"]
     assert [len(axis.lines) for axis in figure.axes] == [3, 3, 2]  # one line marks the FAR
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before", "after"]
+    assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["before", "after"], [], []]
     # A model looks the same in every panel, also where another is absent.
     good, ugly = figure.axes[0].lines[2], figure.axes[2].lines[1]
     assert (good.get_color(), good.is_dashed()) == (ugly.get_color(), ugly.is_dashed())
@@ -63,9 +63,25 @@ def test_a_curve_begins_at_one_false_accept(figures: list, tmp_path: Path) -> No
     assert (np.diff(far) > 0).all()
 
 
-def test_many_models_all_look_different() -> None:
-    styles = plots._styles({"": dict.fromkeys(range(42))})
-    assert len({(style["color"], style["linestyle"]) for style in styles.values()}) == 42
+def test_det_is_one_minus_the_verification_rate_on_logarithmic_axes(figures: list, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    genuine, impostor = rng.normal(2, 1, 200), rng.normal(0, 1, 5000)
+    plot_det({"": {"model": roc_curve(genuine, impostor)}}, tmp_path / "det.png", fars=["0.01"])
+    (axis,) = figures[0].axes
+    far, frr = axis.lines[1].get_data()
+    assert (axis.get_xscale(), axis.get_yscale()) == ("log", "log")
+    assert frr[far <= 0.01][-1] == 1 - verification_rate(genuine, impostor, "0.01").vr
+    bottom = axis.get_ylim()[0]
+    assert bottom <= frr[frr > bottom].min() < 10 * bottom
+
+
+def test_det_of_a_model_without_errors_lies_below_the_axis(figures: list, tmp_path: Path) -> None:
+    perfect = roc_curve(np.full(5, 2.0), np.linspace(0, 1, 900))
+    plot_det({"": {"perfect": perfect, "real": curve(1)}, "alone": {"perfect": perfect}}, tmp_path / "det.png")
+    both, alone = figures[0].axes
+    assert both.lines[0].get_ydata().max() < both.get_ylim()[0]
+    assert alone.lines[0].get_ydata().max() < alone.get_ylim()[0]
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["perfect", "real"]
 
 
 def test_cmc_is_drawn_over_ranks_from_1(figures: list, tmp_path: Path) -> None:
@@ -78,14 +94,55 @@ def test_cmc_is_drawn_over_ranks_from_1(figures: list, tmp_path: Path) -> None:
     assert visible[0].get_ylim()[0] == 0.8
 
 
-def test_the_same_curves_give_the_same_bytes(tmp_path: Path) -> None:
-    for name in ("one.png", "two.png"):
-        plot_roc({"Good": {"model": curve(1)}}, tmp_path / name)
-    content = (tmp_path / "one.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-    assert content == (tmp_path / "two.png").read_bytes()
-    assert b"Software" not in content
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "two.png"]
+def test_cmc_of_many_ranks_is_logarithmic(figures: list, tmp_path: Path) -> None:
+    for last in (20, 21):
+        plot_cmc({"": {"model": np.linspace(0.5, 1, last)}}, tmp_path / "cmc.png")
+    assert [figure.axes[0].get_xscale() for figure in figures] == ["linear", "log"]
+    assert [label.get_text() for label in figures[1].axes[0].get_xticklabels()] == ["1", "2", "5", "10", "20"]
+
+
+def test_scores_are_drawn_as_densities_in_a_row_for_each_model(figures: list, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    drawn = (rng.normal(1, 0.2, 300), np.append(rng.normal(0, 0.1, 5000), -np.inf))
+    panels = {"Good": {"before": drawn, "a model with a name of two lines": drawn}, "Bad": {"before": drawn}}
+    plot_scores(panels, tmp_path / "scores.png")
+    first, _, below, empty = figures[0].axes
+    assert [first.get_title(), first.get_ylabel()] == ["Good", "before"]
+    assert below.get_ylabel() == "a model with a\nname of two lines"
+    assert not empty.patches
+    filled, _, impostors = (patch.get_data() for patch in first.patches)
+    assert np.sum(filled.values * np.diff(filled.edges)) == pytest.approx(1)
+    assert np.sum(impostors.values * np.diff(impostors.edges)) == pytest.approx(5000 / 5001)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["genuine", "impostor"]
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.5, 0.5], [np.inf, -np.inf]], ids=["equal", "infinite"])
+def test_scores_without_a_spread_are_drawn(scores: list[float], figures: list, tmp_path: Path) -> None:
+    plot_scores({"all": {"model": (scores, scores)}}, tmp_path / "scores.png")
+    assert len(figures[0].axes[0].patches) == 3
+
+
+def test_all_scores_of_a_model_share_their_axis_and_models_do_not(figures: list, tmp_path: Path) -> None:
+    small, large = ([0.1, 0.2], [0.0, 0.1]), ([10.0, 20.0], [0.0, 10.0])
+    plot_scores({"a": {"s": small, "l": large}, "b": {"s": ([0.9], [0.1]), "l": large}}, tmp_path / "scores.png")
+    limits = [axis.get_xlim() for axis in figures[0].axes]
+    assert limits[0] == limits[1]
+    assert limits[2] == limits[3]
+    assert limits[0][1] < 1 < limits[2][1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "begins", "dates"),
+    [("png", b"\x89PNG", b"Software"), ("svg", b"<?xml", b"dc:date"), ("pdf", b"%PDF", b"CreationDate")],
+)
+def test_the_same_curves_give_the_same_bytes(suffix: str, begins: bytes, dates: bytes, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        plot_roc({"Good": {"model": curve(1)}}, tmp_path / f"{name}.{suffix}")
+    content = (tmp_path / f"one.{suffix}").read_bytes()
+    assert content.startswith(begins)
+    assert content == (tmp_path / f"two.{suffix}").read_bytes()
+    assert dates not in content
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"one.{suffix}", f"two.{suffix}"]
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.roc import equal_error_rate, parse_far, roc_curve, verification_rate
+from facedan_cli.metrics.streaming import verification_streamed
+from facedan_cli.protocols.gbu import read_gbu
 
 # Few distinct values, so that most scores are tied.
 tied_scores = st.lists(st.integers(0, 6), min_size=1, max_size=60)
@@ -155,3 +158,27 @@ def test_eer_of_scores_that_do_not_overlap() -> None:
     assert equal_error_rate([0.8, 0.9], [0.1, 0.2]) == (0, 0, 0)
     assert equal_error_rate([0.1, 0.2], [0.8, 0.9]) == (1, 1, 1)
     assert equal_error_rate([0.5], [0.5, 0.5]) == (0, 1, 0.5)
+
+
+@pytest.mark.parametrize("name", ["Good", "Bad", "Ugly"])
+def test_the_counts_of_gbu(shared_data: Path, name: str) -> None:
+    partition = read_gbu(shared_data / "gbu")[name]
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=(437, 24)).astype(np.float32)
+    query_people, target_people = partition.subjects()
+    query, target = (
+        people[labels] + rng.normal(0, 0.7, (labels.size, 24)).astype(np.float32)
+        for labels in (query_people, target_people)
+    )
+    scores, mates = query @ target.T, partition.genuine_mask()
+    point = verification_rate(scores[mates], scores[~mates], "0.001")
+    assert (point.genuine, point.impostor, point.budget, point.false_accepts) == (3297, 1_173_928, 1173, 1173)
+    assert point.genuine + point.impostor == 1085**2
+    streamed = verification_streamed(query, target, query_people, target_people, ["0.001"]).points["0.001"]
+    assert (streamed.genuine, streamed.impostor, streamed.false_accepts) == (3297, 1_173_928, 1173)
+    assert streamed.vr == pytest.approx(point.vr, abs=1 / 3297)
+
+
+def test_all_scores_equal_accept_nobody() -> None:
+    point = verification_rate([0.5] * 4, [0.5] * 9, "0.5")
+    assert (point.vr, point.false_accepts, point.budget) == (0, 0, 4)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.protocols.sigset import Record, read_sigset, stem, write_sigset
+from facedan_cli.protocols.sigset import Record, climbs, read_sigset, stem, write_sigset
 
 PLAIN = """<?xml version="1.0" encoding="UTF-8"?>
 <biometric-signature-set>
@@ -73,6 +73,11 @@ def test_frgc_complex_signatures(tmp_path: Path) -> None:
     assert [(record.subject, record.name) for record in read(tmp_path, FRGC)] == [("a", "r1"), ("a", "r2"), ("b", "r3")]
 
 
+@pytest.mark.parametrize(("content", "signatures"), [(PLAIN, [0, 1]), (BEE, [0]), (FRGC, [0, 0, 1]), (MBGC, [0, 0, 1])])
+def test_images_of_a_complex_signature_share_a_row(tmp_path: Path, content: str, signatures: list[int]) -> None:
+    assert [record.signature for record in read(tmp_path, content)] == signatures
+
+
 def test_mbgc_data_inherit_from_their_presentation(tmp_path: Path) -> None:
     assert read(tmp_path, MBGC) == [
         Record("a", "1.jpg", "r1", "face", "jpeg"),
@@ -116,6 +121,9 @@ EXTERNAL = """<!DOCTYPE s SYSTEM "file:///etc/passwd">
         (PLAIN.replace('<presentation file-name="04202d643.jpg"/>', ""), 8, "ends without an image"),
         (MBGC.replace('<data file-name="2.jpg" modality="iris" name="r2"/>', "<data/>"), 5, "<data> has no file-name"),
         ('<biometric-signature-set>\n<presentation file-name="a.jpg"/></biometric-signature-set>', 2, "outside"),
+        (PLAIN.replace("04202d643.jpg", "../../04202d643.jpg"), 7, r"\.\./04202d643\.jpg climbs out of the directory"),
+        (PLAIN.replace("04202d643.jpg", "/etc/passwd"), 7, "/etc/passwd climbs out"),
+        (MBGC.replace("1.jpg", r"C:\faces\1.jpg"), 4, "climbs out"),
     ],
 )
 def test_bad_files_are_refused_with_the_line_and_the_reason(
@@ -133,9 +141,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 text = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff"), max_size=12)
 visible = text.filter(str.strip)
+inside = visible.filter(lambda name: not climbs(name))
 
 
-@given(records=st.lists(st.builds(Record, visible, visible, text, text, text), min_size=1, max_size=5))
+@given(records=st.lists(st.builds(Record, visible, inside, text, text, text), min_size=1, max_size=5))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> None:
     path = tmp_path_factory.mktemp("sigset") / "list.xml"
     write_sigset(path, records)
@@ -179,3 +188,22 @@ def test_real_feret_lists(shared_data: Path) -> None:
 )
 def test_stem(file_name: str, expected: str) -> None:
     assert stem(file_name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b.jpg", False),
+        ("a..b/c...jpg", False),
+        ("./a.jpg", False),
+        ("..", True),
+        ("a/../../b.jpg", True),
+        (r"a\..\b.jpg", True),
+        ("/a.jpg", True),
+        (r"\\server\a.jpg", True),
+        (" /a.jpg", True),
+        ("c:a.jpg", True),
+    ],
+)
+def test_names_that_climb(name: str, expected: bool) -> None:
+    assert climbs(name) is expected

@@ -1,0 +1,76 @@
+"""Verification accuracy over folds, the figure of LFW's View 2 (Huang et al. 2007, section 4)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facedan_cli.metrics.roc import as_scores
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FoldAccuracy:
+    """The share of pairs told rightly, with thresholds that never saw the pairs they judge.
+
+    Attributes:
+        mean: the mean accuracy of the folds.
+        standard_error: the standard deviation of the folds' accuracies (n − 1) over the root of their number.
+        folds: the accuracy of each fold, in the order of their labels, shape (f,).
+        thresholds: scores strictly above a fold's threshold are taken as the same person, shape (f,).
+    """
+
+    mean: float
+    standard_error: float
+    folds: Array
+    thresholds: Array
+
+
+def fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldAccuracy:
+    """Accuracy of each fold by the threshold that is best on all other folds.
+
+    The threshold lies halfway between two neighbouring scores of the other folds. Where several are equally good, it is
+    the middle one of them.
+
+    Args:
+        scores: scores of the pairs, higher is more alike, shape (n,).
+        same: whether each pair shows one person, shape (n,).
+        folds: the fold of each pair, labels of any kind, shape (n,).
+
+    Raises:
+        ValueError: the shapes differ, a score is NaN, or there are fewer than two folds.
+    """
+    scores, same, fold = as_scores(scores, "pair").astype(np.float64), np.asarray(same, bool), np.asarray(folds)
+    if not scores.shape == same.shape == fold.shape:
+        raise ValueError(f"scores, labels and folds differ in shape: {scores.shape}, {same.shape}, {fold.shape}")
+    labels = np.unique(fold)
+    if labels.size < 2:
+        raise ValueError("at least two folds are needed: a threshold is chosen on the folds that it does not judge")
+    thresholds = np.array([best_threshold(scores[fold != label], same[fold != label]) for label in labels])
+    accuracies = np.array(
+        [
+            np.mean((scores[fold == label] > threshold) == same[fold == label])
+            for label, threshold in zip(labels, thresholds, strict=True)
+        ]
+    )
+    error = float(accuracies.std(ddof=1)) / math.sqrt(labels.size)
+    return FoldAccuracy(float(accuracies.mean()), error, accuracies, thresholds)
+
+
+def best_threshold(scores: Array, same: Array) -> float:
+    """The threshold that tells most pairs rightly, as `fold_accuracy` describes it; -inf accepts every finite score."""
+    values = np.unique(np.append(scores, -np.inf))
+    genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
+    rejected = np.searchsorted(impostor, values, side="right")
+    accepted = genuine.size - np.searchsorted(genuine, values, side="right")
+    best = np.flatnonzero(rejected + accepted == (rejected + accepted).max())
+    place = best[best.size // 2]
+    low, high = values[place], values[min(place + 1, values.size - 1)]
+    middle = low / 2 + high / 2 if np.isfinite(low) and np.isfinite(high) else low
+    # Between neighbours of the last bit there is no number halfway: the lower one separates them as well.
+    return float(middle if middle < high else low)

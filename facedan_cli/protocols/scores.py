@@ -1,0 +1,166 @@
+"""Scores of any other system as text: two columns, or Bob's score files of four and five."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facedan_cli.errors import FacedanError
+
+_CHUNK = 1 << 22
+_LONGEST_LINE = 1 << 16
+_LABELS = {b"1": True, b"+1": True, b"1.0": True, b"0": False, b"-1": False, b"0.0": False, b"-1.0": False}
+_FORMS = "'label score' (1 genuine, 0 or -1 impostor), or Bob's 'claimed_id [model] real_id probe score'"
+
+_COMMENT = re.compile(rb"^[ \t]*#[^\n]*", re.MULTILINE)
+_COMMA = re.compile(rb"^([^\s,]+)[ \t]*,[ \t]*(?=[^\s,]+[ \t\r]*$)", re.MULTILINE)
+_BLANK = np.isin(np.arange(256), list(b" \t\n\r\v\f"))  # where bytes.split cuts
+
+Chunk = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64] | None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a score file holds; the higher a score, the more alike.
+
+    Attributes:
+        genuine: scores of genuine comparisons in the order of the file, shape (g,).
+        impostor: scores of impostor comparisons, shape (n,).
+        genuine_subject: whose each genuine comparison is, numbers from 0, shape (g,); None where the file is silent.
+        impostor_subjects: the claimed and the real subject of each impostor comparison by the same numbers, both of
+            shape (n,); None where the file is silent.
+    """
+
+    genuine: NDArray[np.float64]
+    impostor: NDArray[np.float64]
+    genuine_subject: NDArray[np.int64] | None
+    impostor_subjects: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+
+
+def read_scores(path: Path) -> Scores:
+    """Read a score file; the columns of its first line tell the form. It may be compressed by gzip.
+
+    Two columns: a label, 1 for genuine and 0 or -1 for impostor, and the score. Four (bob.bio.base): claimed_id real_id
+    probe score; five: claimed_id model real_id probe score; a comparison is genuine where claimed and real agree.
+    Blanks or tabs separate the columns; in a file of two it may be a comma. Empty lines and lines that begin with # are
+    skipped.
+
+    Raises:
+        FacedanError: the file cannot be read, holds no score, or has a line of another form or a score that is NaN. The
+            message names the line.
+    """
+    subjects: defaultdict[bytes, int] = defaultdict()
+    subjects.default_factory = subjects.__len__
+    chunks: list[Chunk] = []
+    width: int | None = None
+    number = 1
+    for block in _line_blocks(path):
+        plain = _plain(block)
+        width = width or next((len(row) for line in plain.split(b"\n") if (row := line.split())), None)
+        if width is not None:
+            try:
+                chunks.append(_parse(plain, width, subjects))
+            except (ValueError, KeyError) as error:
+                raise _first_wrong(path, plain, number, width) from error
+        number += block.count(b"\n")
+    if not chunks:
+        raise FacedanError(f"the score file {path} holds no score", f"Each line should be {_FORMS}.")
+    genuine = np.concatenate([chunk[0] for chunk in chunks])
+    scores = np.concatenate([chunk[1] for chunk in chunks])
+    named = [chunk[2] for chunk in chunks if chunk[2] is not None]
+    if not named:
+        return Scores(scores[genuine], scores[~genuine], None, None)
+    claimed, real = np.concatenate(named, axis=1)
+    apart = claimed[~genuine], real[~genuine]
+    return Scores(scores[genuine], scores[~genuine], claimed[genuine], apart)
+
+
+def _plain(block: bytes) -> bytes:
+    """Lines without comments, and two columns parted by blanks where a comma parts them; no line comes or goes."""
+    if b"#" in block:
+        block = _COMMENT.sub(b"", block)
+    return _COMMA.sub(rb"\1 ", block) if b"," in block else block
+
+
+def _parse(block: bytes, width: int, subjects: defaultdict[bytes, int]) -> Chunk:
+    """Columns of many lines at once: a list for each line would cost more than all the rest.
+
+    Raises:
+        ValueError: a line has another width, a score is no number or NaN, or the width is none of the three.
+        KeyError: a label is unknown.
+    """
+    if width not in (2, 4, 5) or not np.isin(_columns(block), (0, width)).all():
+        raise ValueError("columns")
+    fields = block.split()
+    count = len(fields) // width
+    scores = np.fromiter(map(float, fields[width - 1 :: width]), np.float64, count)
+    if np.isnan(scores).any():
+        raise ValueError("NaN")
+    if width == 2:
+        return np.fromiter(map(_LABELS.__getitem__, fields[::2]), bool, count), scores, None
+    claimed, real = (
+        np.fromiter(map(subjects.__getitem__, fields[column::width]), np.int64, count) for column in (0, width - 3)
+    )
+    return claimed == real, scores, np.stack([claimed, real])
+
+
+def _columns(block: bytes) -> NDArray[np.int64]:
+    """How many columns each line of a block has, as bytes.split counts them, shape (lines,)."""
+    characters = np.frombuffer(block + b"\n", np.uint8)
+    blank = _BLANK[characters]
+    starts = np.flatnonzero(~blank & np.append(True, blank[:-1]))
+    return np.diff(np.searchsorted(starts, np.flatnonzero(characters == ord("\n"))), prepend=0)
+
+
+def _first_wrong(path: Path, block: bytes, number: int, width: int) -> FacedanError:
+    """The error for the first line of a block that cannot be parsed."""
+    lines = block.split(b"\n")
+    reasons = ((place, _reason(row, width)) for place, line in enumerate(lines) if (row := line.split()))
+    place, reason = next((place, reason) for place, reason in reasons if reason)
+    line = lines[place].decode(errors="replace").strip()[:100]
+    return FacedanError(f"{path}, line {number + place}: {reason}: {line}", f"Each line should be {_FORMS}.")
+
+
+def _reason(row: Sequence[bytes], width: int) -> str:
+    """Why a row cannot be parsed; empty where it can."""
+    if len(row) != width:
+        return f"{len(row)} columns where the lines before it have {width}"
+    if width not in (2, 4, 5):
+        return f"{width} columns instead of 2, 4 or 5"
+    try:
+        if np.isnan(float(row[-1])):
+            return "the score is NaN"
+    except ValueError:
+        return "the last column is no number"
+    return "the label is not 1, 0 or -1" if width == 2 and row[0] not in _LABELS else ""
+
+
+def _line_blocks(path: Path) -> Iterator[bytes]:
+    """A file some megabytes at a time, cut after the ends of lines."""
+    try:
+        with path.open("rb") as file:
+            compressed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            rest, number = b"", 1
+            while chunk := file.read(_CHUNK):
+                lines, end, rest = (rest + chunk).rpartition(b"\n")
+                yield lines + end
+                number += lines.count(b"\n") + len(end)
+                if len(rest) > _LONGEST_LINE:
+                    raise FacedanError(
+                        f"{path}, line {number} is longer than {_LONGEST_LINE} bytes: this is no score file",
+                        f"Each line should be {_FORMS}.",
+                    )
+            yield rest
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise FacedanError(f"the score file {path} is damaged: {error}", "Compress it anew.") from error
+    except OSError as error:
+        raise FacedanError(f"cannot read the score file {path}: {error.strerror}", "Check the path.") from error
