@@ -3,28 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+COLUMNS_AT_ONCE = 1024
+"""Features are centred so many columns at a time: the copy stays small beside the (n, n) matrices."""
 
-def squared_distances(rows: Tensor) -> Tensor:
-    """Squared Euclidean distances between all rows, by one Gram product.
+MIN_BANDWIDTH = 1e-12
+
+
+def squared_distances(*parts: Tensor) -> Tensor:
+    """Squared Euclidean distances between all rows of one or more feature batches, by one Gram product.
 
     ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, where the broadcast form needs O(n²·d). The mean of the rows is
     subtracted first: distances do not change, but without it a large common mean costs most of float32's digits.
 
+    The gradient is one product too: with S = G + Gᵀ of the incoming gradient G, it is 2·(diag(S·1) − S)·X.
+
     Args:
-        rows: features, shape (n, d), float32 or float64.
+        parts: features, shapes (n_i, d); half precision is computed in float32, also under autocast.
 
     Returns:
-        Distances, shape (n, n), none negative, the diagonal exactly zero.
+        Distances of the rows of all parts, one part after the other, shape (Σ n_i, Σ n_i), none negative, the diagonal
+        exactly zero.
     """
-    centred = rows - rows.detach().mean(dim=0)
-    gram = centred @ centred.T  # (n, n)
-    norms = gram.diagonal()
-    distances = (norms[:, None] + norms[None, :] - 2 * gram).clamp(min=0)
-    return distances.masked_fill(torch.eye(len(rows), dtype=torch.bool, device=rows.device), 0)
+    distances: Tensor = _SquaredDistances.apply(*parts)
+    return distances
+
+
+class _SquaredDistances(torch.autograd.Function):
+    """Written by hand: autograd's own backward of the Gram matrix takes two products, and copies of all rows."""
+
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+        ctx.save_for_backward(*parts)
+        rows = sum(len(part) for part in parts)
+        gram = parts[0].new_zeros((rows, rows), dtype=_precise(parts[0].dtype))
+        with torch.autocast(gram.device.type, enabled=False):
+            for columns in _column_blocks(parts):
+                block = _centred(parts, columns)
+                gram.addmm_(block, block.T)
+            norms = gram.diagonal().clone()
+            # The two halves of a product differ in their last bits: their sum does not.
+            distances = (norms[:, None] + norms[None, :]).sub_(gram + gram.T)
+            return distances.clamp_(min=0).fill_diagonal_(0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts: tuple[Tensor, ...] = ctx.saved_tensors
+        (gradient,) = gradients
+        with torch.autocast(gradient.device.type, enabled=False):
+            laplacian = (gradient + gradient.T).mul_(-2).fill_diagonal_(0)
+            laplacian.diagonal().copy_(-laplacian.sum(dim=1))
+            found = [
+                torch.empty_like(part) if needed else None
+                for part, needed in zip(parts, ctx.needs_input_grad, strict=True)
+            ]
+            for columns in _column_blocks(parts):
+                block, start = _centred(parts, columns), 0
+                for part, result in zip(parts, found, strict=True):
+                    if result is not None:
+                        result[:, columns] = laplacian[start : start + len(part)] @ block
+                    start += len(part)
+        return tuple(found)
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _column_blocks(parts: Sequence[Tensor]) -> list[slice]:
+    width = max(COLUMNS_AT_ONCE, sum(len(part) for part in parts))
+    return [slice(start, start + width) for start in range(0, parts[0].shape[1], width)]
+
+
+def _centred(parts: Sequence[Tensor], columns: slice) -> Tensor:
+    block = torch.cat([part[:, columns] for part in parts])
+    block = block.to(_precise(block.dtype))
+    return block - block.mean(dim=0)
 
 
 @torch.no_grad()
@@ -40,10 +98,19 @@ def median_bandwidth(source: Tensor, target: Tensor) -> float:
     Raises:
         ValueError: the median is not a positive number: the features have collapsed to a point, or are not finite.
     """
-    pooled = torch.cat([source, target]).float()
-    above = torch.ones(len(pooled), len(pooled), dtype=torch.bool, device=pooled.device).triu(diagonal=1)
-    median = float(squared_distances(pooled)[above].median())
-    if not 1e-12 < median < float("inf"):
+    return median_distance(squared_distances(source, target))
+
+
+@torch.no_grad()
+def median_distance(distances: Tensor) -> float:
+    """The median of the squared distances between different rows, from their matrix, shape (n, n).
+
+    Raises:
+        ValueError: it is not a positive number.
+    """
+    above = torch.triu_indices(len(distances), len(distances), offset=1, device=distances.device)
+    median = float(distances[above[0], above[1]].median())
+    if not MIN_BANDWIDTH < median < float("inf"):
         raise ValueError(f"the median squared distance of the features is {median:g}, which is no bandwidth")
     return median
 
@@ -53,22 +120,55 @@ def octaves(kernels: int) -> tuple[float, ...]:
     return tuple(2.0**power for power in range(kernels))
 
 
-def gaussian_kernel(distances: Tensor, bandwidth: float, weights: Sequence[float]) -> Tensor:
-    """k = Σ_u β_u exp(−‖x−y‖² / (γ·2^u)), the multi-kernel of eq. 3.
+def gaussian_kernels(distances: Tensor, bandwidth: float, multipliers: Sequence[float]) -> list[Tensor]:
+    """k_u = exp(−‖x−y‖² / (γ·f_u)) of each multiplier f_u.
 
-    One exponential, of the widest kernel, is enough: each narrower one is the square of the one before.
+    From the widest down, a kernel of half the bandwidth is the square of the one before: of octaves only the widest
+    costs an exponential.
 
     Args:
         distances: squared distances, any shape.
-        bandwidth: γ of the narrowest kernel.
-        weights: β, one a kernel from the narrowest to the widest, non-negative, summing to one.
+        bandwidth: γ.
+        multipliers: f, positive, in any order.
+
+    Returns:
+        In the order of `multipliers`, kernel values of the shape of `distances`, between 0 and 1.
+    """
+    kernels: dict[float, Tensor] = {}
+    for factor in sorted(set(multipliers), reverse=True):
+        wider = kernels.get(2 * factor)
+        kernels[factor] = torch.exp(distances / (-bandwidth * factor)) if wider is None else wider.square()
+    return [kernels[factor] for factor in multipliers]
+
+
+def gaussian_kernel(
+    distances: Tensor, bandwidth: float, weights: Sequence[float], multipliers: Sequence[float] | None = None
+) -> Tensor:
+    """k = Σ_u β_u exp(−‖x−y‖² / (γ·f_u)), the multi-kernel of eq. 3.
+
+    Args:
+        distances: squared distances, any shape.
+        bandwidth: γ.
+        weights: β, one a kernel, non-negative, summing to one.
+        multipliers: f, one a kernel; by default 1, 2, 4, …
 
     Returns:
         Kernel values, of the shape of `distances`, between 0 and 1.
+
+    Raises:
+        ValueError: there are not as many weights as multipliers.
     """
-    kernel = torch.exp(distances / (-bandwidth * 2 ** (len(weights) - 1)))
-    mixture = weights[-1] * kernel
-    for weight in reversed(weights[:-1]):
-        kernel = kernel.square()
-        mixture = mixture + weight * kernel
-    return mixture
+    factors = octaves(len(weights)) if multipliers is None else multipliers
+    return mixture(gaussian_kernels(distances, bandwidth, factors), weights)
+
+
+def mixture(kernels: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ_u β_u k_u.
+
+    Raises:
+        ValueError: there are not as many weights as kernels.
+    """
+    total = torch.zeros_like(kernels[0])
+    for kernel, weight in zip(kernels, weights, strict=True):
+        total = torch.add(total, kernel, alpha=weight)
+    return total

@@ -1,92 +1,161 @@
-"""Squared maximum mean discrepancy with several Gaussian kernels, and the penalty that adaptation adds to the loss."""
+"""Squared maximum mean discrepancy with several Gaussian kernels: what is compared, and the estimators."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from facedan_cli.adaptation.kernels import gaussian_kernel, median_bandwidth, squared_distances
+from facedan_cli.adaptation.kernels import gaussian_kernel, squared_distances
 
 
-def mk_mmd(
-    source: Tensor, target: Tensor, *, bandwidth: float, weights: Sequence[float] = (1.0,), estimator: str = "unbiased"
-) -> Tensor:
-    """MMD² between two feature batches (paper eq. 2 and 3; Gretton et al. 2012, JMLR 13, eq. 3 and 5).
+@dataclass(frozen=True)
+class Comparisons:
+    """Pairs of rows, and how each counts: for a kernel k the estimate is Σ contrast · k(distances).
 
-    `biased` is eq. 2 to the letter: means of the full kernel blocks. Their diagonals, always one, give it a positive
-    expectation of order 1/n even where the two distributions are the same, and its gradient pulls features together.
-    `unbiased` leaves the diagonals of the two within-domain blocks out: zero in expectation where they are the same.
+    Every estimator is this sum. Only the pairs differ: all of them, (n + m, n + m), or the four of each quadruple.
 
-    Always computed in float32 or better, also under autocast: squared norms overflow half precision.
+    Args:
+        distances: squared distances, any shape.
+        contrast: positive within a domain, negative between the two; of the same shape.
+        sizes: rows of the source and of the target.
+    """
+
+    distances: Tensor
+    contrast: Tensor
+    sizes: tuple[int, int]
+
+    def mean_difference(self, kernel: Tensor) -> Tensor:
+        """Within-domain means less twice the between-domain mean of kernel values; a scalar."""
+        return (self.contrast * kernel).sum()
+
+
+def compare(
+    source: Tensor,
+    target: Tensor,
+    *,
+    estimator: str = "unbiased",
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+) -> Comparisons:
+    """The pairs that an estimator of MMD² compares.
+
+    - `unbiased`, the U-statistic (Gretton et al. 2012, JMLR 13, eq. 3): no row is compared with itself. Zero in
+      expectation where the two distributions are the same.
+    - `biased`, the V-statistic: eq. 2 of the paper to the letter. The diagonals of its full blocks, always one, give it
+      a positive expectation of order 1/n, and its gradient pulls features together.
+    - `linear` (Gretton et al. 2012, Section 6; Long et al. 2015): only the four pairs of each quadruple of rows
+      x_2i, x_2i+1, y_2i, y_2i+1; O(n·d), and several times as noisy. Rows without a partner are left out.
+
+    Distances are computed in float32 or better, also under autocast: squared norms overflow half precision.
 
     Args:
         source: features of the source batch, shape (n, d).
         target: features of the target batch, shape (m, d).
-        bandwidth: γ of the narrowest kernel; kernel u has γ·2^u.
-        weights: β, one a kernel, non-negative, summing to one.
-        estimator: "unbiased" or "biased".
-
-    Returns:
-        A scalar. The unbiased estimate is often slightly negative; it is not clamped.
+        estimator: as above.
+        source_weights: how much each source row counts, shape (n,), not negative; equal where None. A row of weight
+            zero counts as not there, so that batches of unequal length can be padded.
+        target_weights: likewise, shape (m,).
 
     Raises:
-        ValueError: a batch has fewer than two rows, the feature sizes differ, or the estimator is unknown.
+        ValueError: a batch has fewer than two rows (or two of positive weight), the feature sizes differ, the estimator
+            is unknown, or weights are given to the linear one.
     """
     n, m = len(source), len(target)
     if n < 2 or m < 2:
         raise ValueError(f"MMD needs at least two rows of each domain, got {n} and {m}")
     if source.shape[1:] != target.shape[1:]:
         raise ValueError(f"features differ in size: {tuple(source.shape[1:])} and {tuple(target.shape[1:])}")
+    if estimator == "linear":
+        if source_weights is not None or target_weights is not None:
+            raise ValueError("the linear estimator takes no row weights")
+        return _quadruples(source, target)
     if estimator not in ("unbiased", "biased"):
         raise ValueError(f"unknown estimator {estimator!r}")
-    with torch.autocast(source.device.type, enabled=False):
-        rows = torch.cat([source, target])
-        if rows.dtype in (torch.float16, torch.bfloat16):
-            rows = rows.float()
-        kernel = gaussian_kernel(squared_distances(rows), bandwidth, weights)  # (n + m, n + m)
-        within_source, within_target, between = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
-        if estimator == "biased":
-            return within_source.mean() + within_target.mean() - 2 * between.mean()
-        return _off_diagonal_mean(within_source) + _off_diagonal_mean(within_target) - 2 * between.mean()
+    distances = squared_distances(source, target)
+    if source_weights is None and target_weights is None:
+        contrast = _equal_contrast(distances, n, m, unbiased=estimator == "unbiased")
+    else:
+        shares = [_shares(weights, count) for weights, count in ((source_weights, n), (target_weights, m))]
+        contrast = _weighted_contrast(*(share.to(distances) for share in shares), unbiased=estimator == "unbiased")
+    return Comparisons(distances, contrast, (n, m))
 
 
-def _off_diagonal_mean(kernel: Tensor) -> Tensor:
-    n = len(kernel)
-    return (kernel.sum() - kernel.diagonal().sum()) / (n * (n - 1))
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """λ Σ_l MMD²(source features of layer l, target features of layer l): what eq. 4 adds to the classification loss.
+def mk_mmd(
+    source: Tensor,
+    target: Tensor,
+    *,
+    bandwidth: float,
+    weights: Sequence[float] = (1.0,),
+    multipliers: Sequence[float] | None = None,
+    estimator: str = "unbiased",
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+) -> Tensor:
+    """MMD² between two feature batches (paper eq. 2 and 3; Gretton et al. 2012).
 
     Args:
-        strength: λ.
-        layers: the layers that are adapted.
-        weights: β, one a kernel.
-        estimator: "unbiased" or "biased".
-        bandwidths: γ of each layer, or None: the median of each batch.
+        source: features of the source batch, shape (n, d).
+        target: features of the target batch, shape (m, d).
+        bandwidth: γ.
+        weights: β, one a kernel, non-negative, summing to one.
+        multipliers: kernel u has the bandwidth γ·multipliers[u]; by default 1, 2, 4, …
+        estimator: "unbiased", "biased" or "linear", see `compare`.
+        source_weights: how much each source row counts, shape (n,).
+        target_weights: how much each target row counts, shape (m,).
+
+    Returns:
+        A scalar. The unbiased and the linear estimate are often slightly negative; they are not clamped.
+
+    Raises:
+        ValueError: as `compare`, or there are not as many weights as multipliers.
     """
+    compared = compare(
+        source, target, estimator=estimator, source_weights=source_weights, target_weights=target_weights
+    )
+    return compared.mean_difference(gaussian_kernel(compared.distances, bandwidth, weights, multipliers))
 
-    strength: float
-    layers: tuple[str, ...]
-    weights: tuple[float, ...]
-    estimator: str = "unbiased"
-    bandwidths: Mapping[str, float] | None = None
 
-    def __call__(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty, and the MMD² of each layer.
+def _equal_contrast(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
+    contrast = torch.full_like(like, -1 / (n * m), requires_grad=False)  # (n + m, n + m)
+    contrast[:n, :n] = 1 / (n * (n - 1) if unbiased else n * n)
+    contrast[n:, n:] = 1 / (m * (m - 1) if unbiased else m * m)
+    return contrast.fill_diagonal_(0) if unbiased else contrast
 
-        Args:
-            source: features of the source batch by layer, each (n, d).
-            target: features of the target batch by layer, each (m, d).
-        """
-        discrepancies = {}
-        for layer in self.layers:
-            bandwidth = self.bandwidths[layer] if self.bandwidths else median_bandwidth(source[layer], target[layer])
-            discrepancies[layer] = mk_mmd(
-                source[layer], target[layer], bandwidth=bandwidth, weights=self.weights, estimator=self.estimator
-            )
-        return self.strength * torch.stack(list(discrepancies.values())).sum(), discrepancies
+
+def _shares(weights: Tensor | None, count: int) -> Tensor:
+    """Row weights in float64, summing to one."""
+    if weights is None:
+        return torch.full((count,), 1 / count, dtype=torch.float64)
+    if weights.shape != (count,) or bool((weights < 0).any()) or int((weights > 0).sum()) < 2:
+        raise ValueError(f"row weights must be {count} numbers from 0, at least two of them positive")
+    weights = weights.detach().double()
+    return weights / weights.sum()
+
+
+def _weighted_contrast(source: Tensor, target: Tensor, *, unbiased: bool) -> Tensor:
+    n = len(source)
+    signed = torch.cat([source, -target])
+    contrast = torch.outer(signed, signed)
+    if unbiased:
+        contrast.fill_diagonal_(0)
+        contrast[:n, :n] /= 1 - source.square().sum()
+        contrast[n:, n:] /= 1 - target.square().sum()
+    return contrast
+
+
+def _quadruples(source: Tensor, target: Tensor) -> Comparisons:
+    """Four distances for each quadruple: within the source, within the target, and two between; shape (4, pairs)."""
+    pairs = min(len(source), len(target)) // 2
+    with torch.autocast(source.device.type, enabled=False):
+        x, y = (
+            rows[: 2 * pairs].to(torch.float64 if rows.dtype == torch.float64 else torch.float32)
+            for rows in (source, target)
+        )
+        (x1, x2), (y1, y2) = (x[0::2], x[1::2]), (y[0::2], y[1::2])
+        differences = (x1 - x2, y1 - y2, x1 - y2, x2 - y1)
+        distances = torch.stack([difference.square().sum(dim=1) for difference in differences])
+    signs = distances.new_tensor([1.0, 1.0, -1.0, -1.0]) / pairs
+    return Comparisons(distances, signs[:, None].expand_as(distances), (len(source), len(target)))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,13 @@ import torch
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
 
-from facedan_cli.adaptation.mmd import Penalty
+from facedan_cli.adaptation.penalty import LOG_NAMES, Penalty
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.faces.batches import Stream
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.checkpoint import load_state, save_state
-from facedan_cli.workspace import write_text
+from facedan_cli.training.distributed import average_gradients, gather_rows, rank, sum_over_processes, world_size
+from facedan_cli.training.log import Log, shape_of_features
 
 _TOO_LARGE = (
     "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
@@ -57,79 +57,90 @@ class Domains:
 
 
 def train(
-    network: nn.Module, domains: Domains, plan: Plan, *, state: Path, log: Path, report: Report = SILENT
+    network: nn.Module,
+    domains: Domains,
+    plan: Plan,
+    *,
+    state: Path,
+    log: Path,
+    examine: Callable[[], Mapping[str, Any]] | None = None,
+    report: Report = SILENT,
 ) -> dict[str, Any]:
     """Train in place, from the saved state where there is one.
 
+    Of several processes (torch.distributed is initialised) each sees its share of every batch; the penalty is that of
+    the global batch, the gradients are averaged, and the first process writes.
+
     Args:
         network: gives its features by layer and the class scores of the first rows, as `models.vggface.VGGFace`.
-        domains: where the batches come from.
-        plan: how to train.
+        domains: where the batches come from; of several processes, each one's share of them.
+        plan: how to train; `batch` is that of all processes together.
         state: the file that an interrupted run goes on from.
         log: metrics.jsonl, a line every `plan.log_every` steps.
-        report: told of the progress.
+        examine: measures the network before the first step and after the last; what it gives is in their lines.
+        report: told of the progress, and warned where features collapse.
 
     Returns:
         The last line of the log.
 
     Raises:
         Interrupted: SIGINT or SIGTERM; the state is saved.
-        FacedanError: the loss is not a finite number.
+        FacedanError: the loss or its gradient is not finite.
     """
     device = next(network.parameters()).device
     optimizer = make_optimizer(network, plan)
-    start = load_state(state, network, optimizer) if state.exists() else 0
-    last = _keep_lines_up_to(log, start)
+    penalty = domains.penalty
+    start = _resume(state, network, optimizer, penalty)
+    saved = start if state.exists() else None
+    entries = Log(log, start)
+    if examine is not None and start == 0:
+        entries.write({"step": 0, **examine()})
     network.train()
     seen, since = 0, time.monotonic()
     with (
         _stop_request() as stop,
-        log.open("a", encoding="utf-8") as lines,
         report.progress("training", plan.iterations, done=start, unit="steps") as advance,
     ):
-        for step, (images, people, labelled) in enumerate(_joint_batches(domains, start, plan.iterations), start + 1):
+        for step, (images, people) in enumerate(_joint_batches(domains, start, plan.iterations), start + 1):
             torch.manual_seed(_step_seed(plan.seed, step))  # dropout: the same after an interruption as without one
             rate = learning_rate(step, plan)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
 
-            features, logits = network(images.to(device), labelled)
-            labels = people.to(device)
-            classification = F.cross_entropy(logits, labels, label_smoothing=plan.label_smoothing)
-            loss = classification
-            discrepancies: dict[str, Tensor] = {}
-            if domains.penalty is not None:
-                source = {layer: rows[:labelled] for layer, rows in features.items()}
-                target = {layer: rows[labelled:] for layer, rows in features.items()}
-                try:
-                    penalty, discrepancies = domains.penalty(source, target)
-                except ValueError as error:  # the median of a batch is no bandwidth
-                    raise FacedanError(f"step {step} has no bandwidth: {error}", _TOO_LARGE) from error
-                loss = classification + penalty
+            losses = _losses(network, images.to(device), people.to(device), domains, plan, step)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            _refuse_what_is_not_finite(loss, step, state)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            average_gradients(network)
+            gradient_norm = nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+            _refuse_what_is_not_finite(losses.total, gradient_norm, step, state, saved)
             optimizer.step()
+            if penalty is not None:
+                penalty.remember(losses.source, losses.target)
 
-            seen += len(images)
+            seen += plan.batch * (1 if domains.target is None else 2)
             if step % plan.log_every == 0 or step == plan.iterations:
-                last = {"step": step, "lr": rate, "loss": loss.item(), "classification": classification.item()}
-                last["accuracy"] = (logits.argmax(1) == labels).float().mean().item()
-                last |= {f"mmd2_{layer}": value.item() for layer, value in discrepancies.items()}
-                last |= _norms(features, labelled)
-                last["images_per_second"] = round(seen / (time.monotonic() - since), 1)
-                lines.write(json.dumps(last) + "\n")
-                lines.flush()
+                entry = {"step": step, "lr": rate, **_measured(losses, penalty, step)}
+                entry["gradient_norm"] = gradient_norm.item()
+                entry["images_per_second"] = round(seen / (time.monotonic() - since), 1)
+                if examine is not None and step == plan.iterations:
+                    entry |= examine()
+                if warning := entries.collapse(entry):
+                    report.warn(warning)
+                entries.write(entry)
                 seen, since = 0, time.monotonic()
-            advance(1, _status(last))
+            advance(1, _status(entries.last))
+            if world_size() > 1:
+                stop.requested = bool(sum_over_processes(torch.tensor(float(stop.requested), device=device)))
             if stop.requested or (step % plan.checkpoint_every == 0 and step < plan.iterations):
-                save_state(state, step, network, optimizer)
+                if rank() == 0:
+                    save_state(state, step, network, optimizer, penalty.state() if penalty else None)
+                saved = step
             if stop.requested and step < plan.iterations:
                 raise Interrupted(
                     f"stopped at step {step} of {plan.iterations}", "the same command, without --force, goes on"
                 )
     network.eval()
-    return last
+    return entries.last
 
 
 def make_optimizer(network: nn.Module, plan: Plan) -> optim.Optimizer:
@@ -153,63 +164,120 @@ def learning_rate(step: int, plan: Plan) -> float:
     return plan.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / (plan.iterations - rise + 1)))
 
 
-def _joint_batches(domains: Domains, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Images (source rows first, then target rows: one network sees both in one pass), source labels, their number."""
+def _resume(state: Path, network: nn.Module, optimizer: optim.Optimizer, penalty: Penalty | None) -> int:
+    """Go on from the state where there is one; returns the number of steps that are done."""
+    if not state.exists():
+        return 0
+    start, remembered = load_state(state, network, optimizer)
+    if penalty is not None:
+        penalty.load(remembered)
+    return start
+
+
+def _joint_batches(domains: Domains, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (source rows first, then target rows: one network sees both in one pass) and the source's labels."""
     if domains.target is None:
-        for images, labels in domains.source.batches(start, stop):
-            yield images, labels, len(labels)
+        yield from domains.source.batches(start, stop)
         return
     pairs = zip(domains.source.batches(start, stop), domains.target.batches(start, stop), strict=True)
     for (source, labels), (target, _) in pairs:
-        yield torch.cat([source, target]), labels, len(labels)
+        yield torch.cat([source, target]), labels
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """The losses of a step.
+
+    Args:
+        total: what is minimised.
+        classification: mean over the source rows of the global batch.
+        accuracy: share of these rows that are recognised.
+        added: the penalty, of the global batch; None where there is none.
+        discrepancies: those of the layers, by their names in the log.
+        source: source features by layer; where there is a penalty, of the global batch.
+        target: target features; empty where there is no target.
+    """
+
+    total: Tensor
+    classification: Tensor
+    accuracy: Tensor
+    added: Tensor | None
+    discrepancies: dict[str, Tensor]
+    source: dict[str, Tensor]
+    target: dict[str, Tensor]
+
+
+def _losses(network: nn.Module, images: Tensor, labels: Tensor, domains: Domains, plan: Plan, step: int) -> _Losses:
+    """Classification of the source rows and the penalty between the domains (eq. 4).
+
+    Raises:
+        FacedanError: the features of the batch have no bandwidth.
+    """
+    labelled = len(labels)
+    features, logits = network(images, labelled)
+    classification = F.cross_entropy(logits, labels, label_smoothing=plan.label_smoothing)
+    accuracy = (logits.detach().argmax(1) == labels).float().mean()
+    total = classification
+    if world_size() > 1:
+        # Processes whose shares differ in size count by it, so that the averaged gradient is the global batch's.
+        share = labelled / plan.batch
+        total = classification * (share * world_size())
+        classification = sum_over_processes(classification.detach() * share)
+        accuracy = sum_over_processes(accuracy * share)
+    source = {layer: rows[:labelled] for layer, rows in features.items()}
+    target = {layer: rows[labelled:] for layer, rows in features.items() if labelled < len(rows)}
+    if domains.penalty is None:
+        return _Losses(total, classification, accuracy, None, {}, source, target)
+    source = {layer: gather_rows(rows, plan.batch) for layer, rows in source.items()}
+    target = {layer: gather_rows(rows, plan.batch) for layer, rows in target.items()}
+    try:
+        added, discrepancies = domains.penalty(source, target, step)
+    except ValueError as error:  # the median of a batch is no bandwidth
+        raise FacedanError(f"step {step} has no bandwidth: {error}", _TOO_LARGE) from error
+    return _Losses(total + added, classification, accuracy, added, discrepancies, source, target)
 
 
 def _step_seed(seed: int, step: int) -> int:
-    return (seed * 1_000_003 + step) % (1 << 63)
+    return (seed * 1_000_003 + step + 7_919 * rank()) % (1 << 63)
 
 
-def _refuse_what_is_not_finite(loss: Tensor, step: int, state: Path) -> None:
-    if bool(torch.isfinite(loss)):
+def _refuse_what_is_not_finite(loss: Tensor, gradient_norm: Tensor, step: int, state: Path, saved: int | None) -> None:
+    """Stop before a step that would leave no number in the network.
+
+    Raises:
+        FacedanError: naming the step, the last good state and what to try.
+    """
+    if bool(torch.isfinite(loss)) and bool(torch.isfinite(gradient_norm)):
         return
-    kept = f"the state before it is kept in {state}" if state.exists() else "no state was saved before it"
-    raise FacedanError(
-        f"the loss became {loss.item()} at step {step}; {kept}",
-        _TOO_LARGE,
-    )
+    what = f"the loss became {loss.item()}"
+    if bool(torch.isfinite(loss)):
+        what = f"the gradient's norm became {gradient_norm.item()}"
+    kept = "no state was saved before it" if saved is None else f"the state after step {saved} is kept in {state}"
+    raise FacedanError(f"{what} at step {step}; {kept}", _TOO_LARGE)
 
 
-def _norms(features: dict[str, Tensor], labelled: int) -> dict[str, float]:
-    """Mean feature norms a domain: where λ is too high they fall together towards zero before results show it."""
-    norms = {}
-    for layer, rows in features.items():
-        lengths = rows.detach().norm(dim=1)
-        norms[f"norm_{layer}_source"] = lengths[:labelled].mean().item()
-        if labelled < len(rows):
-            norms[f"norm_{layer}_target"] = lengths[labelled:].mean().item()
-    return norms
+def _measured(losses: _Losses, penalty: Penalty | None, step: int) -> dict[str, Any]:
+    """What the log says of a step's losses and features."""
+    classification, accuracy = losses.classification.item(), losses.accuracy.item()
+    entry: dict[str, Any] = {"loss": classification, "classification": classification, "accuracy": accuracy}
+    if penalty is not None and losses.added is not None:
+        entry["loss"] += losses.added.item()
+        entry |= {name: value.item() for name, value in losses.discrepancies.items()}
+        entry |= penalty.settings()
+        entry["lambda"] = penalty.strength_at(step)
+    return entry | shape_of_features(losses.source, losses.target)
 
 
 def _status(last: dict[str, Any]) -> str:
-    if not last:
+    if "classification" not in last:
         return ""
+    shown = {"mmd2": "MMD²", "jmmd": "JMMD", "coral": "CORAL", "energy": "energy"}
     parts = [f"loss {last['classification']:.3f}"]
-    parts += [f"MMD² {key.removeprefix('mmd2_')} {value:.4f}" for key, value in last.items() if key.startswith("mmd2_")]
+    for key, value in last.items():
+        name, _, layer = key.partition("_")
+        if name in LOG_NAMES.values():
+            parts.append(f"{shown[name]} {layer} {value:.4f}".replace("  ", " "))
     return "  ".join([*parts, f"{last['images_per_second']:.0f} images/s"])
-
-
-def _keep_lines_up_to(log: Path, step: int) -> dict[str, Any]:
-    """Drop the lines of steps that an interrupted run has to do again; returns the last line that stays."""
-    kept = []
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a process that was killed while it wrote
-                continue
-            if entry["step"] <= step:
-                kept.append(entry)
-    write_text(log, "".join(json.dumps(entry) + "\n" for entry in kept))
-    return kept[-1] if kept else {}
 
 
 class _Stop:

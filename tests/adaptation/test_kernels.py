@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from facedan_cli.adaptation.kernels import gaussian_kernel, median_bandwidth, octaves, squared_distances
+from facedan_cli.adaptation.kernels import (
+    gaussian_kernel,
+    gaussian_kernels,
+    median_bandwidth,
+    octaves,
+    squared_distances,
+)
 
 
 def rows(count: int, size: int, *, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -49,6 +55,16 @@ def test_a_large_common_mean_costs_no_digits() -> None:
     assert (plain - exact).abs().max() / median > 1e-4  # what the centring saves
 
 
+@pytest.mark.parametrize("width", [3, 4, 1024])
+def test_parts_are_compared_as_one_and_blocks_of_columns_add_up(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facedan_cli.adaptation.kernels.COLUMNS_AT_ONCE", width)
+    one, two = rows(2, 11, seed=1).requires_grad_(), rows(1, 11, seed=2).requires_grad_()
+    features = torch.cat([one, two]).detach()
+    torch.testing.assert_close(squared_distances(one, two).detach(), slow_distances(features), rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(squared_distances, (one, two))
+    assert torch.autograd.gradcheck(lambda x: squared_distances(x, two.detach()), one)
+
+
 def test_distances_have_the_right_gradient_and_none_at_distance_zero() -> None:
     features = rows(5, 4).requires_grad_()
     assert torch.autograd.gradcheck(squared_distances, features)
@@ -84,6 +100,16 @@ def test_collapsed_or_broken_features_have_no_bandwidth(value: float) -> None:
 def test_five_kernels_have_the_papers_bandwidths() -> None:
     assert octaves(5) == (1, 2, 4, 8, 16)
     assert octaves(1) == (1,)
+
+
+def test_of_octaves_only_the_widest_costs_an_exponential(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    exp = torch.exp
+    monkeypatch.setattr(torch, "exp", lambda values: calls.append(1) or exp(values))
+    gaussian_kernels(torch.ones(3), 2.0, (1, 2, 4, 8, 16))
+    assert len(calls) == 1
+    gaussian_kernels(torch.ones(3), 2.0, (1, 3, 9))
+    assert len(calls) == 4
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (0.2,) * 5, (0.7, 0.0, 0.3), (0.0, 1.0)])

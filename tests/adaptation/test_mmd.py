@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from facedan_cli.adaptation.kernels import median_bandwidth
-from facedan_cli.adaptation.mmd import Penalty, mk_mmd
+from facedan_cli.adaptation.mmd import compare, mk_mmd
 
 ESTIMATORS = ("unbiased", "biased")
+ALL = (*ESTIMATORS, "linear")
 ONE, FIVE = (1.0,), (0.2,) * 5
 
 
@@ -19,11 +19,19 @@ def rows(count: int, size: int = 6, *, seed: int = 0, mean: float = 0.0) -> Tens
 
 
 def slow_mmd(source: Tensor, target: Tensor, bandwidth: float, weights: Sequence[float], estimator: str) -> float:
-    """Eq. 2 and 3 of the paper, and its unbiased form, term by term."""
+    """Eq. 2 and 3 of the paper, its unbiased and its linear form, term by term."""
 
     def k(x: Tensor, y: Tensor) -> float:
         squared = sum((float(a) - float(b)) ** 2 for a, b in zip(x, y, strict=True))
         return sum(beta * math.exp(-squared / (bandwidth * 2**u)) for u, beta in enumerate(weights))
+
+    if estimator == "linear":
+        quadruples = [
+            (source[2 * i], source[2 * i + 1], target[2 * i], target[2 * i + 1])
+            for i in range(min(len(source), len(target)) // 2)
+        ]
+        terms = [k(x1, x2) + k(y1, y2) - k(x1, y2) - k(x2, y1) for x1, x2, y1, y2 in quadruples]
+        return sum(terms) / len(terms)
 
     def within(x: Tensor) -> float:
         n, biased = len(x), estimator == "biased"
@@ -34,10 +42,10 @@ def slow_mmd(source: Tensor, target: Tensor, bandwidth: float, weights: Sequence
     return within(source) + within(target) - 2 * between
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ALL)
 @pytest.mark.parametrize("weights", [ONE, FIVE, (0.5, 0.0, 0.5)])
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (5, 5), (3, 8), (9, 2)])
-def test_both_estimators_are_those_of_a_double_loop(n: int, m: int, weights: tuple[float, ...], estimator: str) -> None:
+def test_the_estimators_are_those_of_a_double_loop(n: int, m: int, weights: tuple[float, ...], estimator: str) -> None:
     source, target = rows(n, seed=1), rows(m, seed=2, mean=0.5)
     found = mk_mmd(source, target, bandwidth=7.0, weights=weights, estimator=estimator)
     assert float(found) == pytest.approx(slow_mmd(source, target, 7.0, weights, estimator), rel=1e-10, abs=1e-12)
@@ -53,7 +61,7 @@ def test_rows_have_no_order_and_domains_no_rank(estimator: str) -> None:
     torch.testing.assert_close(shuffled, value, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ALL)
 def test_features_and_bandwidth_scale_together(estimator: str) -> None:
     source, target = rows(6, seed=1), rows(4, seed=2)
     value = mk_mmd(source, target, bandwidth=5.0, weights=FIVE, estimator=estimator)
@@ -102,7 +110,7 @@ def test_on_equal_distributions_only_the_unbiased_estimate_is_zero_on_average() 
     assert min(values["unbiased"]) < 0  # signed: neither clamped nor shifted
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", ALL)
 def test_gradients_are_right(estimator: str) -> None:
     source, target = rows(4, 3, seed=1).requires_grad_(), rows(3, 3, seed=2).requires_grad_()
 
@@ -139,43 +147,84 @@ def test_fewer_than_two_rows_are_refused(n: int, m: int) -> None:
 def test_features_that_do_not_belong_together_and_unknown_estimators_are_refused() -> None:
     with pytest.raises(ValueError, match=r"features differ in size: \(6,\) and \(5,\)"):
         mk_mmd(rows(3), rows(3, 5), bandwidth=1.0)
-    with pytest.raises(ValueError, match="unknown estimator 'linear'"):
-        mk_mmd(rows(3), rows(3), bandwidth=1.0, estimator="linear")
+    with pytest.raises(ValueError, match="unknown estimator 'median'"):
+        mk_mmd(rows(3), rows(3), bandwidth=1.0, estimator="median")
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        mk_mmd(rows(3), rows(3), bandwidth=1.0, weights=FIVE, multipliers=(1.0, 2.0))
 
 
-def features(seed: int) -> dict[str, Tensor]:
-    return {"fc6": rows(5, 7, seed=seed), "fc7": rows(5, 3, seed=seed + 1, mean=0.1 * seed)}
+@pytest.mark.parametrize("multipliers", [(1.0,), (0.5, 3.0), (8.0, 0.25, 2.0, 1.0)])
+def test_any_multipliers_will_do(multipliers: tuple[float, ...]) -> None:
+    source, target = rows(5, seed=1), rows(4, seed=2, mean=0.5)
+    weights = [1 / len(multipliers)] * len(multipliers)
+    found = mk_mmd(source, target, bandwidth=6.0, weights=weights, multipliers=multipliers)
+    each = [slow_mmd(source, target, 6.0 * factor, ONE, "unbiased") for factor in multipliers]
+    assert float(found) == pytest.approx(sum(each) / len(each), rel=1e-10)
 
 
-def test_the_penalty_is_lambda_times_the_sum_over_layers() -> None:
-    source, target = features(10), features(20)
-    bandwidths = {"fc6": 11.0, "fc7": 4.0}
-    penalty, discrepancies = Penalty(0.5, ("fc6", "fc7"), FIVE, "biased", bandwidths)(source, target)
-    expected = {layer: slow_mmd(source[layer], target[layer], bandwidths[layer], FIVE, "biased") for layer in source}
-    assert {layer: float(value) for layer, value in discrepancies.items()} == pytest.approx(expected)
-    assert float(penalty) == pytest.approx(0.5 * sum(expected.values()))
-    only, discrepancies = Penalty(0.5, ("fc7",), FIVE, "biased", bandwidths)(source, target)
-    assert float(only) == pytest.approx(0.5 * expected["fc7"])
-    assert discrepancies.keys() == {"fc7"}
+def test_the_linear_estimate_compares_four_pairs_a_quadruple_and_no_others() -> None:
+    source, target = rows(9, seed=1), rows(6, seed=2)
+    compared = compare(source, target, estimator="linear")
+    assert compared.distances.shape == (4, 3)
+    far = source.clone()
+    far[6:] += 1e3  # rows without a partner
+    assert torch.equal(compare(far, target, estimator="linear").distances, compared.distances)
 
 
-def test_without_bandwidths_each_batch_has_its_own_and_it_is_a_constant_to_the_gradient() -> None:
-    source, target = features(10), features(20)
-    leaf = source["fc7"].requires_grad_()
-    own, _ = Penalty(1.0, ("fc7",), ONE)(source, target)
-    median = median_bandwidth(source["fc7"], target["fc7"])
-    fixed, _ = Penalty(1.0, ("fc7",), ONE, bandwidths={"fc7": median})(source, target)
-    assert torch.equal(own, fixed)
-    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (own, fixed)]
-    assert torch.equal(*gradients)
+def test_the_linear_estimate_is_unbiased_and_noisier() -> None:
+    draws, n, size = 300, 32, 4
+    values: dict[str, list[float]] = {"unbiased": [], "linear": []}
+    for draw in range(draws):
+        source, target = rows(n, size, seed=2 * draw), rows(n, size, seed=2 * draw + 1)
+        for estimator, found in values.items():
+            found.append(float(mk_mmd(source, target, bandwidth=8.0, estimator=estimator)))
+    spread = {estimator: torch.tensor(found).std().item() for estimator, found in values.items()}
+    assert abs(sum(values["linear"]) / draws) < 3 * spread["linear"] / math.sqrt(draws)
+    assert spread["linear"] > 2.5 * spread["unbiased"]
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_the_penaltys_gradient_is_right(estimator: str) -> None:
-    penalty = Penalty(0.5, ("fc6", "fc7"), FIVE, estimator, {"fc6": 11.0, "fc7": 4.0})
+def test_equal_row_weights_change_nothing_and_rows_of_no_weight_are_not_there(estimator: str) -> None:
+    source, target = rows(6, seed=1), rows(4, seed=2, mean=0.5)
+    plain = mk_mmd(source, target, bandwidth=7.0, weights=FIVE, estimator=estimator)
+    equal = mk_mmd(
+        source, target, bandwidth=7.0, weights=FIVE, estimator=estimator, source_weights=torch.full((6,), 2.5)
+    )
+    torch.testing.assert_close(equal, plain, rtol=1e-12, atol=1e-15)
+    padded = torch.cat([source, torch.full((3, 6), 50.0, dtype=torch.float64)])
+    mask = torch.tensor([1.0] * 6 + [0.0] * 3)
+    without = mk_mmd(padded, target, bandwidth=7.0, weights=FIVE, estimator=estimator, source_weights=mask)
+    torch.testing.assert_close(without, plain, rtol=1e-12, atol=1e-15)
 
-    def loss(source6: Tensor, source7: Tensor, target6: Tensor, target7: Tensor) -> Tensor:
-        return penalty({"fc6": source6, "fc7": source7}, {"fc6": target6, "fc7": target7})[0]
 
-    leaves = [value.requires_grad_() for part in (features(10), features(20)) for value in part.values()]
-    assert torch.autograd.gradcheck(loss, leaves)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_row_weights_weigh_the_pairs(estimator: str) -> None:
+    source, target = rows(4, seed=1), rows(3, seed=2, mean=0.5)
+    a, b = [0.1, 0.2, 0.3, 0.4], [0.5, 0.25, 0.25]
+
+    def k(x: Tensor, y: Tensor) -> float:
+        return math.exp(-float((x - y).square().sum()) / 7)
+
+    def within(x: Tensor, shares: list[float]) -> float:
+        pairs = [(i, j) for i in range(len(x)) for j in range(len(x)) if estimator == "biased" or i != j]
+        total = sum(shares[i] * shares[j] for i, j in pairs)
+        return sum(shares[i] * shares[j] * k(x[i], x[j]) for i, j in pairs) / total
+
+    between = sum(a[i] * b[j] * k(source[i], target[j]) for i in range(4) for j in range(3))
+    found = mk_mmd(
+        source,
+        target,
+        bandwidth=7.0,
+        estimator=estimator,
+        source_weights=torch.tensor(a, dtype=torch.float64) * 3,
+        target_weights=torch.tensor(b, dtype=torch.float64),
+    )
+    assert float(found) == pytest.approx(within(source, a) + within(target, b) - 2 * between, rel=1e-10)
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, 0.0, 0.0], [1.0, -1.0, 2.0]])
+def test_row_weights_that_leave_no_two_rows_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="row weights must be 3 numbers"):
+        mk_mmd(rows(3), rows(3), bandwidth=1.0, source_weights=torch.tensor(weights))
+    with pytest.raises(ValueError, match="takes no row weights"):
+        mk_mmd(rows(3), rows(3), bandwidth=1.0, estimator="linear", source_weights=torch.ones(3))

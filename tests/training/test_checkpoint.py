@@ -32,9 +32,13 @@ def test_training_goes_on_as_if_it_had_not_been_stopped(tmp_path: Path, kind: st
     network, optimizer = make(kind)
     for number in range(3):
         step(network, optimizer, number)
-    save_state(tmp_path / "state.safetensors", 3, network, optimizer)
+    remembered = {"gamma.fc7": torch.tensor(3.5, dtype=torch.float64), "source.fc7": torch.randn(4, 2)}
+    save_state(tmp_path / "state.safetensors", 3, network, optimizer, remembered)
     other, other_optimizer = make(kind)
-    assert load_state(tmp_path / "state.safetensors", other, other_optimizer) == 3
+    done, penalty = load_state(tmp_path / "state.safetensors", other, other_optimizer)
+    assert done == 3
+    assert penalty.keys() == remembered.keys()
+    assert all(torch.equal(penalty[name], remembered[name]) for name in remembered)
     assert [group["scale"] for group in other_optimizer.param_groups] == [1.0, 10.0]
     for number in range(3, 6):
         step(network, optimizer, number)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedan_cli.adaptation.mmd import Penalty, mk_mmd
+from facedan_cli.adaptation.mmd import mk_mmd
+from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.vggface import Spec, VGGFace
@@ -24,7 +25,15 @@ from facedan_cli.training.loop import Domains, Plan, learning_rate, make_optimiz
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
 PEOPLE, BATCH, STEPS = 5, 6, 9
-PENALTY = Penalty(0.5, ("fc6", "fc7"), (0.2,) * 5, "unbiased", {"fc6": 20.0, "fc7": 5.0})
+BANDWIDTHS = {"fc6": 20.0, "fc7": 5.0}
+
+
+def penalty(**options: Any) -> Penalty:
+    """A fresh one: it may remember batches."""
+    settings = {"strength": 0.5, "layers": {"fc6": 1.0, "fc7": 1.0}, "bandwidths": BANDWIDTHS, **options}
+    return Penalty(**settings)
+
+
 PLAN = Plan(
     optimizer="sgd",
     lr=1e-3,
@@ -85,9 +94,9 @@ def break_down() -> None:
     raise RuntimeError("the process is gone")
 
 
-def domains(*, target: bool = True, penalty: Penalty | None = PENALTY, value: int | None = None) -> Domains:
+def domains(*, target: bool = True, penalized: bool = True, value: int | None = None, **options: Any) -> Domains:
     source, other = cast(Stream, Drawn(1, value)), cast(Stream, Drawn(2, value))
-    return Domains(source, other if target else None, penalty if target else None)
+    return Domains(source, other if target else None, penalty(**options) if target and penalized else None)
 
 
 def network() -> VGGFace:
@@ -114,16 +123,20 @@ def same(one: VGGFace, other: VGGFace) -> bool:
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 8])
-@pytest.mark.parametrize("data", [domains(), domains(target=False)], ids=["adapt", "pretrain"])
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"target": False}, {"running": True}, {"bandwidths": None}, {"betas": "optimal"}, {"queue": 10}, {"ramp": 20}],
+    ids=str,
+)
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
 def test_a_broken_run_goes_on_to_the_same_bits(
-    tmp_path: Path, options: dict[str, Any], data: Domains, stop_at: int
+    tmp_path: Path, options: dict[str, Any], data: dict[str, Any], stop_at: int
 ) -> None:
     plan = replace(PLAN, **options)
-    whole = run(tmp_path / "whole", plan, data)
+    whole = run(tmp_path / "whole", plan, domains(**data))
     with pytest.raises(RuntimeError, match="gone"):
-        run(tmp_path / "broken", plan, data, At(stop_at, break_down))
-    assert same(run(tmp_path / "broken", plan, data), whole)
+        run(tmp_path / "broken", plan, domains(**data), At(stop_at, break_down))
+    assert same(run(tmp_path / "broken", plan, domains(**data)), whole)
     assert metrics(tmp_path / "broken") == metrics(tmp_path / "whole")
     assert [entry["step"] for entry in metrics(tmp_path / "whole")] == list(range(1, STEPS + 1))
 
@@ -188,8 +201,8 @@ def test_lambda_zero_is_training_on_the_same_batches_without_the_penalty(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     plan = replace(PLAN, **options)
-    control = run(tmp_path / "control", plan, domains(penalty=replace(PENALTY, strength=0.0)))
-    without = run(tmp_path / "without", plan, domains(penalty=None))
+    control = run(tmp_path / "control", plan, domains(strength=0.0))
+    without = run(tmp_path / "without", plan, domains(penalized=False))
     assert same(control, without)
     assert not same(control, run(tmp_path / "adapted", plan))
     logged = metrics(tmp_path / "control")[-1]
@@ -208,9 +221,8 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
         features, logits = slow(torch.cat([source, target]), BATCH)
         classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
         mmd = {
-            layer: mk_mmd(rows[:BATCH], rows[BATCH:], bandwidth=PENALTY.bandwidths[layer], weights=(0.2,) * 5)
+            layer: mk_mmd(rows[:BATCH], rows[BATCH:], bandwidth=BANDWIDTHS[layer], weights=(0.2,) * 5)
             for layer, rows in features.items()
-            if PENALTY.bandwidths
         }
         loss = classification + 0.5 * (mmd["fc6"] + mmd["fc7"])
         slow.zero_grad()
@@ -251,7 +263,7 @@ def test_a_loss_that_is_no_number_is_refused_with_its_step(tmp_path: Path) -> No
     def spoil() -> None:
         broken.fc7.weight.data.fill_(math.inf)
 
-    with pytest.raises(FacedanError, match=r"the loss became nan at step 4; the state before it is kept in .*state"):
+    with pytest.raises(FacedanError, match=r"the loss became nan at step 4; the state after step 2 is kept in .*state"):
         train(broken, domains(), PLAN, state=state, log=log, report=At(3, spoil))
     assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
     assert same(run(tmp_path), run(tmp_path / "whole"))  # it goes on from step 2, before the damage
@@ -262,14 +274,84 @@ def test_before_the_first_state_none_is_promised(tmp_path: Path) -> None:
         run(
             tmp_path,
             replace(PLAN, lr=math.inf, classifier_lr=0.0),
-            domains(penalty=Penalty(math.nan, ("fc7",), (1.0,))),
+            domains(strength=math.nan),
         )
 
 
 def test_features_that_fall_into_one_point_are_refused_with_the_step(tmp_path: Path) -> None:
-    penalty = Penalty(0.5, ("fc6",), (1.0,))  # the bandwidth of each batch
     with pytest.raises(FacedanError, match="step 1 has no bandwidth"):
-        run(tmp_path, PLAN, domains(penalty=penalty, value=7))
+        run(tmp_path, PLAN, domains(bandwidths=None, value=7))  # the bandwidth of each batch
+
+
+def test_a_gradient_that_is_no_number_is_refused_before_it_does_harm(tmp_path: Path) -> None:
+    broken = network()
+    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
+
+    def spoil() -> None:
+        broken.fc6.bias.register_hook(lambda gradient: gradient * math.nan)
+
+    with pytest.raises(FacedanError, match=r"the gradient's norm became nan at step 3; the state after step 2 is"):
+        train(broken, domains(), PLAN, state=state, log=log, report=At(2, spoil))
+    assert all(bool(value.isfinite().all()) for value in broken.parameters())
+
+
+def test_the_log_tells_bandwidths_weights_and_how_features_lie(tmp_path: Path) -> None:
+    run(tmp_path, data=domains(betas="optimal", running=True, ramp=4))
+    logged = metrics(tmp_path)
+    for layer in ("fc6", "fc7"):
+        assert len({entry[f"gamma_{layer}"] for entry in logged}) == STEPS
+        assert all(sum(entry[f"beta_{layer}"]) == pytest.approx(1) for entry in logged)
+        for domain in ("source", "target"):
+            assert all(1 <= entry[f"rank_{layer}_{domain}"] <= BATCH - 1 for entry in logged)
+            assert all(-1 <= entry[f"cosine_{layer}_{domain}"] <= 1 for entry in logged)
+    assert [entry["lambda"] for entry in logged] == sorted(entry["lambda"] for entry in logged)
+    assert logged[0]["lambda"] < logged[3]["lambda"] == 0.5
+    assert all(entry["gradient_norm"] > 0 for entry in logged)
+    for entry in logged:
+        added = entry["lambda"] * (entry["mmd2_fc6"] + entry["mmd2_fc7"])
+        assert entry["loss"] == pytest.approx(entry["classification"] + added, rel=1e-5)
+
+
+def test_features_that_collapse_are_warned_of_once(tmp_path: Path) -> None:
+    class Warned(At):
+        warnings: tuple[str, ...] = ()
+
+        def warn(self, text: str) -> None:
+            self.warnings += (text,)
+
+    collapsing = network()
+
+    def collapse() -> None:
+        collapsing.fc7.weight.data.zero_()
+        collapsing.fc7.bias.data.fill_(1.0)
+
+    report = Warned(3, collapse)
+    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
+    train(collapsing, domains(), PLAN, state=state, log=log, report=report)
+    (warning,) = report.warnings
+    assert warning.startswith("step 4: the fc7 features of the source have collapsed (effective rank ")
+    assert "lower --lambda" in warning
+    unharmed = Warned(3, lambda: None)
+    run(tmp_path / "unharmed", report=unharmed)
+    assert unharmed.warnings == ()
+
+
+def test_the_network_is_examined_before_the_first_step_and_after_the_last(tmp_path: Path) -> None:
+    calls: list[None] = []
+
+    def examine() -> dict[str, int]:
+        calls.append(None)
+        return {"examined": len(calls)}
+
+    def go(report: Report) -> None:
+        state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
+        train(network(), domains(), PLAN, state=state, log=log, examine=examine, report=report)
+
+    with pytest.raises(RuntimeError, match="gone"):
+        go(At(5, break_down))
+    go(Report())
+    examined = {entry["step"]: entry["examined"] for entry in metrics(tmp_path) if "examined" in entry}
+    assert examined == {0: 1, STEPS: 2}
 
 
 @pytest.mark.parametrize("iterations", [1, 5, 10, 200])

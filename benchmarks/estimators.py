@@ -1,0 +1,143 @@
+"""What the estimators of MMD² do to features: noise, what a queue saves of it, and the biased one's contraction.
+
+    python benchmarks/estimators.py [--json]
+
+Noise: the standard deviation of each estimate over batches, the domains a small shift apart, beside the value that it
+estimates. Queue: how well the gradient of a batch of 32 points where that of a very large sample would (cosine), when
+past rows are compared as well, and what a call then costs at d = 4096 (one thread: OMP_NUM_THREADS=1).
+
+Contraction: source and target are drawn from one distribution, so a penalty should do nothing. The contraction is
+∂MMD²/∂log(scale) of the features: how fast gradient descent shrinks them. For standard normal features its expectation
+is known: zero for the unbiased estimate, −(1/n + 1/m) · ∂E k/∂log(scale) for the biased one (`predicted`). `spread` is
+what is left of the features' distance from their mean after gradient descent on MMD² alone, each step with a fresh
+batch from the two clouds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.mmd import mk_mmd
+
+FEATURES, DRAWS = 64, 400
+GAMMA = 2.0 * FEATURES
+SHIFT = 0.15
+MULTIPLIERS = (1.0, 2.0, 4.0, 8.0, 16.0)
+CLOUD, STEPS, RATE = 1000, 1000, 40.0
+
+
+def mmd2(source: Tensor, target: Tensor, estimator: str) -> Tensor:
+    """MMD² with five kernels."""
+    return mk_mmd(source, target, bandwidth=GAMMA, weights=(0.2,) * 5, multipliers=MULTIPLIERS, estimator=estimator)
+
+
+def batches(draw: int, n: int, *, shift: float = 0.0, size: int = FEATURES) -> list[Tensor]:
+    """A source and a target batch of standard normal features, their means `shift` apart in every direction."""
+    random = torch.Generator().manual_seed(draw)
+    return [torch.randn(n, size, generator=random) + offset for offset in (0.0, shift)]
+
+
+def noise(n: int, estimator: str) -> tuple[float, float]:
+    """Mean and standard deviation of the estimate over batches."""
+    values = torch.stack([mmd2(*batches(draw, n, shift=SHIFT), estimator) for draw in range(DRAWS)])
+    return values.mean().item(), values.std().item()
+
+
+def queue_gain(queue: int, n: int = 32) -> tuple[float, float]:
+    """Mean cosine to the large sample's gradient, and milliseconds of the quickest call at d = 4096."""
+    cosines = []
+    for draw in range(DRAWS // 20):
+        batch = batches(draw, n, shift=SHIFT)
+        past, large = (batches(1000 * k + draw, size, shift=SHIFT) for k, size in ((1, max(queue, 1)), (2, 1500)))
+        found = [_gradient(batch, [rows[:queue] for rows in past]), _gradient(batch, large)]
+        cosines.append(torch.cosine_similarity(*(gradient.flatten() for gradient in found), dim=0))
+    batch, past = (batches(0, size, size=4096) for size in (n, max(queue, 1)))
+    times = []
+    for _ in range(30):
+        start = time.perf_counter()
+        _gradient(batch, [rows[:queue] for rows in past])
+        times.append(time.perf_counter() - start)
+    return torch.stack(cosines).mean().item(), 1e3 * min(times)
+
+
+def _gradient(batch: list[Tensor], past: list[Tensor]) -> Tensor:
+    leaves = [rows.clone().requires_grad_() for rows in batch]
+    value = mmd2(*(torch.cat([leaf, old]) for leaf, old in zip(leaves, past, strict=True)), "unbiased")
+    return torch.cat(torch.autograd.grad(value, leaves))
+
+
+def contraction(n: int, estimator: str) -> tuple[float, float]:
+    """Mean over draws and its standard error."""
+    found = []
+    for draw in range(DRAWS):
+        random = torch.Generator().manual_seed(draw)
+        source, target = (torch.randn(n, FEATURES, generator=random, dtype=torch.float64) for _ in range(2))
+        scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        value = mmd2(source * scale.exp(), target * scale.exp(), estimator)
+        found.append(float(torch.autograd.grad(value, scale)[0]))
+    return torch.tensor(found).mean().item(), torch.tensor(found).std().item() / DRAWS**0.5
+
+
+def predicted(n: int) -> float:
+    """The biased one's, from E exp(−s²‖x−y‖²/γ) = (1 + 4s²/γ)^(−d/2)."""
+    slopes = [FEATURES * (4 / (GAMMA * f)) * (1 + 4 / (GAMMA * f)) ** (-FEATURES / 2 - 1) for f in MULTIPLIERS]
+    return 2 / n * sum(slopes) / len(slopes)
+
+
+def spread_left(n: int, estimator: str) -> float:
+    """Share of the mean distance from the mean that descent leaves."""
+    random = torch.Generator().manual_seed(0)
+    clouds = [torch.randn(CLOUD, FEATURES, generator=random) for _ in range(2)]
+    before = _spread(clouds)
+    for _ in range(STEPS):
+        chosen = [torch.randperm(CLOUD, generator=random)[:n] for _ in clouds]
+        batch = [cloud[rows].requires_grad_() for cloud, rows in zip(clouds, chosen, strict=True)]
+        gradients = torch.autograd.grad(mmd2(*batch, estimator), batch)
+        for cloud, rows, gradient in zip(clouds, chosen, gradients, strict=True):
+            cloud[rows] -= RATE * n * gradient
+    return _spread(clouds) / before
+
+
+def _spread(clouds: list[Tensor]) -> float:
+    rows = torch.cat(clouds)
+    return float((rows - rows.mean(dim=0)).norm(dim=1).mean())
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    sizes, estimators, queues = (8, 32, 128), ("unbiased", "biased", "linear"), (0, 32, 128, 512)
+    noises = {n: {estimator: noise(n, estimator) for estimator in estimators} for n in sizes}
+    gains = {queue: queue_gain(queue) for queue in queues}
+    forces = {n: {estimator: contraction(n, estimator) for estimator in estimators[:2]} for n in sizes}
+    spreads = {n: {estimator: spread_left(n, estimator) for estimator in estimators[:2]} for n in sizes}
+    if given.json:
+        print(json.dumps({"noise": noises, "queue": gains, "contraction": forces, "spread": spreads}))
+        return
+    print("noise: mean ± standard deviation of the estimate")
+    print(f"{'n = m':>7}" + "".join(f"{estimator:>20}" for estimator in estimators))
+    for n, row in noises.items():
+        print(f"{n:>7}" + "".join(f"{_pair(*row[estimator]):>20}" for estimator in estimators))
+    print("queue, n = m = 32: cosine to the large sample's gradient, ms a call")
+    for queue, (cosine, cost) in gains.items():
+        print(f"{queue:>7}{cosine:>10.3f}{cost:>10.2f}")
+    print("contraction ± standard error, and the share of the spread that descent leaves")
+    print(f"{'n = m':>7}{'biased':>20}{'predicted':>11}{'unbiased':>20}{'spread: biased':>16}{'unbiased':>10}")
+    for n, row in forces.items():
+        print(f"{n:>7}{_pair(*row['biased']):>20}{predicted(n):>11.5f}{_pair(*row['unbiased']):>20}", end="")
+        print(f"{spreads[n]['biased']:>16.3f}{spreads[n]['unbiased']:>10.3f}")
+
+
+def _pair(mean: float, spread: float) -> str:
+    return f"{mean:.5f} ± {spread:.5f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The penalty that adaptation adds to the loss: the layers' discrepancies, and what of them changes with the steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.betas import Moments, kernel_moments, optimal_weights
+from facedan_cli.adaptation.discrepancies import coral, energy_distance, joint_mmd
+from facedan_cli.adaptation.kernels import gaussian_kernels, median_bandwidth, median_distance, mixture, octaves
+from facedan_cli.adaptation.mmd import Comparisons, compare
+
+MOMENTUM = 0.9
+"""Of running means over batches: a batch moves them by a tenth."""
+
+LOG_NAMES = {"mk-mmd": "mmd2", "jmmd": "jmmd", "coral": "coral", "energy": "energy"}
+"""The discrepancies, and what they are called in the log."""
+
+
+@dataclass(kw_only=True)
+class Penalty:
+    """λ Σ_l w_l · discrepancy(source features of layer l, target features of layer l), the second term of eq. 4.
+
+    Args:
+        strength: λ.
+        layers: the layers that are adapted, each with its weight w_l (1 in the paper).
+        discrepancy: "mk-mmd" (the paper's), "jmmd", "coral" or "energy".
+        multipliers: bandwidths of the kernels as multiples of γ.
+        betas: kernel weights: "equal", or "optimal" from running means of each kernel's estimate and covariance.
+        estimator: "unbiased", "biased" or "linear".
+        bandwidths: γ of each layer; None: the median of each batch.
+        running: whether γ then follows the medians of the batches, as a running mean.
+        queue: how many past rows of each domain, without gradient, are compared as well.
+        ramp: steps over which λ rises from 0 to `strength`; 0: it is constant.
+    """
+
+    strength: float
+    layers: Mapping[str, float]
+    discrepancy: str = "mk-mmd"
+    multipliers: tuple[float, ...] = octaves(5)
+    betas: str = "equal"
+    estimator: str = "unbiased"
+    bandwidths: Mapping[str, float] | None = None
+    running: bool = False
+    queue: int = 0
+    ramp: int = 0
+    gamma: dict[str, float] = field(default_factory=dict, init=False)
+    weights: dict[str, tuple[float, ...]] = field(default_factory=dict, init=False)
+    _moments: dict[str, Moments] = field(default_factory=dict, init=False)
+    _past: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.gamma = dict(self.bandwidths or {})
+        equal = (1 / len(self.multipliers),) * len(self.multipliers)
+        self.weights = dict.fromkeys(self.layers, equal)
+
+    def __call__(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], step: int = 1
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The penalty, and each discrepancy by its name in the log.
+
+        Args:
+            source: features of the source batch by layer, each (n, d).
+            target: features of the target batch by layer, each (m, d).
+            step: number of the training step, from 1.
+
+        Raises:
+            ValueError: a batch has fewer than two rows of a domain, or its features have no bandwidth.
+        """
+        batches = {layer: self._with_past(layer, source[layer], target[layer]) for layer in self.layers}
+        name = LOG_NAMES[self.discrepancy]
+        if self.discrepancy == "coral":
+            found = {layer: coral(*rows) for layer, rows in batches.items()}
+        else:
+            compared = {layer: compare(*rows, estimator=self.estimator) for layer, rows in batches.items()}
+            if self.discrepancy == "energy":
+                found = {layer: energy_distance(pairs) for layer, pairs in compared.items()}
+            else:
+                for layer, pairs in compared.items():
+                    self._choose_bandwidth(layer, pairs, batches[layer])
+                kernels = {layer: self._kernel(layer, pairs) for layer, pairs in compared.items()}
+                if self.discrepancy == "jmmd":
+                    joint = joint_mmd(list(compared.values()), list(kernels.values()))
+                    return self.strength_at(step) * joint, {name: joint}
+                found = {layer: pairs.mean_difference(kernels[layer]) for layer, pairs in compared.items()}
+        weighted = torch.stack([self.layers[layer] * value for layer, value in found.items()])
+        return self.strength_at(step) * weighted.sum(), {f"{name}_{layer}": value for layer, value in found.items()}
+
+    def strength_at(self, step: int) -> float:
+        """λ of a step: it rises as 2/(1 + exp(−10·p)) − 1 over the ramp (Ganin and Lempitsky 2015), p = step/ramp."""
+        if step >= self.ramp:
+            return self.strength
+        return self.strength * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
+
+    def remember(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+        """Put the rows of a step that is done into the queue."""
+        if not self.queue:
+            return
+        for layer in self.layers:
+            now = (source[layer].detach(), target[layer].detach())
+            before = self._past.get(layer, tuple(rows[:0] for rows in now))
+            first, second = (torch.cat([old, new])[-self.queue :] for old, new in zip(before, now, strict=True))
+            self._past[layer] = (first, second)
+
+    def settings(self) -> dict[str, float | list[float]]:
+        """γ and β of each layer, and λ where it changes, as they stand, for the log."""
+        entry: dict[str, float | list[float]] = {f"gamma_{layer}": gamma for layer, gamma in self.gamma.items()}
+        if self.discrepancy in ("mk-mmd", "jmmd"):
+            entry |= {f"beta_{layer}": list(weights) for layer, weights in self.weights.items()}
+        return entry
+
+    def state(self) -> dict[str, Tensor]:
+        """What the next step depends on, by name."""
+        tensors = {f"gamma.{layer}": torch.tensor(gamma, dtype=torch.float64) for layer, gamma in self.gamma.items()}
+        for layer, moments in self._moments.items():
+            tensors[f"estimates.{layer}"] = moments.estimates
+            tensors[f"covariance.{layer}"] = moments.covariance
+        for layer, (source, target) in self._past.items():
+            tensors[f"source.{layer}"], tensors[f"target.{layer}"] = source, target
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from the state that `state` gave."""
+        for layer in self.layers:
+            if f"gamma.{layer}" in tensors:
+                self.gamma[layer] = float(tensors[f"gamma.{layer}"])
+            if f"estimates.{layer}" in tensors:
+                self._moments[layer] = Moments(tensors[f"estimates.{layer}"], tensors[f"covariance.{layer}"])
+            if f"source.{layer}" in tensors:
+                self._past[layer] = (tensors[f"source.{layer}"], tensors[f"target.{layer}"])
+
+    def _with_past(self, layer: str, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if layer not in self._past:
+            return source, target
+        past_source, past_target = self._past[layer]
+        return torch.cat([source, past_source.to(source)]), torch.cat([target, past_target.to(target)])
+
+    def _choose_bandwidth(self, layer: str, pairs: Comparisons, rows: tuple[Tensor, Tensor]) -> None:
+        if self.bandwidths is not None and not self.running:
+            return
+        median = median_bandwidth(*rows) if self.estimator == "linear" else median_distance(pairs.distances)
+        if self.bandwidths is not None:
+            median = MOMENTUM * self.gamma[layer] + (1 - MOMENTUM) * median
+        self.gamma[layer] = median
+
+    def _kernel(self, layer: str, pairs: Comparisons) -> Tensor:
+        kernels = gaussian_kernels(pairs.distances, self.gamma[layer], self.multipliers)
+        if self.betas == "optimal":
+            moments = kernel_moments(kernels, pairs).smoothed(self._moments.get(layer), MOMENTUM)
+            self._moments[layer] = moments
+            self.weights[layer] = optimal_weights(moments)
+        return mixture(kernels, self.weights[layer])

@@ -1,0 +1,88 @@
+"""Is the discrepancy between two domains larger than chance? A permutation test of MMD²."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.kernels import gaussian_kernel, median_distance, squared_distances
+
+
+@dataclass(frozen=True)
+class TwoSampleTest:
+    """What the test found.
+
+    Args:
+        mmd2: the unbiased estimate between the two samples.
+        chance: what 95 % of the random divisions of the pooled samples stay below.
+        p_value: the share of divisions, the actual one among them, whose estimate is as large.
+    """
+
+    mmd2: float
+    chance: float
+    p_value: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the samples differ at the level of 5 %."""
+        return self.p_value <= 0.05
+
+
+@torch.no_grad()
+def two_sample_test(
+    source: Tensor,
+    target: Tensor,
+    *,
+    weights: Sequence[float] = (1.0,),
+    multipliers: Sequence[float] | None = None,
+    bandwidth: float | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> TwoSampleTest:
+    """Test whether two samples of features come from one distribution (Gretton et al. 2012, JMLR 13, Section 5).
+
+    The rows are divided anew at random, as if they had no domain, and MMD² is measured of each division: from one
+    kernel matrix, by one product for all. The level is exact where rows are exchangeable. Several images of one person
+    are not: they make differences look more certain than they are, so give one image of each where people are known.
+
+    Args:
+        source: features, shape (n, d), n ≥ 2.
+        target: features, shape (m, d), m ≥ 2.
+        weights: β, one a kernel.
+        multipliers: bandwidth of each kernel as a multiple of `bandwidth`; by default 1, 2, 4, …
+        bandwidth: γ; by default the median of the pooled squared distances.
+        permutations: number of random divisions.
+        seed: the same seed draws the same divisions.
+
+    Raises:
+        ValueError: a sample has fewer than two rows, or the pooled features have no bandwidth.
+    """
+    n, m = len(source), len(target)
+    if n < 2 or m < 2:
+        raise ValueError(f"the test needs at least two rows of each domain, got {n} and {m}")
+    distances = squared_distances(source.double(), target.double())
+    gamma = median_distance(distances) if bandwidth is None else bandwidth
+    kernel = gaussian_kernel(distances, gamma, weights, multipliers).fill_diagonal_(0)
+    random = np.random.default_rng(seed)
+    actual = np.arange(n + m) < n
+    divisions = np.stack([actual, *(random.permutation(actual) for _ in range(permutations))])
+    estimates = _estimates(kernel, torch.from_numpy(divisions).to(kernel)).cpu().numpy()
+    observed, by_chance = float(estimates[0]), estimates[1:]
+    # A division that equals the actual one up to rounding is as large as it.
+    as_large = int((by_chance >= observed - 1e-12).sum())
+    return TwoSampleTest(observed, float(np.quantile(by_chance, 0.95)), (1 + as_large) / (1 + permutations))
+
+
+def _estimates(kernel: Tensor, divisions: Tensor) -> Tensor:
+    """Unbiased MMD² of each division (b, n + m), ones for source rows, from the kernel matrix without its diagonal."""
+    n = divisions[0].sum()
+    m = len(kernel) - n
+    to_all = divisions @ kernel.sum(dim=1)  # (b,)
+    within_source = (divisions @ kernel * divisions).sum(dim=1)
+    between = to_all - within_source
+    within_target = kernel.sum() - within_source - 2 * between
+    return within_source / (n * (n - 1)) + within_target / (m * (m - 1)) - 2 * between / (n * m)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.discrepancies import coral, energy_distance
+from facedan_cli.adaptation.kernels import median_bandwidth
+from facedan_cli.adaptation.mmd import compare, mk_mmd
+from facedan_cli.adaptation.penalty import MOMENTUM, Penalty
+
+FIVE = (0.2,) * 5
+BOTH = {"fc6": 1.0, "fc7": 1.0}
+BANDWIDTHS = {"fc6": 11.0, "fc7": 4.0}
+
+
+def rows(count: int, size: int, *, seed: int, mean: float = 0.0) -> Tensor:
+    return mean + torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def features(seed: int) -> dict[str, Tensor]:
+    return {"fc6": rows(6, 7, seed=seed), "fc7": rows(6, 3, seed=seed + 1, mean=0.1 * seed)}
+
+
+def penalty(**options: Any) -> Penalty:
+    settings = {"strength": 0.5, "layers": BOTH, "bandwidths": BANDWIDTHS, **options}
+    return Penalty(**settings)
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased", "linear"])
+def test_it_is_lambda_times_the_weighted_sum_over_layers(estimator: str) -> None:
+    source, target = features(10), features(20)
+    value, found = penalty(layers={"fc6": 0.25, "fc7": 1.0}, estimator=estimator)(source, target)
+    expected = {
+        layer: float(mk_mmd(source[layer], target[layer], bandwidth=gamma, weights=FIVE, estimator=estimator))
+        for layer, gamma in BANDWIDTHS.items()
+    }
+    assert {name: float(each) for name, each in found.items()} == pytest.approx(
+        {f"mmd2_{layer}": each for layer, each in expected.items()}
+    )
+    assert float(value) == pytest.approx(0.5 * (0.25 * expected["fc6"] + expected["fc7"]))
+    only, found = penalty(layers={"fc7": 1.0}, estimator=estimator)(source, target)
+    assert float(only) == pytest.approx(0.5 * expected["fc7"])
+    assert found.keys() == {"mmd2_fc7"}
+
+
+def test_without_bandwidths_each_batch_has_its_own_and_it_is_a_constant_to_the_gradient() -> None:
+    source, target = features(10), features(20)
+    leaf = source["fc7"].requires_grad_()
+    own, _ = penalty(layers={"fc7": 1.0}, bandwidths=None)(source, target)
+    median = median_bandwidth(source["fc7"], target["fc7"])
+    fixed, _ = penalty(layers={"fc7": 1.0}, bandwidths={"fc7": median})(source, target)
+    assert torch.equal(own, fixed)
+    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (own, fixed)]
+    assert torch.equal(*gradients)
+
+
+def test_a_running_bandwidth_follows_the_medians() -> None:
+    measure = penalty(running=True)
+    gamma = BANDWIDTHS["fc7"]
+    for seed in (10, 30, 50):
+        source, target = features(seed), features(seed + 5)
+        measure(source, target)
+        gamma = MOMENTUM * gamma + (1 - MOMENTUM) * median_bandwidth(source["fc7"], target["fc7"])
+        assert measure.settings()["gamma_fc7"] == pytest.approx(gamma)
+    fixed = penalty()
+    fixed(features(10), features(15))
+    assert fixed.settings()["gamma_fc7"] == 4.0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"estimator": "unbiased"},
+        {"estimator": "biased"},
+        {"estimator": "linear"},
+        {"discrepancy": "jmmd"},
+        {"discrepancy": "coral"},
+        {"discrepancy": "energy"},
+        {"multipliers": (0.3, 5.0)},
+    ],
+    ids=str,
+)
+def test_gradients_are_right(options: dict[str, Any]) -> None:
+    measure = penalty(**options)
+
+    def loss(source6: Tensor, source7: Tensor, target6: Tensor, target7: Tensor) -> Tensor:
+        return measure({"fc6": source6, "fc7": source7}, {"fc6": target6, "fc7": target7})[0]
+
+    leaves = [value.requires_grad_() for part in (features(10), features(20)) for value in part.values()]
+    assert torch.autograd.gradcheck(loss, leaves)
+
+
+def test_optimal_weights_are_used_and_carry_no_gradient() -> None:
+    source, target = features(10), features(20)
+    leaf = source["fc7"].requires_grad_()
+    measure = penalty(betas="optimal", layers={"fc7": 1.0}, bandwidths={"fc7": 4.0})
+    value, _ = measure(source, target)
+    weights = measure.settings()["beta_fc7"]
+    assert isinstance(weights, list)
+    assert sum(weights) == pytest.approx(1)
+    assert weights != pytest.approx(list(FIVE))
+    again = 0.5 * mk_mmd(source["fc7"], target["fc7"], bandwidth=4.0, weights=weights)
+    torch.testing.assert_close(value, again)
+    gradients = [torch.autograd.grad(each, leaf, retain_graph=True)[0] for each in (value, again)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
+    measure = penalty(queue=8, layers={"fc7": 1.0})
+    steps = [(features(seed), features(seed + 5)) for seed in (10, 30, 50)]
+    for source, target in steps[:2]:
+        measure(source, target)
+        measure.remember(source, target)
+    source, target = steps[2]
+    leaf = source["fc7"].requires_grad_()
+    value, _ = measure(source, target)
+    past = [torch.cat([step[domain]["fc7"] for step in steps[:2]])[-8:] for domain in (0, 1)]
+    slow = 0.5 * mk_mmd(torch.cat([leaf, past[0]]), torch.cat([target["fc7"], past[1]]), bandwidth=4.0, weights=FIVE)
+    torch.testing.assert_close(value, slow)
+    torch.testing.assert_close(*(torch.autograd.grad(each, leaf, retain_graph=True)[0] for each in (value, slow)))
+
+
+@pytest.mark.parametrize("options", [{"running": True}, {"betas": "optimal"}, {"queue": 9}], ids=str)
+def test_it_goes_on_from_its_state(options: dict[str, Any]) -> None:
+    first, second = penalty(**options), penalty(**options)
+    for seed in (10, 30):
+        first(features(seed), features(seed + 5))
+        first.remember(features(seed), features(seed + 5))
+    second.load(first.state())
+    values = [measure(features(70), features(80))[0] for measure in (first, second)]
+    assert torch.equal(*values)
+    assert first.settings() == second.settings()
+    fresh = penalty(**options)(features(70), features(80))[0]
+    assert not torch.equal(fresh, values[0])
+
+
+def test_the_ramp_rises_to_lambda_and_stays() -> None:
+    measure = penalty(ramp=100)
+    strengths = [measure.strength_at(step) for step in range(1, 201)]
+    assert strengths[0] == pytest.approx(0.5 * math.tanh(0.05))  # 2/(1+exp(−x)) − 1 is tanh(x/2)
+    assert strengths == sorted(strengths)
+    assert set(strengths[99:]) == {0.5}
+    assert penalty().strength_at(1) == 0.5
+    value, _ = measure(features(10), features(20), 50)
+    whole, _ = penalty()(features(10), features(20))
+    assert float(value) == pytest.approx(math.tanh(2.5) * float(whole))
+
+
+def test_joint_mmd_multiplies_the_layers_kernels() -> None:
+    source, target = features(10), features(20)
+    value, found = penalty(discrepancy="jmmd")(source, target)
+
+    def k(one: int, other: int) -> float:
+        product = 1.0
+        for layer, gamma in BANDWIDTHS.items():
+            pooled = torch.cat([source[layer], target[layer]])
+            squared = float((pooled[one] - pooled[other]).square().sum())
+            product *= sum(math.exp(-squared / (gamma * 2**u)) for u in range(5)) / 5
+        return product
+
+    within = sum(k(i, j) + k(6 + i, 6 + j) for i in range(6) for j in range(6) if i != j) / 30
+    between = sum(k(i, 6 + j) for i in range(6) for j in range(6)) / 36
+    assert found.keys() == {"jmmd"}
+    assert float(found["jmmd"]) == pytest.approx(within - 2 * between, rel=1e-9)
+    assert float(value) == pytest.approx(0.5 * float(found["jmmd"]))
+
+
+@pytest.mark.parametrize(("n", "m", "size"), [(5, 5, 3), (4, 9, 20)])
+def test_coral_is_the_distance_of_the_covariances(n: int, m: int, size: int) -> None:
+    source, target = rows(n, size, seed=1), 2 * rows(m, size, seed=2, mean=3)
+    difference = torch.cov(source.T) - torch.cov(target.T)
+    expected = float(difference.square().sum()) / (4 * size**2)
+    assert float(coral(source, target)) == pytest.approx(expected, rel=1e-10)
+    assert float(coral(source, source + 7)) == pytest.approx(0, abs=1e-12)
+
+
+def test_coral_refuses_what_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="at least two rows"):
+        coral(rows(1, 3, seed=1), rows(4, 3, seed=2))
+    with pytest.raises(ValueError, match="differ in size"):
+        coral(rows(4, 3, seed=1), rows(4, 2, seed=2))
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "biased"])
+def test_energy_distance_is_that_of_its_definition(estimator: str) -> None:
+    source, target = rows(5, 4, seed=1), rows(7, 4, seed=2, mean=1)
+
+    def mean(x: Tensor, y: Tensor, *, same: bool) -> float:
+        lengths = [float((a - b).norm()) for i, a in enumerate(x) for j, b in enumerate(y) if not same or i != j]
+        return sum(lengths) / (len(lengths) if estimator == "unbiased" or not same else len(x) ** 2)
+
+    expected = 2 * mean(source, target, same=False) - mean(source, source, same=True) - mean(target, target, same=True)
+    found = energy_distance(compare(source, target, estimator=estimator))
+    assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
+def test_rows_that_coincide_have_a_finite_gradient_in_the_energy_distance() -> None:
+    source = (100 + rows(6, 300, seed=1)).float()[[0, 1, 1, 2, 2, 2]].requires_grad_()
+    target = (100 + rows(6, 300, seed=2)).float()
+    energy_distance(compare(source, target)).backward()
+    assert source.grad is not None
+    assert bool(source.grad.isfinite().all())
+    assert source.grad.norm(dim=1).max() < 1
+
+
+def test_half_precision_features_are_measured_in_single() -> None:
+    source, target = ({k: v.half() for k, v in features(seed).items()} for seed in (10, 20))
+    for discrepancy in ("mk-mmd", "jmmd", "coral", "energy"):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value, _ = replace(penalty(), discrepancy=discrepancy)(source, target)
+        exact, _ = replace(penalty(), discrepancy=discrepancy)(
+            {k: v.double() for k, v in source.items()}, {k: v.double() for k, v in target.items()}
+        )
+        assert value.dtype == torch.float32
+        assert float(value) == pytest.approx(float(exact), rel=1e-4, abs=1e-6)

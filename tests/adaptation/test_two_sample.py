@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from facedan_cli.adaptation.kernels import median_bandwidth
+from facedan_cli.adaptation.mmd import mk_mmd
+from facedan_cli.adaptation.two_sample import two_sample_test
+
+FIVE = (0.2,) * 5
+
+
+def rows(count: int, *, seed: int, mean: float = 0.0, size: int = 6) -> torch.Tensor:
+    return mean + torch.randn(count, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_it_measures_the_unbiased_estimate_and_counts_divisions() -> None:
+    source, target = rows(4, seed=1), rows(3, seed=2, mean=1.5)
+    found = two_sample_test(source, target, weights=FIVE, bandwidth=9.0, permutations=4000)
+    assert found.mmd2 == pytest.approx(float(mk_mmd(source, target, bandwidth=9.0, weights=FIVE)), rel=1e-9)
+    pooled = torch.cat([source, target])
+    everything = []
+    for chosen in itertools.combinations(range(7), 4):  # all 35 divisions
+        rest = [row for row in range(7) if row not in chosen]
+        everything.append(float(mk_mmd(pooled[list(chosen)], pooled[rest], bandwidth=9.0, weights=FIVE)))
+    exact = np.mean(np.array(everything) >= found.mmd2 - 1e-12)
+    assert found.p_value == pytest.approx(exact, abs=0.02)
+    assert found.chance == pytest.approx(np.quantile(everything, 0.95), abs=0.05)
+
+
+def test_the_bandwidth_is_by_default_the_median() -> None:
+    source, target = rows(12, seed=1), rows(15, seed=2)
+    gamma = median_bandwidth(source, target)
+    assert two_sample_test(source, target, permutations=50) == two_sample_test(
+        source, target, bandwidth=gamma, permutations=50
+    )
+
+
+def test_under_the_null_it_rejects_as_often_as_its_level_says() -> None:
+    tests = [
+        two_sample_test(rows(20, seed=2 * i), rows(25, seed=2 * i + 1), weights=FIVE, permutations=99, seed=i)
+        for i in range(300)
+    ]
+    share = np.mean([test.beyond_chance for test in tests])
+    assert share == pytest.approx(0.05, abs=0.04)
+    assert min(test.p_value for test in tests) > 0
+
+
+def test_a_real_difference_is_found() -> None:
+    found = two_sample_test(rows(40, seed=1), rows(40, seed=2, mean=0.7), weights=FIVE)
+    assert found.beyond_chance
+    assert found.p_value == pytest.approx(1 / 1001)
+    assert found.mmd2 > 2 * found.chance
+
+
+def test_the_seed_decides() -> None:
+    source, target = rows(10, seed=1), rows(10, seed=2, mean=0.3)
+    one, same, other = (two_sample_test(source, target, permutations=99, seed=seed) for seed in (1, 1, 2))
+    assert one == same
+    assert one.mmd2 == other.mmd2
+    assert one.chance != other.chance
+
+
+def test_what_cannot_be_tested_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two rows"):
+        two_sample_test(rows(1, seed=1), rows(5, seed=2))
+    with pytest.raises(ValueError, match="no bandwidth"):
+        two_sample_test(torch.ones(4, 3), torch.ones(4, 3))

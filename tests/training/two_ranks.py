@@ -1,0 +1,88 @@
+"""One of several processes that adapt a tiny network together; started by test_distributed.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, distributed
+
+from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.faces.batches import Stream
+from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.training.distributed import gather_rows, share
+from facedan_cli.training.loop import Domains, Plan, train
+
+SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.0)
+PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three
+PLAN = Plan(
+    optimizer="sgd",
+    lr=2e-3,
+    classifier_lr=10.0,
+    schedule="constant",
+    batch=BATCH,
+    iterations=STEPS,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    seed=3,
+    checkpoint_every=8,
+    log_every=5,
+)
+
+
+@dataclass
+class Drawn:
+    """A process's share of random batches that depend on their number alone."""
+
+    seed: int
+    part: int
+    parts: int
+
+    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        own = list(share(BATCH, self.part, self.parts))
+        for step in range(start, stop):
+            generator = torch.Generator().manual_seed(1000 * self.seed + step)
+            images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
+            labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
+            yield images[own], labels[own]
+
+
+def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
+    """Value and gradient of the penalty of one global batch, as this process has them."""
+    random = torch.Generator().manual_seed(5)
+    batches = [torch.randn(BATCH, 6, generator=random, dtype=torch.float64) + shift for shift in (0.0, 0.7)]
+    own = list(share(BATCH, part, parts))
+    leaves = [batch[own].requires_grad_() for batch in batches]
+    source, target = ({"fc7": gather_rows(leaf, BATCH)} for leaf in leaves)
+    value, _ = Penalty(strength=0.5, layers={"fc7": 1.0}, bandwidths={"fc7": 8.0}, **options)(source, target)
+    value.backward()
+    gradients = [leaf.grad / parts for leaf in leaves if leaf.grad is not None]
+    return {"value": value.detach(), "source": gradients[0], "target": gradients[1]}
+
+
+def main(part: int, parts: int, directory: Path, **options: Any) -> None:
+    torch.set_num_threads(1)
+    if parts > 1:
+        distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
+    save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
+    torch.manual_seed(0)
+    network = VGGFace(SPEC, PEOPLE)
+    penalty = Penalty(strength=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
+    source, target = (cast(Stream, Drawn(seed, part, parts)) for seed in (1, 2))
+    state, log = directory / "state.safetensors", directory / "metrics.jsonl"
+    train(network, Domains(source, target, penalty), PLAN, state=state, log=log)
+    save_file(dict(network.state_dict()), directory / f"trained{part}.safetensors")
+    if parts > 1:
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    settings = dict(pair.split("=") for pair in sys.argv[4:])
+    numbers = {key: int(value) if value.isdigit() else value for key, value in settings.items()}
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), **numbers)
