@@ -1,9 +1,11 @@
 """How fast and how exact `facedan align` is beside a plain loop of facenet-pytorch's MTCNN.
 
-    python benchmarks/align.py [PHOTOGRAPHS] [--images 200] [--rounds 3] [--json]
+    python benchmarks/align.py [PHOTOGRAPHS] [--images 200] [--rounds 3] [--large 4] [--json]
 
 Both do the whole work on the same photographs: decode, find the face, warp, encode. They take turns, and the ratio is
-that of the medians. Without a directory of photographs the benchmark draws faces. Run it on an idle machine.
+that of the medians. `--images 0` takes all. Without a directory of photographs the benchmark draws faces. The large
+photographs have 12 megapixels, in turn one large face and six smaller ones; of those the landmarks' distance is given
+as a share of that between the eyes. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three
 from facedan_cli.faces.pictures import read_picture
 from facedan_cli.faces.records import read_records
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
-from facedan_cli.stages.align import JPEG_QUALITY, align
+from facedan_cli.stages.align import align
+from facedan_cli.stages.align_output import JPEG_QUALITY
 
 
 def draw(directory: Path, images: int) -> None:
@@ -64,13 +67,55 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
     return points_of
 
 
-def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far apart the five points of the chosen faces are; one face is meant where they are within 10 pixels."""
-    found = {
+def make_large(raw: Path, out: Path, count: int) -> None:
+    """Photographs of 4000 × 3000 pixels from small ones."""
+    paths = list(walk_images(raw))
+    for number in range(count):
+        scene = np.full((3000, 4000, 3), 127, np.uint8)
+        side, places = 3000, [(0, 500)]
+        if number % 2:
+            side, places = 900, [(y, x) for y in (300, 1650) for x in (300, 1550, 2800)]
+        for index, (top, left) in enumerate(places):
+            small = read_picture(raw / paths[(7 * number + index) % len(paths)])
+            scene[top : top + side, left : left + side] = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(out / f"{number:03d}.jpg"), scene[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 92))
+
+
+def compare(raw: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], Path, dict[str, np.ndarray]]:
+    """Median seconds of both, our manifest and the plain loop's points."""
+    seconds: dict[str, list[float]] = {"plain": [], "facedan": []}
+    for turn in range(rounds):
+        theirs, ours = (scratch / f"{raw.name}-{name}-{turn}" for name in seconds)
+        began = time.perf_counter()
+        points = plain_loop(raw, theirs, AlignConfig.min_face)
+        seconds["plain"].append(time.perf_counter() - began)
+        began = time.perf_counter()
+        result = align(AlignConfig(raw=raw, out=ours))
+        seconds["facedan"].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}, result.manifest, points
+
+
+def points_in(manifest: Path) -> dict[str, np.ndarray]:
+    """The five points of each aligned photograph."""
+    return {
         record.path: np.array([record.points[name] for name in POINT_NAMES])
-        for record in read_records(ours)
+        for record in read_records(manifest)
         if record.points is not None
     }
+
+
+def agreement_of_large(ours: Path, theirs: dict[str, np.ndarray]) -> float:
+    """The largest distance of a landmark, as a share of the distance between the eyes."""
+    found = points_in(ours)
+    shares = [
+        np.abs(found[path] - points).max() / np.linalg.norm(points[0] - points[1]) for path, points in theirs.items()
+    ]
+    return float(max(shares))
+
+
+def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
+    """How far apart the five points of the chosen faces are; one face is meant where they are within 10 pixels."""
+    found = points_in(ours)
     both = sorted(found.keys() & theirs.keys())
     apart = np.array([np.abs(found[path] - theirs[path]).max() for path in both])
     same = apart < 10
@@ -88,35 +133,38 @@ def main() -> None:
     parser.add_argument("photographs", nargs="?", type=Path)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large", type=int, default=4, help="photographs of 12 megapixels; 0: none")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # MTCNN makes ragged arrays
     torch.set_num_threads(1)  # the plain loop's small layers are slower with more
-    seconds: dict[str, list[float]] = {"plain": [], "facedan": []}
-    with tempfile.TemporaryDirectory() as scratch:
-        raw = Path(scratch) / "raw"
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        raw, large = scratch / "raw", scratch / "large"
         raw.mkdir()
+        large.mkdir()
         if options.photographs is None:
             draw(raw, options.images)
         else:
             paths = list(walk_images(options.photographs))
-            for path in paths[:: max(1, len(paths) // options.images)][: options.images]:
+            every = max(1, len(paths) // options.images) if options.images else 1
+            for path in paths[::every][: options.images or None]:
                 (raw / path).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(options.photographs / path, raw / path)
-        for turn in range(options.rounds):
-            theirs, ours = (Path(scratch) / f"{name}-{turn}" for name in seconds)
-            began = time.perf_counter()
-            points = plain_loop(raw, theirs, AlignConfig.min_face)
-            seconds["plain"].append(time.perf_counter() - began)
-            began = time.perf_counter()
-            result = align(AlignConfig(raw=raw, out=ours))
-            seconds["facedan"].append(time.perf_counter() - began)
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        medians, manifest, points = compare(raw, scratch, options.rounds)
         figures = {
             "speedup": medians["plain"] / medians["facedan"],
             "images_per_second": {name: len(points) / median for name, median in medians.items()},
-            **agreement(result.manifest, points),
+            **agreement(manifest, points),
         }
+        if options.large:
+            make_large(raw, large, options.large)
+            medians, manifest, points = compare(large, scratch, options.rounds)
+            figures |= {
+                "large_speedup": medians["plain"] / medians["facedan"],
+                "large_seconds_an_image": {name: median / len(points) for name, median in medians.items()},
+                "large_landmark_share": agreement_of_large(manifest, points),
+            }
     print(json.dumps(figures) if options.json else "\n".join(f"{name}: {value}" for name, value in figures.items()))
 
 

@@ -31,7 +31,11 @@ def read_face(path: Path, size: int) -> np.ndarray:
     Raises:
         UnreadableImage: with the reason.
     """
-    picture = read_picture(path)
+    return square_face(read_picture(path), size)
+
+
+def square_face(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture's central square, scaled to (size, size, channels)."""
     height, width = picture.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

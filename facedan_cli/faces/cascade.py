@@ -26,8 +26,11 @@ FACTOR = 0.709  # between two levels of the pyramid: half the area
 THRESHOLDS = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
 
 PIXELS_A_PASS = 1 << 22
-CPU_PIXELS_A_PASS = 1 << 16
+CPU_PIXELS_A_PASS = 1 << 15
 """How many pixels go through a network at once. On a CPU its activations should stay in the cache: more are slower."""
+
+CPU_PICTURES_A_PASS = 8
+"""On a CPU a pass of P-Net has at most so many pictures: it is filled up with empty ones where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,13 @@ def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Netwo
         for scale in _scales(min(height, width), min_face):
             size = int(height * scale + 1), int(width * scale + 1)
             step = _step(size[0] * size[1], networks.device)
+            if networks.device.type == "cpu":
+                step = min(CPU_PICTURES_A_PASS, step)
             for begin in range(indices[0], indices[-1] + 1, step):
                 level = tables.scaled(begin, min(begin + step, indices[-1] + 1), *size)
                 # Read only when all are under way, so that a GPU does not wait for the host in between.
-                passes.append((begin, scale, networks.pnet(_to_device(level, networks.device))))
+                shifts, scores = networks.pnet(_to_device(_filled(level, step, networks.device), networks.device))
+                passes.append((begin, scale, (shifts[: len(level)], scores[: len(level)])))
     found = [
         _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scale, threshold)
         for begin, scale, (shifts, scores) in passes
@@ -200,12 +206,24 @@ def _judge(
     candidates, corners = candidates[inside], corners[inside]
     if not len(candidates):
         return candidates, [np.empty((0, width), np.float32) for width in widths]
-    step = _step(side * side, device)
-    passes = [
-        net(_to_device(tables.crops(candidates.pictures[i : i + step], corners[i : i + step], side), device))
-        for i in range(0, len(candidates), step)
-    ]
-    return candidates, [torch.cat(outputs).cpu().numpy() for outputs in zip(*passes, strict=True)]
+    step = max(16, _step(side * side, device) // 16 * 16)
+    passes = []
+    for i in range(0, len(candidates), step):
+        crops = tables.crops(candidates.pictures[i : i + step], corners[i : i + step], side)
+        passes.append(net(_to_device(_filled(crops, 16, device), device)))
+    return candidates, [torch.cat(outputs)[: len(candidates)].cpu().numpy() for outputs in zip(*passes, strict=True)]
+
+
+def _filled(inputs: np.ndarray, step: int, device: torch.device) -> np.ndarray:
+    """Inputs of a network with zeros behind them, up to the next multiple of `step`.
+
+    On a CPU the libraries choose other kernels, which give other last bits, for other numbers of inputs: what is found
+    in a picture must not depend on the others of its batch.
+    """
+    missing = -len(inputs) % step
+    if not missing or device.type != "cpu":
+        return inputs
+    return np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
 
 
 def _step(pixels: int, device: torch.device) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,13 +63,27 @@ def read_folder(root: Path) -> FaceFolder:
     return FaceFolder(root, paths, tuple(path.partition("/")[0] if "/" in path else "" for path in paths))
 
 
+def is_image(path: str) -> bool:
+    """Whether a path, with forward slashes, has the name of an image that is not hidden."""
+    name = path.rpartition("/")[2]
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
 def walk_images(root: Path) -> Iterator[str]:
     """Paths of the image files under a directory, relative to it, with forward slashes; hidden ones are passed over."""
+    return walk(root, is_image)
+
+
+def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
+    """Paths of the files with wanted names under a directory, relative to it, with forward slashes, in a fixed order.
+
+    Hidden directories are passed over. The names in one directory are held at a time.
+    """
     for directory, folders, files in os.walk(root, followlinks=True):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        for file in sorted(files):
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in IMAGE_SUFFIXES:
-                yield Path(directory, file).relative_to(root).as_posix()
+        place = Path(directory).relative_to(root).as_posix()
+        prefix = "" if place == "." else f"{place}/"
+        yield from (prefix + file for file in sorted(filter(wanted, files)))
 
 
 def _read_list(path: Path) -> FaceFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,9 +29,10 @@ class AlignedRecord:
         box: left, top, right, bottom of the chosen face, pixels of the upright photograph.
         probability: how sure the detector is of it.
         points: (x, y) by the names of `geometry.POINT_NAMES`; with given eyes only these two.
-        source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try) or "landmarks".
+        source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try) or "landmarks"; of
+            what was aligned already, "copied" or "resized".
         transform: from the upright photograph to the aligned face, two rows of three.
-        template: a name of `geometry.TEMPLATES`.
+        template: a name of `geometry.TEMPLATES`; "given" of what was aligned already.
         size: side of the aligned face, pixels.
         bytes: size of the photograph's file.
         modified: when that file was last changed, whole seconds since 1970.
@@ -83,15 +85,30 @@ def read_records(manifest: Path) -> Iterator[AlignedRecord]:
     Raises:
         FacedanError: another line is damaged.
     """
+    for _, record in read_with_places(manifest):
+        yield record
+
+
+def read_record(manifest: Path, place: int) -> AlignedRecord:
+    """The record whose line begins at this byte of the manifest."""
+    with manifest.open("rb") as file:
+        file.seek(place)
+        return AlignedRecord.from_line(file.readline().decode(errors="surrogateescape"))
+
+
+def read_with_places(manifest: Path) -> Iterator[tuple[int, AlignedRecord]]:
+    """As `read_records`, each record with the byte at which its line begins."""
     if not manifest.exists():
         return
     with manifest.open("rb") as file:
+        place = 0
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
                 return
             try:
                 # File names need not be UTF-8: their bytes go through as they are.
-                yield AlignedRecord.from_line(line.decode(errors="surrogateescape"))
+                yield place, AlignedRecord.from_line(line.decode(errors="surrogateescape"))
+                place += len(line)
             except ValueError as error:
                 raise FacedanError(
                     f"{manifest}, line {number}, is damaged",
@@ -100,12 +117,26 @@ def read_records(manifest: Path) -> Iterator[AlignedRecord]:
 
 
 class ManifestWriter:
-    """Appends records to a manifest, whole lines only; use as a context."""
+    """Appends records to a manifest, whole lines only, and keeps other writers from it; use as a context.
+
+    Raises:
+        FacedanError: another process writes to it.
+    """
 
     def __init__(self, manifest: Path) -> None:
         self._file = manifest.open("a+b", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise FacedanError(f"another process writes {manifest}", "wait for it, or stop it") from error
         self._end = _whole_lines(self._file)
         self._file.truncate(self._end)
+
+    @property
+    def end(self) -> int:
+        """Bytes of the manifest: where the next line will begin."""
+        return self._end
 
     def __enter__(self) -> ManifestWriter:
         return self
@@ -119,11 +150,14 @@ class ManifestWriter:
         Raises:
             OSError: they could not be written whole (a full disk); then none of them is in the manifest.
         """
-        lines = memoryview("".join(record.to_line() for record in records).encode(errors="surrogateescape"))
+        self.append_lines("".join(record.to_line() for record in records).encode(errors="surrogateescape"))
+
+    def append_lines(self, lines: bytes) -> None:
+        """Write lines as they are; for the rest as `append`."""
+        left = memoryview(lines)
         try:
-            written = 0
-            while written < len(lines):
-                written += self._file.write(lines[written:])
+            while left:
+                left = left[self._file.write(left) :]
         except OSError:
             self._file.truncate(self._end)
             raise

@@ -9,7 +9,7 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
-from facedan_cli.faces.detect import Detector, Face, choose
+from facedan_cli.faces.detect import Detector, Face, choose, enlarged
 from facedan_cli.faces.pictures import read_picture
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
 
@@ -73,7 +73,77 @@ def test_faces_smaller_than_asked_for_are_not_found(person: np.ndarray) -> None:
     scene = np.full((400, 400, 3), 128, np.uint8)
     scene[150:250, 150:250] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
     assert len(Detector(torch.device("cpu"), min_face=40).detect([scene])[0]) == 1
-    assert Detector(torch.device("cpu"), min_face=200).detect([scene]) == [[]]
+    assert Detector(torch.device("cpu"), min_face=200, second_pass=False).detect([scene]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("turns", "attempt"), [(1, "turned to the right"), (2, "upside down"), (3, "turned to the left")]
+)
+def test_a_turned_face_is_found_and_its_points_lie_in_the_picture_as_it_is(
+    detector: Detector, turns: int, attempt: str
+) -> None:
+    rng = np.random.default_rng(8)  # a person of whom MTCNN finds nothing lying down
+    person = cv2.resize(render(draw_identity(rng), draw_view(rng, WEB), 250), (250, 300))
+    picture = np.ascontiguousarray(np.rot90(person, turns))
+    (upright,) = detector.detect([person])
+    found = detector.detect([np.zeros_like(picture), picture])[1]
+    assert found[0].attempt == attempt
+    # The turn itself as a picture: each point is drawn as a pixel of its own and looked for where it went.
+    for point, expected in zip(found[0].points, upright[0].points, strict=True):
+        mark = np.zeros((300, 250), np.uint8)
+        mark[round(expected[1]), round(expected[0])] = 1
+        row, column = np.argwhere(np.rot90(mark, turns))[0]
+        np.testing.assert_allclose(point, (column, row), atol=1)
+    left, top, right, bottom = found[0].box
+    assert left < found[0].points[:, 0].min() < found[0].points[:, 0].max() < right
+    assert top < found[0].points[:, 1].min() < found[0].points[:, 1].max() < bottom
+    assert Detector(torch.device("cpu"), 40, second_pass=False).detect([picture]) == [[]]
+
+
+def test_a_face_that_the_first_search_finds_is_of_no_attempt(detector: Detector, person: np.ndarray) -> None:
+    assert detector.detect([person])[0][0].attempt == ""
+
+
+def test_a_face_in_haze_is_found_with_its_contrast_stretched(detector: Detector, person: np.ndarray) -> None:
+    hazy = np.rint(person * 0.08 + 200).astype(np.uint8)
+    (found,) = detector.detect([hazy])
+    assert found[0].attempt == "contrast stretched"
+    np.testing.assert_allclose(found[0].points, detector.detect([person])[0][0].points, atol=6)
+
+
+def test_smaller_faces_are_looked_for_where_there_is_no_larger_one(person: np.ndarray) -> None:
+    scene = np.full((400, 400, 3), 128, np.uint8)
+    scene[150:250, 150:250] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
+    (found,) = Detector(torch.device("cpu"), min_face=150).detect([scene])
+    assert found[0].attempt == "smaller faces"
+
+
+@pytest.mark.parametrize(
+    ("size", "min_face", "factor"),
+    [
+        ((250, 250), 400, 1),  # there is nothing to save
+        ((2048, 1536), 40, 1),
+        ((4000, 3000), 40, 2),
+        ((3000, 4000), 40, 2),
+        ((3000, 2000), 40, 1),  # landmarks want pixels
+        ((4000, 3000), 20, 1),  # so would small faces
+        ((8256, 6192), 20, 4),  # which are not seen in the copy that is searched
+        ((20000, 5000), 80, 8),
+    ],
+)
+def test_large_photographs_are_read_smaller_where_no_face_is_lost_by_it(
+    size: tuple[int, int], min_face: int, factor: int
+) -> None:
+    assert Detector(torch.device("cpu"), min_face).reduction(size) == factor
+
+
+def test_faces_mean_the_same_in_a_photograph_that_was_read_smaller(detector: Detector, person: np.ndarray) -> None:
+    large = cv2.resize(person, (2400, 2400), interpolation=cv2.INTER_CUBIC)
+    half = cv2.resize(large, (1200, 1200), interpolation=cv2.INTER_AREA)
+    (whole,), (read_half,) = detector.detect([large]), detector.detect([half], [2])
+    found = enlarged(read_half[0], (1200, 1200), (2400, 2400))
+    np.testing.assert_allclose(found.points, whole[0].points, atol=25)
+    np.testing.assert_allclose(found.box, whole[0].box, atol=60)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5000), (5000, 3), (30, 30), (2500, 2500)])

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from facedan_cli.faces.pictures import UnreadableImage, read_picture
+from facedan_cli.faces.pictures import UnreadableImage, read_photo, read_picture
 
 RNG = np.random.default_rng(0)
 COLOURS = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -139,6 +139,29 @@ def test_exif_orientation_is_undone(tmp_path: Path, name: str, orientation: int)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_may_be_decoded_to_fewer_pixels(tmp_path: Path, factor: int, orientation: int) -> None:
+    ramp = np.linspace(0, 255, 1000 * 501).reshape(501, 1000).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    asked = []
+    photo = read_photo(tmp_path / "a.jpg", lambda size: asked.append(size) or factor)
+    assert asked == [(1000, 501)]
+    assert photo.size == ((1000, 501) if orientation == 1 else (501, 1000))
+    height, width = photo.pixels.shape[:2]
+    assert (width, height) == tuple(-(-side // factor) for side in photo.size)
+    whole = read_picture(tmp_path / "a.jpg")
+    smaller = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    assert np.abs(smaller.astype(int) - photo.pixels).mean() < 2
+
+
+def test_other_formats_are_decoded_whole(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png", lambda _: 4).pixels.shape == (32, 64, 3)
+
+
 def test_a_damaged_exif_block_does_not_cost_the_picture(tmp_path: Path) -> None:
     Image.fromarray(COLOURS).save(tmp_path / "a.jpg", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
     assert read_picture(tmp_path / "a.jpg").shape == COLOURS.shape

@@ -20,7 +20,7 @@ from facedan_cli.faces.geometry import TEMPLATES, three_points
 from facedan_cli.faces.records import AlignedRecord, read_records
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
 from facedan_cli.report import Advance, Report
-from facedan_cli.stages import align as stage
+from facedan_cli.stages import align_faces
 from facedan_cli.stages.align import AlignResult, align
 from facedan_cli.workspace import locked
 
@@ -222,6 +222,22 @@ def test_the_largest_central_face_is_aligned(tmp_path: Path, person: np.ndarray)
     assert record.box[0] > 200
 
 
+@pytest.mark.parametrize("second_pass", [True, False])
+def test_the_manifest_says_at_which_attempt_a_face_was_found(
+    tmp_path: Path, person: np.ndarray, second_pass: bool
+) -> None:
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(person).save(tmp_path / "raw" / "clear.png")
+    Image.fromarray((person // 16 + 5).astype(np.uint8)).save(tmp_path / "raw" / "dark.png")
+    config = AlignConfig(raw=tmp_path / "raw", out=tmp_path / "out", device="cpu", second_pass=second_pass)
+    clear, dark = records(align(config))
+    assert clear.source == "mtcnn"
+    if second_pass:
+        assert dark.source.startswith("mtcnn, ")
+    else:
+        assert (dark.source, dark.reason) == (None, "no face was found")
+
+
 def test_again_does_only_what_is_missing(given_eyes: AlignConfig) -> None:
     first = align(given_eyes)
     lines = first.manifest.read_bytes()
@@ -318,6 +334,7 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(
         ({"template": "lfw"}, "--template"),
         ({"size": 60}, "--size"),
         ({"min_face": 30}, "--min-face"),
+        ({"second_pass": False}, "--second-pass"),
         ({"landmarks": None}, "--landmarks"),
     ],
 )
@@ -391,7 +408,7 @@ def test_workers_and_batches_do_not_change_the_result(given_eyes: AlignConfig, t
 def test_pictures_beyond_the_memory_kept_are_taken_one_by_one(
     given_eyes: AlignConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "BYTES_AT_ONCE", 1)
+    monkeypatch.setattr(align_faces, "BYTES_AT_ONCE", 1)
     given_eyes.landmarks.write_text(EYES + "1,20,20,40,22\n")
     result = align(given_eyes)
     assert (result.aligned, result.failed) == (3, 3)
@@ -420,7 +437,7 @@ def test_a_second_process_is_refused(given_eyes: AlignConfig) -> None:
     ("raw", "out", "message"),
     [
         ("nowhere", "out", "does not exist"),
-        ("eyes.csv", "out", "is not a directory"),
+        ("eyes.csv", "out", "none of the first 7 can be used"),
         ("empty", "out", "holds no images"),
         ("raw", "raw/aligned", "one lies in the other"),
         ("raw", ".", "one lies in the other"),
@@ -446,6 +463,7 @@ def test_trees_that_cannot_be_aligned(
         ({"min_face": 5}, "--min-face"),
         ({"detector_batch": 0}, "--detector-batch"),
         ({"device": "quantum"}, "quantum"),
+        ({"contact_sheet": Path("sheet.docx")}, "--contact-sheet sheet.docx is no picture"),
     ],
 )
 def test_options_that_cannot_be(given_eyes: AlignConfig, change: dict[str, Any], message: str) -> None:

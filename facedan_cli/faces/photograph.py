@@ -1,0 +1,55 @@
+"""A photograph that an input holds: found, not yet read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from facedan_cli.faces.pictures import UnreadableImage
+
+
+@dataclass(frozen=True, slots=True)
+class Photograph:
+    """A photograph by its name; whoever wants its picture opens it.
+
+    Args:
+        path: its own name among the inputs, with forward slashes; in an archive it follows the archive's.
+        name: what its face is named after, with forward slashes; "" where it cannot be read, so that it has no face.
+        size: of its file, bytes; in an archive of its entry.
+        modified: when that was last changed, whole seconds since 1970.
+        content: its file, or a function that reads the bytes and may raise UnreadableImage.
+    """
+
+    path: str
+    name: str
+    size: int
+    modified: int
+    content: Path | Callable[[], bytes]
+
+    def open(self) -> Path | BytesIO:
+        """What `pictures.read_picture` takes.
+
+        Raises:
+            UnreadableImage: the archive does not have it whole.
+        """
+        return self.content if isinstance(self.content, Path) else BytesIO(self.content())
+
+    def read(self) -> bytes:
+        """The bytes of its file."""
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
+
+
+def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:
+    """A photograph that is to be set aside with a reason."""
+
+    def read() -> bytes:
+        raise UnreadableImage(reason)
+
+    return Photograph(path, "", size, modified, read)
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path with forward slashes leads to a place below where it starts."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("./") != ""

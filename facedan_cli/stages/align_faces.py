@@ -1,0 +1,120 @@
+"""From photographs to faces on a template: detection or given landmarks, the choice of the face, the warp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.faces.detect import Detector, Face, choose, enlarged, enlargement
+from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp
+from facedan_cli.faces.landmarks import Landmarks, Points
+from facedan_cli.faces.pictures import Photo, UnreadableImage, read_photo, read_picture
+from facedan_cli.faces.records import AlignedRecord
+from facedan_cli.stages.align_output import Output
+from facedan_cli.stages.align_plan import Job
+
+BYTES_AT_ONCE = 100_000_000
+"""A thread goes on to detection when it holds photographs of so many bytes, however few they are."""
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """Takes photographs from their files to the files of their aligned faces; may be called by several threads."""
+
+    output: Output
+    landmarks: Landmarks | None
+    detector: Detector
+
+    def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
+        """Align these; a record of each."""
+        records: dict[Job, AlignedRecord] = {}
+        for photos in self._read(jobs, records):
+            searched = [(job, photo) for job, photo in photos if not self._given_points(job)]
+            found = self.detector.detect(
+                [photo.pixels for _, photo in searched],
+                [photo.size[0] / photo.pixels.shape[1] for _, photo in searched],
+            )
+            for (job, photo), faces in zip(searched, found, strict=True):
+                records[job] = self._align_detected(job, photo, faces)
+            for job, photo in photos:
+                if points := self._given_points(job):
+                    records[job] = self._align_given(job, photo, points)
+        return [records[job] for job in jobs]
+
+    def _read(self, jobs: Sequence[Job], records: dict[Job, AlignedRecord]) -> Iterator[list[tuple[Job, Photo]]]:
+        """The photographs that can be read, as many at a time as may be held; of the others records are made."""
+        held: list[tuple[Job, Photo]] = []
+        for job in jobs:
+            reduction = _not_at_all if self._given_points(job) else self.detector.reduction
+            try:
+                held.append((job, read_photo(job.photograph.open(), reduction)))
+            except UnreadableImage as error:
+                records[job] = self.output.failed(job, str(error))
+            if sum(photo.pixels.size for _, photo in held) >= BYTES_AT_ONCE:
+                yield held
+                held = []
+        yield held
+
+    def _given_points(self, job: Job) -> Points | None:
+        return self.landmarks.find(job.photograph.path) if self.landmarks else None
+
+    def _align_detected(self, job: Job, photo: Photo, faces: Sequence[Face]) -> AlignedRecord:
+        if not faces:
+            return self.output.failed(job, "no face was found", faces=0)
+        read = (photo.pixels.shape[1], photo.pixels.shape[0])
+        face = choose([enlarged(face, read, photo.size) for face in faces], *photo.size)
+        # Networks give other last bits in batches of other sizes; the face is drawn from what the manifest says.
+        points = face.points.astype(float).round(2)
+        return self._draw(
+            job,
+            photo,
+            three_points(points),
+            faces=len(faces),
+            box=_rounded(face.box, 2),
+            probability=round(face.probability, 5),
+            points={name: _rounded(point, 2) for name, point in zip(POINT_NAMES, points, strict=True)},
+            source=f"mtcnn, {face.attempt}" if face.attempt else "mtcnn",
+        )
+
+    def _align_given(self, job: Job, photo: Photo, given: Points) -> AlignedRecord:
+        points = np.array([given[name] for name in POINT_NAMES if name in given])
+        if (points < -0.5).any() or (points > np.array(photo.size) - 0.5).any():
+            return self.output.failed(job, "its landmarks lie outside the picture")
+        anchors = three_points(points) if len(points) == len(POINT_NAMES) else points
+        return self._draw(job, photo, anchors, points=dict(given), source="landmarks")
+
+    def _draw(self, job: Job, photo: Photo, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
+        """Bring the eyes, and the mouth where it is known, to the template, and write the face."""
+        size = self.output.config.size
+        template = TEMPLATES[self.output.template].points(size)
+        try:
+            matrix = similarity(anchors, template[: len(anchors)])
+        except ValueError as error:
+            return self.output.failed(job, f"its landmarks are unusable: {error}")
+        transform = tuple(_rounded(row, 6) for row in matrix)
+        try:
+            face = self._warp(job, photo, matrix)
+        except UnreadableImage as error:
+            return self.output.failed(job, str(error))
+        return self.output.aligned(job, face, transform=transform, **facts)
+
+    def _warp(self, job: Job, photo: Photo, matrix: np.ndarray) -> np.ndarray:
+        """The face on the template, from the pixels at hand where they are enough, else from all of the file's."""
+        steps, shift = enlargement((photo.pixels.shape[1], photo.pixels.shape[0]), photo.size)
+        if steps.max() > 1 and math.hypot(matrix[0, 0], matrix[1, 0]) * steps.max() > 1:
+            return warp(read_picture(job.photograph.open()), matrix, self.output.config.size)
+        from_pixels = np.column_stack([matrix[:, :2] * steps, matrix[:, :2] @ shift + matrix[:, 2]])
+        return warp(photo.pixels, from_pixels, self.output.config.size)
+
+
+def _not_at_all(_: tuple[int, int]) -> int:
+    """No reduction: given landmarks need no search, and may be of a small face."""
+    return 1
+
+
+def _rounded(values: Iterable[float], digits: int) -> tuple[float, ...]:
+    return tuple(round(float(value), digits) for value in values)

@@ -1,0 +1,91 @@
+"""The files that an alignment writes, and its records of them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facedan_cli.config import AlignConfig
+from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord
+from facedan_cli.stages.align_plan import Job
+
+JPEG_QUALITY = 95
+
+_UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Writes faces into the aligned tree and makes the manifest's records of them; several threads may share it.
+
+    Args:
+        config: names the tree.
+        template: the template that the records name.
+    """
+
+    config: AlignConfig
+    template: str
+
+    def aligned(self, job: Job, face: np.ndarray | bytes, **facts: Any) -> AlignedRecord:
+        """Write a face, RGB pixels or a JPEG file, and record it; where its name cannot be used, record that."""
+        try:
+            _replace(self.config.out / job.output, face if isinstance(face, bytes) else _encode(face))
+        except OSError as error:
+            if error.errno not in _UNUSABLE_NAMES:
+                raise
+            return self._record(job, status=FAILED, reason=f"its face cannot be {job.output}: {error.strerror}")
+        return self._record(job, status=ALIGNED, output=job.output, **facts)
+
+    def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
+        """Record a photograph without a face."""
+        if job.output:
+            # What had its name before may have had one.
+            _remove(self.config.out / job.output)
+        return self._record(job, status=FAILED, reason=reason, **facts)
+
+    def _record(self, job: Job, **facts: Any) -> AlignedRecord:
+        return AlignedRecord(
+            path=job.photograph.path,
+            template=self.template,
+            size=self.config.size,
+            bytes=job.photograph.size,
+            modified=job.photograph.modified,
+            **facts,
+        )
+
+
+def _encode(face: np.ndarray) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), quality)
+    return encoded.tobytes()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Unlike `workspace.replacing` it gives the unfinished file a name that a later run, which writes the same face, gives
+    it again: however often runs are killed, none stays behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _UNUSABLE_NAMES:
+            raise
