@@ -73,7 +73,9 @@ def main() -> None:
         workspace = Workspace.open(options.workspace or Path(scratch))
         faces = workspace.root / "aligned"
         draw(faces / "web", PEOPLE["web"], 10, CLEAR, options.seed)
-        job = plan_pretrain(PretrainConfig(source="web", model="vggface-mini", seed=options.seed), workspace)
+        job = plan_pretrain(
+            PretrainConfig(source="web", model="vggface-mini", seed=options.seed, hold_aside=0), workspace
+        )
         before = str(pretrain(job).run.checkpoint)
         figures: dict[str, dict[str, dict[str, float]]] = {}
         for kind in options.kinds.split(","):
@@ -82,7 +84,9 @@ def main() -> None:
             draw(test, PEOPLE["test"], 6, KINDS[kind], options.seed)
             models = [before]
             for strength in (0.0, AdaptConfig.lambda_):
-                config = AdaptConfig(source="web", target=target.name, lambda_=strength, seed=options.seed)
+                config = AdaptConfig(
+                    source="web", target=target.name, lambda_=strength, seed=options.seed, hold_aside=0
+                )
                 models.append(str(adapt(plan_adapt(config, workspace)).run.checkpoint))
             measuring = EvaluateConfig(model=tuple(models), far=FARS, replicates=0)
             result = evaluate_pairs(measuring, workspace, Dataset(test.name, test), all_pairs(test))

@@ -43,22 +43,22 @@ _facedan() {
         kind=word words='align pretrain adapt embed demo evaluate'
         ;;
     align)
-        options='--size --template --min-face --detector-batch --landmarks --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--root --size --template --min-face --second-pass --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
+        --root | --landmarks | --contact-sheet | --workspace | -w | --config) kind=path ;;
         --size | --min-face | --detector-batch | --workers) kind=value ;;
         --template) kind=value words='vggface lfw arcface' ;;
-        --landmarks | --workspace | -w | --config) kind=path ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=path ;;
         esac
         ;;
     pretrain)
-        options='--source --model --init --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini' ;;
         --init) kind=run ;;
-        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --checkpoint-every | --log-every | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -67,14 +67,16 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --layers --kernels --lambda --estimator --bandwidth --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --hold-aside --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --layers) kind=value words='fc6,fc7 fc7 fc6' ;;
-        --kernels | --lambda | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
-        --estimator) kind=value words='unbiased biased' ;;
-        --bandwidth) kind=value words='frozen batch' ;;
+        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --hold-aside | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
+        --estimator) kind=value words='unbiased biased linear' ;;
+        --bandwidth) kind=value words='frozen ema batch' ;;
+        --betas) kind=value words='equal optimal' ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -103,26 +105,61 @@ _facedan() {
         ;;
     evaluate)
         options='--help -h'
-        kind=word words='gbu pairs identify'
+        kind=word words='gbu feret lfw pairs identify verify scores'
         ;;
     'evaluate gbu')
-        options='--model --far --images --protocol --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        options='--model --far --images --protocol --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=run ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
+        --convention) kind=value words='max-tar bob openbr nearest' ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        *) kind=option ;;
+        esac
+        ;;
+    'evaluate feret')
+        options='--model --images --protocol --any-lists --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        case $option in
+        --model) kind=run ;;
+        --images) kind=dataset ;;
+        --protocol | --workspace | -w | --config) kind=path ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --replicates | --seed | --batch | --workers) kind=value ;;
+        --plot) kind=value words='png svg pdf' ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        *) kind=option ;;
+        esac
+        ;;
+    'evaluate lfw')
+        options='--model --far --images --pairs --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        case $option in
+        --model) kind=run ;;
+        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --images) kind=dataset ;;
+        --pairs | --workspace | -w | --config) kind=path ;;
+        --convention) kind=value words='max-tar bob openbr nearest' ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc7 fc6' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
         ;;
     'evaluate pairs')
-        options='--images --model --far --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        options='--images --model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --images) kind=dataset ;;
         --model) kind=run ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --convention) kind=value words='max-tar bob openbr nearest' ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc7 fc6' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
@@ -130,15 +167,42 @@ _facedan() {
         esac
         ;;
     'evaluate identify')
-        options='--gallery --probe --model --layer --flip --replicates --seed --batch --workers --device --workspace -w --config --force --json --quiet -q --verbose -v --help -h'
+        options='--gallery --probe --model --fpir --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --gallery | --probe) kind=dataset ;;
         --model) kind=run ;;
+        --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc7 fc6' ;;
-        --replicates | --seed | --batch | --workers) kind=value ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
+        esac
+        ;;
+    'evaluate verify')
+        options='--model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        case $option in
+        --model) kind=run ;;
+        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --convention) kind=value words='max-tar bob openbr nearest' ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
+        --layer) kind=value words='fc7 fc6' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=dataset ;;
+        esac
+        ;;
+    'evaluate scores')
+        options='--mask --far --convention --ci --replicates --seed --plot --workspace -w --config --json --csv --quiet -q --verbose -v --help -h'
+        case $option in
+        --mask | --workspace | -w | --config) kind=path ;;
+        --far | --replicates | --seed) kind=value ;;
+        --convention) kind=value words='max-tar bob openbr nearest' ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --plot) kind=value words='png svg pdf' ;;
+        *) kind=path ;;
         esac
         ;;
     esac

@@ -132,16 +132,13 @@ def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
             "stage": run.stage,
             "status": "running",
             "identity": run.identity,
-            "argv": sys.argv,
             "config": dict(run.config),
             "inputs": dict(run.inputs),
             "device": device,
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
-            "code": _git_state(),
-            "host": socket.gethostname(),
             "first_start": run.record.get("first_start", started) if not force else started,
             "start": started,
         }
+        record |= provenance()
         write_text(run.directory / "config.toml", as_toml(run.stage, run.config))
         write_json(run.directory / "run.json", record)
         try:
@@ -198,6 +195,16 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
     runs = workspace.root / "runs"
     known = [entry.name for entry in runs.iterdir() if checkpoint_of(entry).is_file()] if runs.is_dir() else []
     raise FacedanError(f"there is no model '{name}'", did_you_mean(name, known, of="finished runs in this workspace"))
+
+
+def provenance() -> dict[str, Any]:
+    """With what something is made: command line, versions of the packages and of this code, machine."""
+    return {
+        "argv": sys.argv,
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "code": _git_state(),
+        "host": socket.gethostname(),
+    }
 
 
 def _now() -> str:

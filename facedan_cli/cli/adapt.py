@@ -12,6 +12,7 @@ from facedan_cli.cli.options import (
     DeviceOption,
     DryRunOption,
     ForceOption,
+    HoldAsideOption,
     JsonOption,
     QuietOption,
     SeedOption,
@@ -27,7 +28,16 @@ from facedan_cli.cli.options import (
     workspace_of,
 )
 from facedan_cli.cli.outcome import finish, print_plan
-from facedan_cli.config import ADAPT_RECIPES, ESTIMATORS, OPTIMIZERS, SCHEDULES, AdaptConfig
+from facedan_cli.config import (
+    ADAPT_RECIPES,
+    BANDWIDTHS,
+    BETAS,
+    DISCREPANCIES,
+    ESTIMATORS,
+    OPTIMIZERS,
+    SCHEDULES,
+    AdaptConfig,
+)
 
 _RECIPES = ADAPT_RECIPES
 
@@ -38,7 +48,12 @@ def adapt(
         str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
     ],
     target: Annotated[
-        str, option("Unlabelled faces, any tree of images; folder names are not read.", complete=complete_datasets)
+        str,
+        option(
+            "Unlabelled faces: any tree of images, whose folder names are not read, or a sigset such as a training set "
+            "of GBU (protocols/gbu/GBU_Training_Uncontrolledx8.xml: its images in the data set gbu).",
+            complete=complete_datasets,
+        ),
     ],
     init: Annotated[
         str | None,
@@ -49,7 +64,10 @@ def adapt(
         ),
     ] = None,
     layers: Annotated[
-        str, option("Layers whose features are brought together.", complete=("fc6,fc7", "fc7", "fc6"))
+        str,
+        option(
+            "Layers whose features are brought together; fc6:0.5,fc7 weighs them.", complete=("fc6,fc7", "fc7", "fc6")
+        ),
     ] = AdaptConfig.layers,
     kernels: Annotated[
         int, option("Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
@@ -57,16 +75,37 @@ def adapt(
     lambda_: Annotated[
         float, option("λ, the weight of the penalty; 0 is the control.", "--lambda", envvar="FACEDAN_ADAPT_LAMBDA")
     ] = AdaptConfig.lambda_,
+    lambda_ramp: Annotated[
+        int, option("Steps over which λ rises from 0; 0: it is constant.", min=0)
+    ] = AdaptConfig.lambda_ramp,
+    discrepancy: Annotated[
+        str,
+        option(
+            "mk-mmd (the paper's); for comparison jmmd (of the layers jointly), coral or energy.",
+            complete=DISCREPANCIES,
+        ),
+    ] = AdaptConfig.discrepancy,
     estimator: Annotated[
-        str, option("unbiased, or biased as the paper's eq. 2 stands.", complete=ESTIMATORS)
+        str, option("unbiased, biased as the paper's eq. 2 stands, or linear (noisy).", complete=ESTIMATORS)
     ] = AdaptConfig.estimator,
     bandwidth: Annotated[
         str,
         option(
-            "γ: frozen (median before training starts), batch (median of each batch) or a number.",
-            complete=("frozen", "batch"),
+            "γ: frozen (median before training starts), ema (which then follows the batches' medians), batch (each"
+            " batch's own) or a number.",
+            complete=BANDWIDTHS,
         ),
     ] = AdaptConfig.bandwidth,
+    multipliers: Annotated[
+        str | None, option("Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.", show_default=False)
+    ] = AdaptConfig.multipliers,
+    betas: Annotated[
+        str, option("Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).", complete=BETAS)
+    ] = AdaptConfig.betas,
+    queue: Annotated[
+        int, option("Compare each batch with so many past rows of each domain as well.", min=0)
+    ] = AdaptConfig.queue,
+    hold_aside: HoldAsideOption = AdaptConfig.hold_aside,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[
         int | None, recipe_option("Source images a step, and as many target images.", _RECIPES, "batch")
@@ -102,6 +141,7 @@ def adapt(
     """Stage 2: adapt the network to the target without its labels; prints the path of its checkpoint.
 
     Source classification plus λ times MK-MMD² between the source's and the target's features of each layer (eq. 4).
+    Before and after, a permutation test of images held aside says whether the domains differ beyond chance.
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from facedan_cli.cli.console import Console
-from facedan_cli.cli.evaluate import FarOption
+from facedan_cli.cli.evaluate_options import FarOption
 from facedan_cli.cli.options import (
     ConfigOption,
     JsonOption,

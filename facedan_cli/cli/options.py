@@ -147,6 +147,14 @@ WorkersOption = Annotated[
     int, option("Threads that decode images; 0: one a processor.", "--workers", min=0, rich_help_panel="Common")
 ]
 SeedOption = Annotated[int, option("Seed of everything random.", "--seed", min=0)]
+HoldAsideOption = Annotated[
+    int,
+    option(
+        "Images of a domain, a tenth at most, that no training sees: adapt tests on them whether the domains differ.",
+        "--hold-aside",
+        min=0,
+    ),
+]
 
 
 def console_of(context: typer.Context) -> Console:

@@ -12,6 +12,7 @@ from facedan_cli.cli.options import (
     DeviceOption,
     DryRunOption,
     ForceOption,
+    HoldAsideOption,
     JsonOption,
     QuietOption,
     SeedOption,
@@ -62,6 +63,7 @@ def pretrain(
         float | None, recipe_option("Share of the label spread over all people.", _RECIPES, "label_smoothing")
     ] = None,
     seed: SeedOption = PretrainConfig.seed,
+    hold_aside: HoldAsideOption = PretrainConfig.hold_aside,
     checkpoint_every: Annotated[
         int, option("Save the state for resuming every N steps.")
     ] = PretrainConfig.checkpoint_every,

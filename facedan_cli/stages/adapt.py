@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,25 +11,18 @@ from pathlib import Path
 import torch
 
 from facedan_cli.adaptation.kernels import median_bandwidth
-from facedan_cli.adaptation.mmd import Penalty
-from facedan_cli.config import (
-    ADAPT_RECIPES,
-    ESTIMATORS,
-    AdaptConfig,
-    check_choice,
-    check_training,
-    determining,
-    options,
-    resolve,
-)
-from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.config import ADAPT_RECIPES, AdaptConfig, check_training, determining, options, resolve
+from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import FaceImages, Stream
-from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.models.vggface import LAYERS, SPECS, VGGFace
 from facedan_cli.models.weights import Card, build, load_checkpoint, read_card, save_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run, working
+from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, parse_bandwidth, settle_penalty
 from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.stages.domain_test import DomainTest, tell
+from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
     SOURCE_SEED,
@@ -38,6 +30,7 @@ from facedan_cli.stages.training_data import (
     Source,
     TrainingResult,
     describe,
+    hold_aside,
     read_source,
     refuse_same,
     training_plan,
@@ -45,7 +38,7 @@ from facedan_cli.stages.training_data import (
     write_unusable,
 )
 from facedan_cli.training.loop import Domains, train
-from facedan_cli.workspace import Dataset, Workspace, sha256_file, write_json
+from facedan_cli.workspace import Workspace, sha256_file, write_json
 
 BANDWIDTH_SAMPLE = 512
 """Images of each domain whose distances give the frozen bandwidth."""
@@ -57,11 +50,11 @@ class AdaptJob:
 
     config: AdaptConfig
     source: Source
-    target: Dataset
-    target_folder: FaceFolder
+    target: Target
     init: Path
     card: Card
-    layers: tuple[str, ...]
+    layers: Mapping[str, float]
+    multipliers: tuple[float, ...]
     run: Run
 
 
@@ -71,36 +64,29 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
-    layers = parse_layers(config.layers)
-    check_choice("--estimator", config.estimator, ESTIMATORS)
-    parse_bandwidth(config.bandwidth)
-    if config.kernels < 1:
-        raise UsageError(f"--kernels must be at least 1, not {config.kernels}", "the paper uses 1 and 5")
-    if not 0 <= config.lambda_ < math.inf:
-        raise UsageError(f"--lambda must be a number from 0, not {config.lambda_}", "the paper uses 0.5")
+    config, layers, multipliers = settle_penalty(config)
     source = read_source(workspace.dataset(config.source))
-    target = workspace.dataset(config.target)
-    refuse_same(source.dataset, target)
-    target_folder = read_folder(target.root)
+    target = read_target(config.target, workspace)
+    refuse_same(source.dataset, target.dataset)
     init = find_init(config, workspace, source)
     card = read_card(init)
     # In the form in which the same command, or config.toml given back, always means the same run.
-    config = replace(config, layers=",".join(layers), init=config.init or init.parents[1].name)
+    config = replace(config, init=config.init or init.parents[1].name)
     config = resolve(config, ADAPT_RECIPES[card.model])
     check_training(config)
     run = plan_run(
         workspace,
         "adapt",
-        [source.dataset.name, target.name],
+        [source.dataset.name, target.dataset.name],
         config=options(config),
         determining=determining(config),
         inputs={
             "source": describe(source.dataset, source.folder),
-            "target": describe(target, target_folder),
+            "target": target.describe(),
             "init": {"path": str(init.resolve()), "run": card.run, "sha256": sha256_file(init)},
         },
     )
-    return AdaptJob(config, source, target, target_folder, init, card, layers, run)
+    return AdaptJob(config, source, target, init, card, layers, multipliers, run)
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -109,28 +95,39 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     if run.finished and not force:
         return TrainingResult(run, True, run.last_metrics, run.set_aside)
     device = choose_device(config.device)
-    warn_of_alignment(report, job.source.dataset, job.target)
+    warn_of_alignment(report, job.source.dataset, job.target.dataset)
     with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(config.workers)) as pool:
         torch.manual_seed(config.seed)
         network = _start(job, report).to(device)
         spec, plan = SPECS[job.card.model], training_plan(config)
-        sources = FaceImages(job.source.folder, spec.image_size, pool, report)
-        targets = FaceImages(job.target_folder, spec.image_size, pool, report)
+        source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
+        target, target_held = hold_aside(job.target.folder, config.hold_aside, labelled=False)
+        sources = FaceImages(source, spec.image_size, pool, report)
+        targets = FaceImages(target, spec.image_size, pool, report)
+        held = [FaceImages(folder, spec.image_size, pool, report) for folder in (source_held, target_held)]
+        labels = job.source.labels_of(source)
 
         def streams(*seed: int) -> tuple[Stream, Stream]:
             return (
-                Stream(sources, job.source.labels, plan.batch, spec.crop, (config.seed, SOURCE_SEED, *seed)),
+                Stream(sources, labels, plan.batch, spec.crop, (config.seed, SOURCE_SEED, *seed)),
                 Stream(targets, None, plan.batch, spec.crop, (config.seed, TARGET_SEED, *seed)),
             )
 
-        bandwidths = _bandwidths(job, network, *streams(BANDWIDTH_SEED))
-        weights = (1.0 / config.kernels,) * config.kernels
-        penalty = Penalty(config.lambda_, job.layers, weights, config.estimator, bandwidths)
-        domains = Domains(*streams(), penalty)
-        metrics = train(network, domains, plan, state=run.state, log=run.log, report=report)
+        penalty = _penalty(job, _bandwidths(job, network, *streams(BANDWIDTH_SEED)))
+        test = DomainTest(network, held[0], held[1], tuple(job.layers), job.multipliers, spec.crop, config.seed)
+        metrics = train(
+            network,
+            Domains(*streams(), penalty),
+            plan,
+            state=run.state,
+            log=run.log,
+            examine=test if test.possible else None,
+            report=report,
+        )
         card = Card(job.card.model, job.source.identities, run.stage, run.name, determining(config))
         save_checkpoint(run.checkpoint, network, card)
-        set_aside = write_unusable(run, [sources, targets], job.source.nameless)
+        set_aside = write_unusable(run, [sources, targets, *held], job.source.nameless)
+    tell(run.log, report)
     return TrainingResult(run, False, metrics, set_aside)
 
 
@@ -151,38 +148,6 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Source) -> Path
     return checkpoint_of(newest)
 
 
-def parse_layers(text: str) -> tuple[str, ...]:
-    """The layers of "fc6,fc7", in the order of the network.
-
-    Raises:
-        UsageError: a layer is unknown, named twice, or none is named.
-    """
-    layers = tuple(layer.strip() for layer in text.split(",") if layer.strip())
-    for layer in layers:
-        if layer not in LAYERS:
-            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, LAYERS, of="layers"))
-    if not layers or len(set(layers)) < len(layers):
-        raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(LAYERS)}")
-    return tuple(sorted(layers, key=LAYERS.index))
-
-
-def parse_bandwidth(text: str) -> float | None:
-    """A number given for γ; None for "frozen" and "batch".
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text in ("frozen", "batch"):
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise UsageError(f"--bandwidth does not know '{text}'", "give frozen, batch, or γ as a positive number")
-    return value
-
-
 def _start(job: AdaptJob, report: Report) -> VGGFace:
     """The network of the initial checkpoint; its classifier serves on where the people are the same."""
     network, card = load_checkpoint(job.init)
@@ -198,12 +163,28 @@ def _start(job: AdaptJob, report: Report) -> VGGFace:
     return fresh
 
 
+def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
+    config = job.config
+    return Penalty(
+        strength=config.lambda_,
+        layers=job.layers,
+        discrepancy=config.discrepancy,
+        multipliers=job.multipliers,
+        betas=config.betas,
+        estimator=config.estimator,
+        bandwidths=bandwidths,
+        running=config.bandwidth == "ema",
+        queue=config.queue,
+        ramp=config.lambda_ramp,
+    )
+
+
 def _bandwidths(job: AdaptJob, network: VGGFace, source: Stream, target: Stream) -> Mapping[str, float] | None:
-    """γ of each layer, or None where each batch has its own; frozen ones are kept in the run for when it resumes."""
+    """γ of each layer before training, kept in the run for when it resumes; None where each batch has its own."""
     fixed = parse_bandwidth(job.config.bandwidth)
     if fixed is not None:
         return dict.fromkeys(job.layers, fixed)
-    if job.config.bandwidth == "batch":
+    if job.config.bandwidth == "batch" or job.config.discrepancy in WITHOUT_KERNELS:
         return None
     kept = job.run.directory / "bandwidths.json"
     if job.run.state.exists() and kept.exists():

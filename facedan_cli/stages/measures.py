@@ -1,61 +1,80 @@
-"""What an evaluation finds: scores turned into figures, and the figures written as tables, curves and pictures."""
+"""Scores turned into figures of verification, with and without failures; `stages.searches` has identification."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from facedan_cli.config import EvaluateConfig
 from facedan_cli.errors import FacedanError
-from facedan_cli.metrics.bootstrap import rank1_interval, vr_interval
-from facedan_cli.metrics.identification import cmc, rank_1, ranks
-from facedan_cli.metrics.plots import plot_cmc, plot_roc
+from facedan_cli.metrics.accuracy import fold_accuracy
+from facedan_cli.metrics.bootstrap import percentile_interval, vr_replicates, wilson
+from facedan_cli.metrics.radix import Streamed
 from facedan_cli.metrics.roc import Curve, OperatingPoint, equal_error_rate, roc_curve, verification_rate
-from facedan_cli.workspace import write_csv, write_json
+from facedan_cli.stages.trials import Comparisons, Failures, Trials
 
-CONVENTION = "max-tar"
-"""VR is the largest true-accept rate of any threshold with at most floor(FAR × impostors) false accepts."""
+LEVEL = 0.95
+OURS = EvaluateConfig.convention
+"""The convention whose rates the bootstrap draws."""
 
-MAX_RANK = 50
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Comparisons:
-    """Scores, and who was compared with whom.
+class Rates:
+    """Rates by what they are taken at (a FAR; "1" for rank 1), with their intervals.
 
     Args:
-        genuine: scores of genuine comparisons, shape (g,).
-        genuine_subject: the subject of each, shape (g,).
-        impostor: scores of impostor comparisons, shape (n,).
-        impostor_subjects: the two subjects of each, both of shape (n,).
+        values: the rates.
+        intervals: their 95 % intervals; empty where none were asked for.
+        replicates: the bootstrap replicates behind the intervals, shape (replicates,) each, of which one column is one
+            draw of subjects whatever the model; empty where there was no bootstrap.
     """
 
-    genuine: np.ndarray
-    genuine_subject: np.ndarray
-    impostor: np.ndarray
-    impostor_subjects: tuple[np.ndarray, np.ndarray]
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def interval(self, at: str) -> list[float] | None:
+        """The bounds for JSON."""
+        return list(self.intervals[at]) if at in self.intervals else None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """One model on one set of comparisons."""
+    """One model on one set of comparisons.
+
+    Args:
+        points: the operating point at each FAR.
+        rates: the verification rates among the comparisons that could be made.
+        with_failures: the same where a genuine comparison that could not be made is a false reject.
+        eer: the interval in which the equal error rate lies.
+        curve: the ROC curve.
+        scores: genuine and impostor scores; None where they were streamed.
+        failed: genuine and impostor comparisons that could not be made, and missing images.
+        accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
+    """
 
     points: Mapping[str, OperatingPoint]
-    intervals: Mapping[str, tuple[float, float]]
-    eer: tuple[float, float]
+    rates: Rates
+    with_failures: Rates
+    eer: Interval
     curve: Curve
-    missing: int
+    scores: tuple[np.ndarray, np.ndarray] | None
+    failed: tuple[int, int, int]
+    accuracy: Mapping[str, Any] | None = None
 
     def summary(self) -> dict[str, Any]:
         """The partition's entry in summary.json."""
         points = self.points
-        return {
-            "vr": {far: point.vr for far, point in points.items()},
-            "interval": {far: list(bounds) for far, bounds in self.intervals.items()},
+        genuine, impostor, images = self.failed
+        entry = {
+            "vr": dict(self.rates.values),
+            "interval": {far: self.rates.interval(far) for far in self.rates.intervals},
             "achieved_far": {far: point.achieved_far for far, point in points.items()},
             # JSON has no infinity: null where the budget covers every impostor.
             "threshold": {
@@ -63,94 +82,26 @@ class Verification:
             },
             "false_accepts": {far: point.false_accepts for far, point in points.items()},
             "budget": {far: point.budget for far, point in points.items()},
-            "eer": list(self.eer),
+            "resolved": {far: point.resolved for far, point in points.items()},
+            "eer": {"low": self.eer[0], "high": self.eer[1], "mid": sum(self.eer) / 2},
             "genuine": self.curve.genuine,
             "impostor": self.curve.impostor,
-            "missing": self.missing,
+            "failures": {
+                "images": images,
+                "genuine": genuine,
+                "impostor": impostor,
+                "vr": dict(self.with_failures.values),
+                "interval": {far: self.with_failures.interval(far) for far in self.with_failures.intervals},
+            },
         }
+        return entry if self.accuracy is None else entry | {"accuracy": dict(self.accuracy)}
 
 
-@dataclass(frozen=True)
-class Identification:
-    """One model on one set of probes."""
-
-    rank1: float
-    interval: tuple[float, float] | None
-    curve: np.ndarray
-    probes: int
-    gallery: int
-    without_mate: int
-    missing: int
-
-    def summary(self) -> dict[str, Any]:
-        """The probe set's entry in summary.json."""
-        return {
-            "rank1": self.rank1,
-            "interval": None if self.interval is None else list(self.interval),
-            "cmc": [float(rate) for rate in self.curve],
-            "probes": self.probes,
-            "gallery": self.gallery,
-            "without_mate": self.without_mate,
-            "missing": self.missing,
-        }
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a model reached, by partition."""
-
-    name: str
-    run: str
-    checkpoint: Path
-    partitions: Mapping[str, Verification | Identification]
-
-
-@dataclass(frozen=True)
-class EvaluateResult:
-    """A finished evaluation.
-
-    Args:
-        protocol: "gbu", "pairs" or "identify".
-        directory: holds summary.json, the curves as CSV and their picture.
-        models: one entry a model, in the order given.
-        set_aside: the list of images that the protocol names and that could not be used, if there are any.
-    """
-
-    protocol: str
-    directory: Path
-    models: Sequence[Measured]
-    set_aside: Path | None
-
-    @property
-    def plot(self) -> Path:
-        """The picture of the curves."""
-        return self.directory / ("cmc.png" if self.protocol == "identify" else "roc.png")
-
-    def summary(self) -> dict[str, Any]:
-        """What `evaluate --json` prints and summary.json holds."""
-        return {
-            "schema": 1,
-            "protocol": self.protocol,
-            "convention": CONVENTION,
-            "models": [
-                {
-                    "name": model.name,
-                    "run": model.run,
-                    "checkpoint": str(model.checkpoint),
-                    "partitions": {name: partition.summary() for name, partition in model.partitions.items()},
-                }
-                for model in self.models
-            ],
-            "results": str(self.directory),
-            "plot": str(self.plot),
-        }
-
-
-def verification(compared: Comparisons, missing: int, config: EvaluateConfig, what: str) -> Verification:
+def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Verification:
     """Verification rates, their intervals, the equal error rate and the ROC of a set of scores.
 
     Raises:
-        FacedanError: there is no genuine or no impostor comparison.
+        FacedanError: there is no genuine or no impostor comparison, or a score is NaN.
     """
     for kind, scores in (("genuine", compared.genuine), ("impostor", compared.impostor)):
         if not scores.size:
@@ -158,90 +109,111 @@ def verification(compared: Comparisons, missing: int, config: EvaluateConfig, wh
                 f"{what} has no {kind} comparisons among the images that are there",
                 "check that the images are those of the protocol",
             )
-    intervals = {}
-    if config.replicates:
-        intervals = vr_interval(
-            compared.genuine,
-            compared.genuine_subject,
-            compared.impostor,
-            *compared.impostor_subjects,
-            fars=config.far,
-            replicates=config.replicates,
-            seed=config.seed,
-        )
+        if np.isnan(scores).any():
+            raise FacedanError(f"{what} has {kind} scores that are no numbers (NaN)", "look at what made the features")
     eer = equal_error_rate(compared.genuine, compared.impostor)
+    points = {
+        far: verification_rate(compared.genuine, compared.impostor, far, convention=config.convention)
+        for far in config.far
+    }
+    rates, with_failures = _rates(points, compared, config), _rates_with_failures(points, compared, config)
     return Verification(
-        {far: verification_rate(compared.genuine, compared.impostor, far) for far in config.far},
-        intervals,
-        (eer.low, eer.high),
-        roc_curve(compared.genuine, compared.impostor),
-        missing,
+        points=points,
+        rates=rates,
+        with_failures=with_failures or rates,
+        eer=(eer.low, eer.high),
+        curve=roc_curve(compared.genuine, compared.impostor),
+        scores=(compared.genuine, compared.impostor),
+        failed=(len(compared.failures.genuine), compared.failures.impostor, compared.failures.images),
     )
 
 
-def identification(
-    scores: np.ndarray, probes: np.ndarray, gallery: np.ndarray, missing: int, config: EvaluateConfig
-) -> Identification:
-    """Rank-1 rate, its interval and the CMC of probes searched in a gallery.
+def streamed_figures(found: Streamed, failures: Failures, config: EvaluateConfig) -> Verification:
+    """The figures of comparisons whose scores were not kept; intervals are Wilson's, or none."""
+    rates, with_failures = wilson_rates(found.points), wilson_rates(found.points, len(failures.genuine))
+    if config.ci == "none":
+        rates, with_failures = Rates(rates.values, {}), Rates(with_failures.values, {})
+    return Verification(
+        points=found.points,
+        rates=rates,
+        with_failures=with_failures,
+        eer=(found.eer.low, found.eer.high),
+        curve=found.curve,
+        scores=None,
+        failed=(len(failures.genuine), failures.impostor, failures.images),
+    )
 
-    Args:
-        scores: similarities, shape (p, g).
-        probes: subjects of the probes, shape (p,).
-        gallery: subjects of the gallery, shape (g,).
-        missing: images that could not be used.
-        config: replicates and seed.
+
+def wilson_rates(points: Mapping[str, OperatingPoint], failed: int = 0) -> Rates:
+    """Verification rates with binomial intervals, `failed` false rejects more than there are scores."""
+    values = {far: point.vr * point.genuine / (point.genuine + failed) for far, point in points.items()}
+    intervals = {
+        far: wilson(round(point.vr * point.genuine), point.genuine + failed, LEVEL) for far, point in points.items()
+    }
+    return Rates(values, intervals)
+
+
+def _rates(points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig) -> Rates:
+    values = {far: point.vr for far, point in points.items()}
+    if config.ci == "wilson":
+        return Rates(values, wilson_rates(points).intervals)
+    # Other tools' rules may differ so much that a replicate by ours would not be an interval of their rate.
+    if config.ci == "none" or config.convention != OURS or compared.genuine_subject is None:
+        return Rates(values, {})
+    assert compared.impostor_subjects is not None
+    drawn = vr_replicates(
+        compared.genuine,
+        compared.genuine_subject,
+        compared.impostor,
+        *compared.impostor_subjects,
+        fars=config.far,
+        replicates=config.replicates,
+        seed=config.seed,
+    )
+    replicates = dict(zip(config.far, drawn, strict=True))
+    return Rates(values, {far: percentile_interval(row, LEVEL) for far, row in replicates.items()}, replicates)
+
+
+def _rates_with_failures(
+    points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig
+) -> Rates | None:
+    """Each genuine comparison that could not be made is a false reject; None where all could be made.
+
+    The threshold stays that of the comparisons which were made: none of the missing can be a false accept.
+    """
+    failed = len(compared.failed_subject)
+    if not failed:
+        return None
+    values = wilson_rates(points, failed).values
+    if config.ci == "wilson":
+        return wilson_rates(points, failed)
+    rejected = Comparisons(
+        genuine=np.concatenate([compared.genuine, np.full(failed, -np.inf, compared.genuine.dtype)]),
+        impostor=compared.impostor,
+        genuine_subject=None
+        if compared.genuine_subject is None
+        else np.concatenate([compared.genuine_subject, compared.failed_subject]),
+        impostor_subjects=compared.impostor_subjects,
+    )
+    drawn = _rates(points, rejected, config)
+    return Rates(values, drawn.intervals, drawn.replicates)
+
+
+def accuracy(trials: Trials, scores: np.ndarray) -> dict[str, Any]:
+    """LFW's View-2 accuracy: for each fold the threshold that is best on the others.
 
     Raises:
-        FacedanError: no probe's subject is in the gallery.
+        FacedanError: all pairs that are there are of one fold.
     """
-    found = ranks(scores, probes, gallery)
-    mated = found > 0
-    if not mated.any():
+    assert trials.fold is not None
+    if len(np.unique(trials.fold)) < 2:
         raise FacedanError(
-            "no probe has a mate in the gallery",
-            "both need folders (or list entries) that name people, by the same names",
+            "the pairs that are there are all of one fold", "check that the images are those of the list"
         )
-    interval = None
-    if config.replicates:
-        correct = found[mated] == 1
-        interval = rank1_interval(correct, probes[mated], replicates=config.replicates, seed=config.seed)
-    return Identification(
-        rank1=rank_1(found[mated]),
-        interval=interval,
-        curve=cmc(found[mated], min(MAX_RANK, len(gallery))),
-        probes=int(mated.sum()),
-        gallery=len(gallery),
-        without_mate=int((~mated).sum()),
-        missing=missing,
-    )
-
-
-def write_results(result: EvaluateResult, config: EvaluateConfig) -> None:
-    """Write curves and picture, and last summary.json."""
-    rocs: dict[str, dict[str, Curve]] = {}
-    cmcs: dict[str, dict[str, np.ndarray]] = {}
-    for model in result.models:
-        for name, partition in model.partitions.items():
-            if isinstance(partition, Verification):
-                rocs.setdefault(name, {})[model.name] = partition.curve
-            else:
-                cmcs.setdefault(name, {})[model.name] = partition.curve
-    if rocs:
-        plot_roc(rocs, result.plot, fars=config.far)
-        points = [
-            (model, name, *point)
-            for name, panel in rocs.items()
-            for model, curve in panel.items()
-            for point in zip(curve.far, curve.vr, curve.threshold, strict=True)
-        ]
-        write_csv(result.directory / "roc.csv", ("model", "partition", "far", "vr", "threshold"), points)
-    if cmcs:
-        plot_cmc(cmcs, result.plot)
-        rates = [
-            (model, name, rank, rate)
-            for name, panel in cmcs.items()
-            for model, curve in panel.items()
-            for rank, rate in enumerate(curve, start=1)
-        ]
-        write_csv(result.directory / "cmc.csv", ("model", "partition", "rank", "rate"), rates)
-    write_json(result.directory / "summary.json", result.summary())
+    found = fold_accuracy(scores, trials.genuine, trials.fold)
+    return {
+        "mean": found.mean,
+        "standard_error": found.standard_error,
+        "folds": [float(value) for value in found.folds],
+        "thresholds": [float(value) if np.isfinite(value) else None for value in found.thresholds],
+    }

@@ -29,6 +29,7 @@ from facedan_cli.stages.training_data import (
     Source,
     TrainingResult,
     describe,
+    hold_aside,
     read_source,
     training_plan,
     warn_of_alignment,
@@ -92,9 +93,10 @@ def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) 
         elif config.model == "vggface":
             report.warn("starting from random weights; the paper starts from VGG-Face's: --init PATH")
         spec = SPECS[config.model]
-        images = FaceImages(source.folder, spec.image_size, pool, report)
+        folder, _ = hold_aside(source.folder, config.hold_aside, labelled=True)
+        images = FaceImages(folder, spec.image_size, pool, report)
         plan = training_plan(config)
-        stream = Stream(images, source.labels, plan.batch, spec.crop, (config.seed, SOURCE_SEED))
+        stream = Stream(images, source.labels_of(folder), plan.batch, spec.crop, (config.seed, SOURCE_SEED))
         metrics = train(network.to(device), Domains(stream), plan, state=run.state, log=run.log, report=report)
         card = Card(config.model, source.identities, run.stage, run.name, determining(config))
         save_checkpoint(run.checkpoint, network, card)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,12 @@ from facedan_cli.workspace import Dataset, find_manifest, write_set_aside
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
 """Second parts of the seeds of independent streams; the first is the run's seed."""
 
+LEAST_SAMPLE = 10
+"""Of fewer images nothing can be said."""
+
+IMAGES_TO_KEEP = 3
+"""A person of the source keeps at least so many images when one is held aside."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -32,11 +40,10 @@ class Source:
     identities: tuple[str, ...]
     nameless: tuple[str, ...]
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Class of each image, int64, shape (images,)."""
+    def labels_of(self, folder: FaceFolder) -> np.ndarray:
+        """Class of each image of (a part of) the data set, int64, shape (images,)."""
         order = {name: index for index, name in enumerate(self.identities)}
-        return np.array([order[name] for name in self.folder.names], np.int64)
+        return np.array([order[name] for name in folder.names], np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,45 @@ def read_source(dataset: Dataset) -> Source:
             layout,
         )
     nameless = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
-    kept = FaceFolder(folder.root, tuple(folder.paths[row] for row in named), tuple(folder.names[row] for row in named))
-    return Source(dataset, kept, identities, nameless)
+    return Source(dataset, part_of(folder, named), identities, nameless)
+
+
+def part_of(folder: FaceFolder, rows: Sequence[int]) -> FaceFolder:
+    """Some of a data set's images."""
+    return FaceFolder(folder.root, tuple(folder.paths[row] for row in rows), tuple(folder.names[row] for row in rows))
+
+
+def hold_aside(folder: FaceFolder, most: int, *, labelled: bool) -> tuple[FaceFolder, FaceFolder]:
+    """Divide a data set into the images to train on and a sample that no training sees.
+
+    The sample is at most a tenth of the images, and none where that would be fewer than ten. It depends on their names
+    alone: both stages hold the same ones aside. Of a labelled data set it has one image a person, of people who keep at
+    least three: images of one person are no independent sample. A smaller sample is a part of a larger one.
+
+    Args:
+        folder: the data set.
+        most: images in the sample at most; 0: none.
+        labelled: whether `folder.names` are people.
+
+    Returns:
+        What to train on, and the sample.
+    """
+    falling = sorted(range(len(folder)), key=lambda row: hashlib.sha256(_bytes(folder.paths[row])).digest())
+    count = min(most, len(folder) // 10)
+    if labelled:
+        images_of = Counter(folder.names)
+        first: dict[str, int] = {}
+        for row in falling:
+            if images_of[folder.names[row]] > IMAGES_TO_KEEP:
+                first.setdefault(folder.names[row], row)
+        falling = list(first.values())
+    held = set(falling[:count]) if min(count, len(falling)) >= LEAST_SAMPLE else set()
+    rows = range(len(folder))
+    return part_of(folder, [row for row in rows if row not in held]), part_of(folder, sorted(held))
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode(errors="surrogateescape")
 
 
 def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:

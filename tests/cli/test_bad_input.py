@@ -153,7 +153,7 @@ def test_images_that_a_sigset_names_and_that_are_not_there_are_listed(place: Pat
     ended = facedan("evaluate", "gbu", "--json", "--replicates", "0")
     assert ended.code == 3
     summary = json.loads(ended.out)
-    assert summary["models"][0]["partitions"]["Good"]["missing"] == 1
+    assert summary["models"][0]["partitions"]["Good"]["failures"]["images"] == 1
     listed = Path(summary["results"]) / "set-aside.tsv"
     assert str(listed) in ended.err
     assert listed.read_text(encoding="utf-8") == "2008/00000d0.jpg\tnot among the images\n"
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(place: Path, facedan: Facedan, mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("facedan_cli.stages.evaluate.read_folder", interrupted)
+    monkeypatch.setattr("facedan_cli.stages.evaluation.read_folder", interrupted)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (130, "")
     assert "Traceback" not in ended.err
@@ -280,7 +280,7 @@ def test_the_unexpected_is_one_line_unless_debugging(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("facedan_cli.stages.evaluate.read_folder", broken)
+    monkeypatch.setattr("facedan_cli.stages.evaluation.read_folder", broken)
     monkeypatch.delenv("FACEDAN_DEBUG", raising=False)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (1, "")

@@ -164,6 +164,7 @@ def test_evaluate_prints_a_table_or_an_object(trained: Any, facedan: Facedan) ->
     assert [row[:11].strip() for row in rows] == ["source only", "λ = 0", "DAN_m67"]
     assert all(row.count("*") == 3 for row in rows)  # 12 impostors do not resolve 0.001
     assert legend.startswith("* too few impostors for this FAR")
+    assert "†" not in shown.out  # four people tell no models apart
     printed = json.loads(facedan(*command, "--json", "-q").out)
     written = json.loads((Path(printed["results"]) / "summary.json").read_text(encoding="utf-8"))
     assert printed == written
@@ -178,7 +179,7 @@ def test_evaluate_pairs_and_identify_print_their_figures(trained: Any, facedan: 
         "a,b,label\nperson0/0.png,person0/1.png,same\nperson0/0.png,person1/0.png,different\n", encoding="utf-8"
     )
     shown = facedan("evaluate", "pairs", pairs, "--images", "casia", "--far", "0.5", *common)
-    assert shown.out.splitlines()[0].split() == ["model", "VR", "@", "FAR", "0.5"]
+    assert shown.out.splitlines()[0].split() == ["model", "VR", "@", "FAR", "0.5", "EER"]
     assert "[" not in shown.out  # no intervals were asked for
     probe = tmp_path / "probe"
     shutil.copytree(trained.workspace.root / "aligned" / "casia", probe)

@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 from tiny import ADAPT, Notes, metrics, same
 
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
+from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.models.weights import load_checkpoint, read_card, save_checkpoint
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
-from facedan_cli.stages.adapt import adapt, parse_bandwidth, parse_layers, plan_adapt
-from facedan_cli.stages.training_data import TrainingResult
+from facedan_cli.stages.adapt import adapt, plan_adapt
+from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers
+from facedan_cli.stages.training_data import TrainingResult, hold_aside
 from facedan_cli.workspace import Workspace
 
 
@@ -59,7 +61,16 @@ def test_it_starts_from_the_newest_pretraining_on_the_source_and_says_so(pretrai
     assert run(pretrained).skipped
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "sgd"}, {"bandwidth": "batch", "estimator": "biased"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd"},
+        {"bandwidth": "batch", "estimator": "biased"},
+        {"bandwidth": "ema", "betas": "optimal", "queue": 9, "lambda_ramp": 4},
+        {"discrepancy": "energy", "estimator": "linear"},
+    ],
+    ids=str,
+)
 def test_an_interrupted_run_goes_on_to_the_same_bits(
     pretrained: Workspace, tmp_path: Path, options: dict[str, Any]
 ) -> None:
@@ -126,7 +137,11 @@ def test_spellings_of_one_setting_are_one_run(
     assert plan_adapt(replace(ADAPT, init=str(trained.before)), pretrained).run.name == name
     monkeypatch.chdir(pretrained.root)
     assert plan_adapt(replace(ADAPT, source="./aligned/casia", target="aligned/frgc"), pretrained).run.name == name
+    assert plan_adapt(replace(ADAPT, layers="fc7:1,fc6:1.0"), pretrained).run.name == name
+    assert plan_adapt(replace(ADAPT, multipliers="16,8,4,2,1"), pretrained).run.name == name
     assert plan_adapt(replace(ADAPT, layers="fc6"), pretrained).run.name != name
+    assert plan_adapt(replace(ADAPT, layers="fc6:0.5,fc7"), pretrained).run.name != name
+    assert plan_adapt(replace(ADAPT, multipliers="1,2,4,8,32"), pretrained).run.name != name
 
 
 def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained: Workspace, trained: Any) -> None:
@@ -167,11 +182,24 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
     [
         ({"layers": "fc6,fc8"}, "there is no layer 'fc8' to adapt"),
         ({"layers": "fc6,fc6"}, "must name each layer once"),
-        ({"layers": ","}, "must name each layer once"),
+        ({"layers": ","}, "names no layer"),
+        ({"layers": "fc6:0,fc7"}, "'0' is no weight of a layer"),
+        ({"layers": "fc6:", "kernels": 1}, "'' is no weight of a layer"),
+        ({"multipliers": "1,-2"}, "--multipliers cannot be '1,-2'"),
+        ({"multipliers": "1,1"}, "--multipliers cannot be '1,1'"),
+        ({"betas": "best"}, "--betas does not know 'best'"),
+        ({"discrepancy": "mmd"}, "--discrepancy does not know 'mmd'"),
+        ({"discrepancy": "coral", "estimator": "biased"}, "--estimator means nothing for --discrepancy coral"),
+        ({"discrepancy": "energy", "bandwidth": "batch"}, "--bandwidth means nothing for --discrepancy energy"),
+        ({"discrepancy": "jmmd", "betas": "optimal"}, "--betas means nothing for --discrepancy jmmd"),
+        ({"discrepancy": "jmmd", "layers": "fc6:2,fc7"}, "they have no weights"),
+        ({"queue": -1}, "--queue must be at least 0"),
+        ({"lambda_ramp": -1}, "--lambda-ramp must be at least 0"),
+        ({"hold_aside": -1}, "--hold-aside must be at least 0"),
         ({"kernels": 0}, "--kernels must be at least 1"),
         ({"lambda_": -0.5}, "--lambda must be a number from 0"),
         ({"lambda_": math.nan}, "--lambda must be a number from 0"),
-        ({"estimator": "linear"}, "--estimator does not know 'linear'"),
+        ({"estimator": "median"}, "--estimator does not know 'median'"),
         ({"bandwidth": "-3"}, "--bandwidth does not know '-3'"),
         ({"target": "casia"}, "source and target are the same data set"),
         ({"target": "frcg"}, "there is no data set 'frcg'"),
@@ -206,13 +234,68 @@ def test_a_network_that_maps_all_faces_to_one_point_is_refused(pretrained: Works
         run(pretrained, init=str(pretrained.root / "dead.safetensors"))
 
 
-def test_layers_are_put_in_the_networks_order() -> None:
-    assert parse_layers("fc7, fc6") == ("fc6", "fc7")
-    assert parse_layers("fc7") == ("fc7",)
+def test_layers_are_put_in_the_networks_order_with_their_weights() -> None:
+    assert list(parse_layers("fc7, fc6").items()) == [("fc6", 1), ("fc7", 1)]
+    assert list(parse_layers("fc7:2,fc6 : 0.5").items()) == [("fc6", 0.5), ("fc7", 2)]
+    assert parse_multipliers("4, 0.5,1") == (0.5, 1, 4)
+
+
+@pytest.mark.parametrize("discrepancy", ["jmmd", "coral", "energy"])
+def test_other_discrepancies_take_the_place_of_mmd(pretrained: Workspace, discrepancy: str) -> None:
+    last = metrics(run(pretrained, discrepancy=discrepancy).run)[-1]
+    named = {key for key in last if key.startswith(("mmd2", "jmmd", "coral", "energy"))}
+    assert named == ({"jmmd"} if discrepancy == "jmmd" else {f"{discrepancy}_fc6", f"{discrepancy}_fc7"})
+    assert last["loss"] == pytest.approx(last["classification"] + 0.5 * sum(last[key] for key in named), rel=1e-5)
+    assert any(key.startswith("gamma_") for key in last) == (discrepancy == "jmmd")
+
+
+def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pretrained: Workspace) -> None:
+    target = pretrained.root / "aligned" / "frgc"
+    for copy in range(10):
+        for image in sorted(target.glob("[!c]*.png")):
+            shutil.copy(image, target / f"c{copy}-{image.name}")
+    source = pretrained.root / "aligned" / "casia"
+    for person in sorted(source.iterdir()):
+        if person.is_dir():
+            for copy in range(8):
+                shutil.copytree(person, source / f"{person.name}-{copy}")
+    report = Notes()
+    made = run(pretrained, report=report).run
+    before, *_, after = metrics(made)
+    assert before["step"] == 0
+    for entry in (before, after):
+        assert entry["two_sample"].keys() == {"fc6", "fc7"}
+        assert 0 < entry["two_sample"]["fc7"]["p_value"] <= 1
+    told = [note for note in report.notes if note.startswith("fc7, images held aside: before MMD² ")]
+    assert len(told) == 1
+
+    kept, held = hold_aside(read_folder(target), 128, labelled=False)
+    assert len(held) == len(read_folder(target)) // 10
+    assert not set(kept.paths) & set(held.paths)
+    for path in held.paths:  # what is not trained on changes nothing
+        (target / path).write_bytes(b"no image")
+    other = run(pretrained).run
+    assert other.name != made.name
+    assert metrics(other)[-1]["mmd2_fc7"] == after["mmd2_fc7"]
+
+
+def test_a_labelled_sample_has_one_image_a_person_who_keeps_three() -> None:
+    names = tuple(f"p{person}" for person in range(60) for _ in range(2 + person % 5))
+    folder = FaceFolder(Path("x"), tuple(f"{name}/{index}.png" for index, name in enumerate(names)), names)
+    kept, held = hold_aside(folder, 128, labelled=True)
+    assert len(held) == len(folder) // 10
+    assert len(set(held.names)) == len(held)
+    assert set(kept.names) == set(names)
+    assert min(kept.names.count(name) for name in held.names) >= 3
+    fewer = hold_aside(folder, 12, labelled=True)[1]
+    assert len(fewer) == 12
+    assert set(fewer.paths) < set(held.paths)
+    for most in (0, 9):  # too few to say anything
+        assert len(hold_aside(folder, most, labelled=True)[1]) == 0
 
 
 def test_bandwidths_are_words_or_positive_numbers() -> None:
-    assert parse_bandwidth("frozen") is parse_bandwidth("batch") is None
+    assert parse_bandwidth("frozen") is parse_bandwidth("ema") is parse_bandwidth("batch") is None
     assert parse_bandwidth("6e3") == 6000
     for text in ("0", "inf", "nan", "median", ""):
         with pytest.raises(UsageError, match="--bandwidth does not know"):

@@ -19,13 +19,14 @@ from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.models.weights import Card
 from facedan_cli.protocols.gbu import PARTITIONS
 from facedan_cli.stages.adapt import adapt, plan_adapt
-from facedan_cli.stages.evaluate import _label, evaluate_gbu, evaluate_identify, evaluate_pairs
-from facedan_cli.stages.measures import EvaluateResult
+from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_identify, evaluate_pairs
+from facedan_cli.stages.evaluated import label_of
+from facedan_cli.stages.results import EvaluateResult
 from facedan_cli.workspace import Dataset, Workspace
 
 CONFIG = EvaluateConfig(far=("0.001", "0.1", "0.5"), replicates=50)
-BY_FAR = {"vr", "interval", "achieved_far", "threshold", "false_accepts", "budget"}
-COUNTS = {"genuine", "impostor", "missing"}
+BY_FAR = {"vr", "interval", "achieved_far", "threshold", "false_accepts", "budget", "resolved"}
+COUNTS = {"genuine", "impostor", "failures"}
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_gbu_is_measured_as_by_brute_force(place: Workspace) -> None:
                 score = float(vectors[f"{a:05d}d{2 * index + 1}"] @ vectors[f"{b:05d}d{2 * index}"])
                 (genuine if a == b else impostor).append(score)
         found = model["partitions"][partition]
-        assert (found["genuine"], found["impostor"], found["missing"]) == (4, 12, 0)
+        assert (found["genuine"], found["impostor"], found["failures"]["images"]) == (4, 12, 0)
         assert found["vr"] == {far: slow_vr(genuine, impostor, k) for far, k in (("0.001", 0), ("0.1", 1), ("0.5", 6))}
         assert found["budget"] == {"0.001": 0, "0.1": 1, "0.5": 6}
         for far, threshold in found["threshold"].items():
@@ -88,8 +89,12 @@ def test_gbu_is_measured_as_by_brute_force(place: Workspace) -> None:
 def test_the_json_object_has_the_keys_of_its_schema(place: Workspace) -> None:
     result = gbu(place)
     summary = summary_of(result)
-    assert summary.keys() == {"schema", "protocol", "convention", "models", "results", "plot"}
-    assert (summary["schema"], summary["protocol"], summary["convention"]) == (1, "gbu", "max-tar")
+    assert summary.keys() == {
+        *("schema", "protocol", "convention", "intervals", "models", "differences", "warnings"),
+        *("results", "plot", "report", "set_aside", "provenance"),
+    }
+    assert (summary["schema"], summary["protocol"], summary["convention"]) == (2, "gbu", "max-tar")
+    assert summary["intervals"] == {"method": "bootstrap", "level": 0.95, "replicates": 50, "seed": 0}
     (model,) = summary["models"]
     assert model.keys() == {"name", "run", "checkpoint", "partitions"}
     for partition in model["partitions"].values():
@@ -99,7 +104,10 @@ def test_the_json_object_has_the_keys_of_its_schema(place: Workspace) -> None:
 
 def test_curves_and_picture_lie_beside_it(place: Workspace) -> None:
     result = gbu(place)
-    assert {path.name for path in result.directory.iterdir()} == {"summary.json", "roc.csv", "roc.png"}
+    assert {path.name for path in result.directory.iterdir()} == {
+        *("summary.json", "figures.csv", "report.html"),
+        *("roc.csv", "roc.png", "det.png", "scores.png"),
+    }
     assert result.plot.read_bytes().startswith(b"\x89PNG")
     with (result.directory / "roc.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -144,7 +152,7 @@ def test_models_of_one_name_are_told_apart_by_their_runs(place: Workspace, train
     ],
 )
 def test_labels_follow_the_paper(config: dict[str, Any], label: str) -> None:
-    assert _label(Card("vggface", (), "adapt", "adapt-a-b-00000000", config)) == label
+    assert label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", config)) == label
 
 
 def test_missing_images_are_counted_and_named(place: Workspace) -> None:
@@ -153,7 +161,7 @@ def test_missing_images_are_counted_and_named(place: Workspace) -> None:
     (images / "00002d3.png").write_bytes(b"no image")
     result = gbu(place)
     (model,) = summary_of(result)["models"]
-    counts = {name: (p["missing"], p["genuine"], p["impostor"]) for name, p in model["partitions"].items()}
+    counts = {name: (p["failures"]["images"], p["genuine"], p["impostor"]) for name, p in model["partitions"].items()}
     assert counts == {"Good": (1, 3, 9), "Bad": (1, 3, 9), "Ugly": (0, 4, 12)}
     assert result.set_aside == result.directory / "set-aside.tsv"
     assert result.set_aside.read_text(encoding="utf-8").splitlines() == [
@@ -233,7 +241,7 @@ def test_lfws_list_is_read_and_missing_images_are_named(place: Workspace) -> Non
     result = evaluate_pairs(CONFIG, place, place.dataset("lfw"), listed)
     (model,) = summary_of(result)["models"]
     found = model["partitions"]["all"]
-    assert (found["genuine"], found["impostor"], found["missing"]) == (2, 2, 2)
+    assert (found["genuine"], found["impostor"], found["failures"]["images"]) == (2, 2, 2)
     assert result.set_aside is not None
     names = [line.split("\t")[0] for line in result.set_aside.read_text(encoding="utf-8").splitlines()]
     assert names == ["Eve/Eve_0003", "Zoe/Zoe_0001"]
@@ -269,7 +277,7 @@ def test_identification_is_measured_as_by_brute_force(place: Workspace) -> None:
     found = model["partitions"]["all"]
     assert found["rank1"] == np.mean(np.array(ranks) == 1)
     assert found["cmc"] == [np.mean(np.array(ranks) <= rank) for rank in range(1, 5)]
-    assert (found["probes"], found["gallery"], found["without_mate"], found["missing"]) == (12, 4, 0, 0)
+    assert (found["probes"], found["gallery"], found["without_mate"], found["failures"]["images"]) == (12, 4, 0, 0)
     with (result.directory / "cmc.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(int(row["rank"]), float(row["rate"])) for row in rows] == list(enumerate(found["cmc"], start=1))
@@ -284,7 +292,7 @@ def test_images_of_nobody_are_never_taken_for_one_person(place: Workspace) -> No
     result = evaluate_identify(CONFIG, place, gallery, probe)
     after = summary_of(result)["models"][0]["partitions"]["all"]
     assert (after["rank1"], after["probes"], after["gallery"]) == (before["rank1"], 12, 4)
-    assert after["missing"] == 2
+    assert after["failures"]["images"] == 2
     assert result.set_aside is not None
     lines = result.set_aside.read_text(encoding="utf-8").splitlines()
     assert lines == [f"{side.root / 'loose.png'}\tnot in an identity folder" for side in (gallery, probe)]

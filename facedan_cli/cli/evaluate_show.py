@@ -1,0 +1,61 @@
+"""What `facedan evaluate` prints of its results."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+import typer
+
+from facedan_cli.cli.console import Console, table
+from facedan_cli.cli.outcome import set_aside_exit
+from facedan_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from facedan_cli.stages.results import EvaluateResult
+    from facedan_cli.stages.tables import Table
+
+
+def refuse_two_forms(context: typer.Context) -> None:
+    """--json and --csv cannot both have stdout.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if context.params["as_json"] and context.params["as_csv"]:
+        raise UsageError("--json and --csv cannot both be printed", "take one; the results directory has both files")
+
+
+def show(context: typer.Context, console: Console, result: EvaluateResult) -> None:
+    """Print an evaluation as tables, as JSON or as CSV; exit code 3 where images were set aside."""
+    from facedan_cli.stages.tables import differences_table, failures_table, main_table, points_table
+
+    if console.as_json:
+        console.json(result.summary())
+    elif context.params["as_csv"]:
+        console.result(as_csv(result))
+    else:
+        shown = [main_table(result), failures_table(result)]
+        console.result("\n\n".join(as_text(found, titled=place > 0) for place, found in enumerate(shown) if found))
+    for more in (points_table(result), differences_table(result)):
+        if more is not None:
+            console.detail("\n" + as_text(more, titled=True))
+    console.note(f"results: {result.directory}, plot: {result.plot}, page: {result.page}")
+    set_aside_exit(console, result.set_aside)
+
+
+def as_text(shown: Table, *, titled: bool) -> str:
+    """A table in aligned columns, with its title if wanted, and its notes."""
+    return "\n".join([*([f"{shown.title}:"] if titled else []), table(shown.header, shown.rows), *shown.notes])
+
+
+def as_csv(result: EvaluateResult) -> str:
+    """The rows of figures.csv."""
+    from facedan_cli.stages.results import FIGURES_HEADER
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIGURES_HEADER)
+    writer.writerows(result.figures())
+    return text.getvalue().rstrip("\n")

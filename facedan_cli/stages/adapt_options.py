@@ -1,0 +1,113 @@
+"""The penalty's options: from what a person types to what is computed, and refusals of what would be ignored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from facedan_cli.adaptation.kernels import octaves
+from facedan_cli.config import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, AdaptConfig, check_choice
+from facedan_cli.errors import UsageError, did_you_mean
+from facedan_cli.models.vggface import LAYERS
+
+WITHOUT_KERNELS = ("coral", "energy")
+"""Discrepancies that have neither bandwidth nor kernel weights."""
+
+
+def settle_penalty(config: AdaptConfig) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
+    """Check the penalty's options.
+
+    Returns:
+        The configuration in the form in which equal settings are equal texts; layers with their weights; multipliers.
+
+    Raises:
+        UsageError: an option has an impossible value, or one that the others would leave without effect.
+    """
+    layers = parse_layers(config.layers)
+    for option, value, known in (
+        ("--discrepancy", config.discrepancy, DISCREPANCIES),
+        ("--estimator", config.estimator, ESTIMATORS),
+        ("--betas", config.betas, BETAS),
+    ):
+        check_choice(option, value, known)
+    parse_bandwidth(config.bandwidth)
+    if config.kernels < 1:
+        raise UsageError(f"--kernels must be at least 1, not {config.kernels}", "the paper uses 1 and 5")
+    if not 0 <= config.lambda_ < math.inf:
+        raise UsageError(f"--lambda must be a number from 0, not {config.lambda_}", "the paper uses 0.5")
+    for option, count in (("--queue", config.queue), ("--lambda-ramp", config.lambda_ramp)):
+        if count < 0:
+            raise UsageError(f"{option} must be at least 0, not {count}", "0, the default, is without it")
+    multipliers = octaves(config.kernels) if config.multipliers is None else parse_multipliers(config.multipliers)
+    _refuse_what_has_no_effect(config, layers)
+    text = None if multipliers == octaves(len(multipliers)) else ",".join(f"{factor:g}" for factor in multipliers)
+    named = ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items())
+    return replace(config, layers=named, kernels=len(multipliers), multipliers=text), layers, multipliers
+
+
+def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float]) -> None:
+    default = AdaptConfig(source="", target="")
+    kernels = ("bandwidth", "betas", "multipliers", "kernels")
+    idle = {"energy": kernels, "coral": (*kernels, "estimator"), "jmmd": ("betas",)}.get(config.discrepancy, ())
+    for name in idle:
+        if getattr(config, name) != getattr(default, name):
+            raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
+    if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
+        raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
+
+
+def parse_layers(text: str) -> dict[str, float]:
+    """The layers of "fc6,fc7" or "fc6:0.5,fc7:1" with their weights, in the order of the network.
+
+    Raises:
+        UsageError: a layer is unknown or named twice, none is named, or a weight is not a positive number.
+    """
+    layers: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        layer, colon, weight = (piece.strip() for piece in part.partition(":"))
+        if layer not in LAYERS:
+            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, LAYERS, of="layers"))
+        if layer in layers:
+            raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(LAYERS)}")
+        layers[layer] = _positive(weight) if colon else 1.0
+        if math.isnan(layers[layer]):
+            raise UsageError(f"'{weight}' is no weight of a layer", "give a positive number, as in fc6:0.5,fc7:1")
+    if not layers:
+        raise UsageError("--layers names no layer", f"layers: {', '.join(LAYERS)}")
+    return {layer: layers[layer] for layer in LAYERS if layer in layers}
+
+
+def parse_multipliers(text: str) -> tuple[float, ...]:
+    """The bandwidths of "0.5,1,2" as multiples of γ, rising.
+
+    Raises:
+        UsageError: one is not a positive number, or is named twice.
+    """
+    factors = tuple(_positive(part) for part in text.split(","))
+    if any(map(math.isnan, factors)) or len(set(factors)) < len(factors):
+        raise UsageError(f"--multipliers cannot be '{text}'", "give different positive numbers, as in 0.25,1,4")
+    return tuple(sorted(factors))
+
+
+def parse_bandwidth(text: str) -> float | None:
+    """A number given for γ; None for "frozen", "ema" and "batch".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text in BANDWIDTHS:
+        return None
+    value = _positive(text)
+    if math.isnan(value):
+        raise UsageError(f"--bandwidth does not know '{text}'", "give frozen, ema, batch, or γ as a positive number")
+    return value
+
+
+def _positive(text: str) -> float:
+    """A positive number, or NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if 0 < value < math.inf else math.nan

@@ -1,0 +1,127 @@
+"""The models that an evaluation compares, by their names in tables, and the features of its images by each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from facedan_cli.config import AdaptConfig, EmbedConfig, EvaluateConfig
+from facedan_cli.errors import UsageError
+from facedan_cli.faces.folder import FaceFolder
+from facedan_cli.faces.records import FAILED, read_records
+from facedan_cli.models.weights import Card, read_card
+from facedan_cli.report import Report
+from facedan_cli.stages.embed import embed, find_model
+from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A data set's features by one model.
+
+    Args:
+        root: the aligned faces' directory.
+        vectors: features of length one, shape (n, d).
+        paths: the faces below `root`.
+        people: whose they are; "" where no folder says so.
+        unusable: faces that have no features and photographs that have no face, by path, with the reason.
+    """
+
+    root: Path
+    vectors: np.ndarray
+    paths: list[str]
+    people: list[str]
+    unusable: Mapping[str, str]
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Where the faces lie."""
+        return [self.root / path for path in self.paths]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that is measured."""
+
+    name: str
+    checkpoint: Path
+    card: Card
+
+
+def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
+    """The models that are asked for, each once, with the names that the tables give them.
+
+    Raises:
+        UsageError: one is to be fused with itself.
+        FacedanError: there is no such model.
+    """
+    found = [find_model(workspace, name) for name in config.model or (None,)]
+    checkpoints = list({path.resolve(): path for path in found}.values())
+    if config.fuse and len(checkpoints) < 2:
+        raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
+    cards = [read_card(checkpoint) for checkpoint in checkpoints]
+    return [Model(*of) for of in zip(_labels(cards), checkpoints, cards, strict=True)]
+
+
+def embed_faces(
+    config: EvaluateConfig, dataset: Dataset, folder: FaceFolder, checkpoint: Path, workspace: Workspace, report: Report
+) -> Faces:
+    """The features of a data set, from where they lie or made now."""
+    how = EmbedConfig(
+        dataset=dataset.name,
+        layer=config.layer,
+        flip=config.flip,
+        batch=config.batch,
+        workers=config.workers,
+        device=config.device,
+        force=config.force,
+    )
+    embedded = embed(how, folder, checkpoint, workspace, report=report)
+    lost = _failed_to_align(folder.root) if dataset.root.is_dir() else {}
+    unusable = lost | read_set_aside(embedded.set_aside)
+    return Faces(folder.root, *embedded.load(), unusable)
+
+
+def _failed_to_align(root: Path) -> dict[str, str]:
+    """Photographs under a data set that `align` set aside, by their path there, with the reason."""
+    manifest = find_manifest(root)
+    if manifest is None:
+        return {}
+    prefix = root.resolve().relative_to(manifest.parent.resolve()).as_posix()
+    prefix = "" if prefix == "." else prefix + "/"
+    last = {record.path: record for record in read_records(manifest) if record.path.startswith(prefix)}
+    return {
+        path.removeprefix(prefix): f"not aligned: {record.reason}"
+        for path, record in last.items()
+        if record.status == FAILED
+    }
+
+
+def _labels(cards: Sequence[Card]) -> list[str]:
+    """Names for a table, as the paper has them; models that would share one get their run's hash as well."""
+    names = [label_of(card) for card in cards]
+    counts = Counter(names)
+    return [
+        name if counts[name] == 1 else f"{name} {card.run.rpartition('-')[2]}"
+        for name, card in zip(names, cards, strict=True)
+    ]
+
+
+def label_of(card: Card) -> str:
+    """The name of a network in the paper's tables."""
+    if card.stage == "pretrain":
+        return "source only"
+    config = card.config
+    if config["lambda"] == 0:
+        return "λ = 0"
+    kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
+    layers = "".join(layer.removeprefix("fc") for layer in sorted(config["layers"].split(",")))
+    strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
+    other = config.get("discrepancy", AdaptConfig.discrepancy)
+    name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
+    return name + strength

@@ -1,0 +1,118 @@
+"""Scores turned into figures of identification, with and without failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.config import EvaluateConfig
+from facedan_cli.errors import FacedanError
+from facedan_cli.metrics.bootstrap import percentile_interval, rank1_replicates, wilson
+from facedan_cli.metrics.identification import OpenSetPoint, cmc, open_set, rank_1, ranks
+from facedan_cli.stages.measures import LEVEL, Rates
+from facedan_cli.stages.trials import Trials
+
+MAX_RANK = 50
+
+
+@dataclass(frozen=True)
+class Identification:
+    """One model on one set of probes.
+
+    Args:
+        rates: the rank-1 rate, under "1", among the mated probes that could be searched.
+        with_failures: the same where a mated probe that could not be searched is not found.
+        correct: whether each mated probe is found at rank 1, shape (p,).
+        curve: the CMC, from rank 1.
+        open_set: rates of detection and identification at each FPIR; empty where every probe has a mate.
+        gallery: images in the gallery.
+        without_mate: probes whose subject is not in the gallery.
+        failed: mated probes that could not be searched, and missing images.
+    """
+
+    rates: Rates
+    with_failures: Rates
+    correct: np.ndarray
+    curve: np.ndarray
+    open_set: Mapping[str, OpenSetPoint]
+    gallery: int
+    without_mate: int
+    failed: tuple[int, int]
+
+    def summary(self) -> dict[str, Any]:
+        """The probe set's entry in summary.json."""
+        return {
+            "rank1": self.rates.values["1"],
+            "interval": self.rates.interval("1"),
+            "correct": int(self.correct.sum()),
+            "cmc": [float(rate) for rate in self.curve],
+            "open_set": {fpir: _open_set_entry(point) for fpir, point in self.open_set.items()},
+            "probes": len(self.correct),
+            "gallery": self.gallery,
+            "without_mate": self.without_mate,
+            "failures": {
+                "images": self.failed[1],
+                "probes": self.failed[0],
+                "rank1": self.with_failures.values["1"],
+                "interval": self.with_failures.interval("1"),
+            },
+        }
+
+
+def _open_set_entry(point: OpenSetPoint) -> dict[str, Any]:
+    return {
+        "dir": point.dir,
+        "achieved_fpir": point.achieved_fpir,
+        "threshold": point.threshold if np.isfinite(point.threshold) else None,
+        "false_positives": point.false_positives,
+        "budget": point.budget,
+    }
+
+
+def identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig) -> Identification:
+    """Rank-1 rate, its interval, the CMC and open-set rates of probes (queries) searched in a gallery (targets).
+
+    Raises:
+        FacedanError: no probe's subject is in the gallery, or a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise FacedanError("there are scores that are no numbers (NaN)", "look at what made the features")
+    probes, gallery, failed = trials.codes
+    found = ranks(scores, probes, gallery)
+    mated = found > 0
+    if not mated.any():
+        raise FacedanError(
+            "no probe has a mate in the gallery",
+            "both need folders (or list entries) that name people, by the same names",
+        )
+    correct = found[mated] == 1
+    rates = _rank1_rates(correct, probes[mated], config)
+    with_failures = rates
+    if len(failed):
+        with_failures = _rank1_rates(
+            np.concatenate([correct, np.zeros(len(failed), bool)]), np.concatenate([probes[mated], failed]), config
+        )
+    strangers = int((~mated).sum())
+    return Identification(
+        rates=rates,
+        with_failures=with_failures,
+        correct=correct,
+        curve=cmc(found[mated], min(MAX_RANK, len(gallery))),
+        open_set=open_set(scores, probes, gallery, config.fpir) if strangers else {},
+        gallery=len(gallery),
+        without_mate=strangers,
+        failed=(len(failed), trials.failures.images),
+    )
+
+
+def _rank1_rates(correct: np.ndarray, subjects: np.ndarray, config: EvaluateConfig) -> Rates:
+    values = {"1": rank_1(np.where(correct, 1, 2))}
+    if config.ci == "wilson":
+        return Rates(values, {"1": wilson(int(correct.sum()), correct.size, LEVEL)})
+    if config.ci == "none":
+        return Rates(values, {})
+    drawn = rank1_replicates(correct, subjects, replicates=config.replicates, seed=config.seed)
+    return Rates(values, {"1": percentile_interval(drawn, LEVEL)}, {"1": drawn})

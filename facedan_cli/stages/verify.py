@@ -1,0 +1,179 @@
+"""Verification of whole data sets: every image with every other, in memory or, where they are too many, in a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from facedan_cli.config import EvaluateConfig
+from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.faces.folder import read_folder
+from facedan_cli.metrics.streaming import verification_streamed
+from facedan_cli.report import SILENT, Report
+from facedan_cli.stages.align_ranks import Ranks
+from facedan_cli.stages.devices import choose_device
+from facedan_cli.stages.evaluate import measure_partition, of_people
+from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
+from facedan_cli.stages.evaluation import Protocol, describe, evaluate, result_directory, settled
+from facedan_cli.stages.measures import OURS, Verification, streamed_figures
+from facedan_cli.stages.report_page import write_report
+from facedan_cli.stages.results import EvaluateResult, Measured, write_results
+from facedan_cli.stages.training_people import seen_in_training
+from facedan_cli.stages.trials import Trials, crossing_failures
+from facedan_cli.workspace import Dataset, Workspace, write_set_aside
+
+MOST_IN_MEMORY = 10_000_000
+"""More comparisons are streamed; fewer are kept, for intervals over people, fusion and pictures of the worst errors."""
+
+
+def evaluate_verify(
+    config: EvaluateConfig,
+    workspace: Workspace,
+    query: Dataset,
+    target: Dataset,
+    *,
+    most: int = MOST_IN_MEMORY,
+    report: Report = SILENT,
+) -> EvaluateResult:
+    """Every image of one data set with every image of another, or each pair of one data set's images once.
+
+    Folders of people tell who is who. More than `most` comparisons are streamed, as all are under torchrun, whose
+    processes share them: the rates are the same, the intervals Wilson's.
+
+    Args:
+        config: the models and how they are measured.
+        workspace: where features and results lie.
+        query: one data set.
+        target: the other, or the same.
+        most: comparisons that are kept in memory.
+        report: told of the progress.
+
+    Raises:
+        UsageError: what is asked for needs all scores in memory.
+        FacedanError: there are no genuine or no impostor comparisons.
+    """
+    config, ranks = settled(config), Ranks.of(os.environ)
+    itself = query.root.resolve() == target.root.resolve()
+    datasets = [query] if itself else [query, target]
+    sizes = [len(read_folder(dataset.root)) for dataset in datasets]
+    comparisons = sizes[0] * (sizes[0] - 1) // 2 if itself else sizes[0] * sizes[1]
+    if ranks.count == 1 and comparisons <= most:
+
+        def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
+            return {"all": _trials(faces, absent)}
+
+        return evaluate(Protocol("verify", datasets, trials, measure_partition), config, workspace, report)
+    if config.fuse or config.save_scores or config.convention != OURS:
+        raise UsageError(
+            f"{comparisons} comparisons are streamed: --fuse, --save-scores and other conventions need all scores",
+            f"compare fewer than {most}, in one process",
+        )
+    if config.ci == "bootstrap":
+        report.note(
+            f"{comparisons} comparisons are streamed: the intervals are Wilson's, which take comparisons of one person "
+            "to be independent and are too narrow"
+        )
+        config = replace(config, ci="wilson")
+    return _stream(config, workspace, datasets, ranks, report if ranks.first else SILENT)
+
+
+def _trials(faces: Sequence[Faces], absent: dict[str, str]) -> Trials:
+    sides = [of_people(side, absent) for side in faces]
+    itself = len(sides) == 1
+    (query, all_query, query_there), (target, all_target, target_there) = sides[0], sides[-1]
+    failures = crossing_failures(all_query, all_target, query_there, target_there, len(absent), itself=itself)
+    return Trials(query, target, itself=itself, failures=failures)
+
+
+def _stream(
+    config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: Ranks, report: Report
+) -> EvaluateResult:
+    folders = [read_folder(dataset.root) for dataset in datasets]
+    models = find_models(config, workspace)
+    absent: dict[str, str] = {}
+    measured = []
+    trials: dict[str, Trials] = {}
+    with ranks.joined():
+        for model in models:
+            report.note(f"measuring {model.card.run} as '{model.name}' ({model.checkpoint})")
+            faces = _embedded(config, datasets, model, workspace, ranks, report)
+            trials = {"all": _trials(faces, absent)}
+            figure = _measure(trials["all"], faces, config, ranks, report)
+            measured.append(Measured(model.name, model.card.run, model.checkpoint, {"all": figure}))
+        ranks.gather([])
+    directory = result_directory("verify", config, workspace, models, folders, [])
+    warnings = seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
+    set_aside = directory / "set-aside.tsv" if absent else None
+    result = EvaluateResult(
+        protocol="verify",
+        directory=directory,
+        models=measured,
+        differences=[],
+        config=config,
+        warnings=warnings,
+        provenance=describe(models, datasets, folders, config),
+        set_aside=set_aside,
+    )
+    if ranks.first:
+        for warning in warnings:
+            report.warn(warning)
+        write_set_aside(directory / "set-aside.tsv", sorted(absent.items()))
+        write_report(result, [])
+        write_results(result)
+    return result
+
+
+def _embedded(
+    config: EvaluateConfig,
+    datasets: Sequence[Dataset],
+    model: Model,
+    workspace: Workspace,
+    ranks: Ranks,
+    report: Report,
+) -> list[Faces]:
+    """The features of the data sets; the first process makes them, the others wait and read."""
+    folders = [read_folder(dataset.root) for dataset in datasets]
+
+    def all_of(config: EvaluateConfig) -> list[Faces]:
+        pairs = zip(datasets, folders, strict=True)
+        return [embed_faces(config, data, folder, model.checkpoint, workspace, report) for data, folder in pairs]
+
+    if ranks.first:
+        made = all_of(config)
+        ranks.gather([])
+        return made
+    ranks.gather([])
+    return all_of(replace(config, force=False))
+
+
+def _measure(
+    trials: Trials, faces: Sequence[Faces], config: EvaluateConfig, ranks: Ranks, report: Report
+) -> Verification:
+    query, target, _ = trials.codes
+    pairs = len(query) * (len(query) - 1) // 2 if trials.itself else len(query) * len(target)
+    # Both passes of all processes: this one tells of its share as if it were everything.
+    with report.progress("comparing", 2 * pairs // ranks.count, unit="comparisons") as advance:
+        try:
+            found = verification_streamed(
+                _rows(faces[0].vectors, trials.query.rows),
+                _rows(faces[-1].vectors, trials.target.rows),
+                query,
+                target,
+                config.far,
+                once=trials.itself,
+                device=ranks.device(choose_device(config.device)),
+                advance=lambda count: advance(count, ""),
+            )
+        except ValueError as error:
+            raise FacedanError(
+                f"the data sets cannot be compared: {error}", "check that folders name people"
+            ) from error
+    return streamed_figures(found, trials.failures, config)
+
+
+def _rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """The features of some images; of all of them, as they lie in their file."""
+    return vectors if len(rows) == len(vectors) else vectors[rows]
