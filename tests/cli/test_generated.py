@@ -167,7 +167,7 @@ def completed(words: list[str], where: Path, **environment: str) -> list[str]:
         ("ad", ["adapt"]),
         ("--v", ["--version"]),
         ("adapt --ker", ["--kernels"]),
-        ("adapt --estimator ''", ["unbiased", "biased"]),
+        ("adapt --estimator ''", ["unbiased", "biased", "linear"]),
         ("adapt --estimator = b", ["biased"]),
         ("adapt --kernels ''", []),
         ("adapt --source ''", ["casia", "my\\ faces", "frgc"]),
@@ -217,7 +217,7 @@ def test_zsh_completion_parses() -> None:
     [
         ("facedan ad", ["adapt"]),
         ("facedan adapt --ker", ["--kernels"]),
-        ("facedan adapt --estimator ", ["biased", "unbiased"]),
+        ("facedan adapt --estimator ", ["biased", "linear", "unbiased"]),
         ("facedan adapt --source=c", ["--source=casia"]),
         ("facedan evaluate ", ["feret", "gbu", "identify", "lfw", "pairs", "scores", "verify"]),
         ("facedan evaluate gbu --model p", ["pretrain-casia-0a1b2c3d"]),
