@@ -24,15 +24,15 @@ class SummedPictures:
         for picture, (height, width), own in zip(pictures, self.sizes, rows, strict=False):
             cv2.integral(picture, own.reshape(height + 1, width + 1, 3), cv2.CV_32S)
 
-    def scaled(self, first: int, stop: int, height: int, width: int) -> np.ndarray:
-        """Whole pictures of one size, first … stop-1, resampled.
+    def scaled(self, first: int, stop: int, height: int, width: int, strip: slice = slice(None)) -> np.ndarray:
+        """Whole pictures of one size, first … stop-1, resampled to `height` and `width`, of which a strip is wanted.
 
         Returns:
-            (x - 127.5) / 128, as the networks want it, shape (stop - first, height, width, 3), float32.
+            (x - 127.5) / 128, as the networks want it, shape (stop - first, the strip's height, width, 3), float32.
         """
         rows, columns = self.sizes[first]
         tables = self._table[self._starts[first] : self._starts[stop]].reshape(stop - first, rows + 1, columns + 1, 3)
-        top, bottom = _bins(rows, height)
+        top, bottom = (edges[strip] for edges in _bins(rows, height))
         left, right = _bins(columns, width)
         strips = tables.take(bottom, 1) - tables.take(top, 1)
         sums = strips.take(right, 2) - strips.take(left, 2)

@@ -85,6 +85,18 @@ def test_a_picture_is_searched_alike_alone_and_in_company(networks: Networks) ->
         assert all(map(np.array_equal, own, alone))
 
 
+@pytest.mark.parametrize("pixels", [1, 3000, 9001])
+def test_a_large_picture_is_searched_alike_in_strips(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    pictures = [crowd(), crowd()[:-33, :-35]]
+    whole = find_faces(pictures, [25, 31], networks)
+    monkeypatch.setattr("facedan_cli.faces.cascade.CPU_PIXELS_A_STRIP", pixels)
+    for own, reference in zip(find_faces(pictures, [25, 31], networks), whole, strict=True):
+        assert len(own[0]) >= 9
+        assert_same(own, reference)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (11, 11), (12, 12), (40, 40), (200, 130)])
 def test_nothing_is_found_where_nothing_is(networks: Networks, shape: tuple[int, int]) -> None:
     flat = np.full((*shape, 3), 128, np.uint8)

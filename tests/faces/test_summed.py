@@ -54,3 +54,8 @@ def test_sums_beyond_32_bits_still_give_means() -> None:
 def test_no_boxes_give_no_crops(count: int) -> None:
     crops = SummedPictures([picture(9, 9)] * count).crops(np.empty(0, int), np.empty((0, 4), int), 24)
     assert crops.shape == (0, 24, 24, 3)
+
+
+def test_a_strip_is_a_part_of_the_whole() -> None:
+    tables = SummedPictures([picture(40, 30)])
+    np.testing.assert_array_equal(tables.scaled(0, 1, 17, 9, slice(4, 11)), tables.scaled(0, 1, 17, 9)[:, 4:11])
