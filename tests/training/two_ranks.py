@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def main(part: int, parts: int, directory: Path, **options: Any) -> None:
     train(network, Domains(source, target, penalty), PLAN, state=state, log=log)
     save_file(dict(network.state_dict()), directory / f"trained{part}.safetensors")
     if parts > 1:
-        distributed.destroy_process_group()
+        distributed.barrier()
+        # All is written. A gloo thread that is not joined yet may abort the interpreter's own way out.
+        os._exit(0)
 
 
 if __name__ == "__main__":
