@@ -13,8 +13,8 @@ from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from facedan_cli.metrics.page import Table
     from facedan_cli.stages.results import EvaluateResult
-    from facedan_cli.stages.tables import Table
 
 
 def refuse_two_forms(context: typer.Context) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 
 from facedan_cli.faces.pictures import UnreadableImage, read_picture
-from facedan_cli.metrics.page import Face, Figure, Gallery, Page, Pair, Table, write_page
+from facedan_cli.metrics.page import Face, Figure, Gallery, Page, Pair, write_page
 from facedan_cli.stages import tables
 from facedan_cli.stages.results import EvaluateResult, draw
 from facedan_cli.stages.worst import Worst
@@ -55,7 +55,7 @@ def write_report(result: EvaluateResult, worst: Sequence[Worst]) -> None:
         title=f"{TITLES[result.protocol]}: {', '.join(model.name for model in result.models)}",
         lead=list(_lead(result)),
         warnings=result.warnings,
-        tables=[Table(found.title, found.header, found.rows, found.notes) for found in shown if found is not None],
+        tables=[found for found in shown if found is not None],
         figures=_figures(result),
         galleries=_galleries(worst),
         provenance=dict(_flat(result.provenance)),

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
+from facedan_cli.metrics.page import Table
 from facedan_cli.stages.differences import Figure
 from facedan_cli.stages.measures import Interval, Rates, Verification
 from facedan_cli.stages.results import EvaluateResult, Measured
 from facedan_cli.stages.searches import Identification
 
 UNRESOLVED, DIFFERENT = "*", "†"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; the first column names the model, the others hold figures.
-
-    Args:
-        title: what it shows.
-        header: the columns.
-        rows: the cells, a row a model.
-        notes: what its marks mean.
-    """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 def main_table(result: EvaluateResult) -> Table:
