@@ -17,9 +17,6 @@ from facedan_cli.protocols.sigset import Record, read_sigset, stem
 
 PARTITIONS = ("Good", "Bad", "Ugly")
 
-TRAINING_SETS = ("x1", "x2", "x4", "x8")
-"""Training sets of 345, 673, 1126 and 1766 images of people of no partition; a larger one does not hold the smaller."""
-
 
 @dataclass(frozen=True)
 class Partition:
@@ -74,25 +71,6 @@ def read_gbu(directory: Path) -> dict[str, Partition]:
             )
         partitions[partition] = Partition(tuple(target.values()), tuple(query.values()))
     return partitions
-
-
-def read_training(directory: Path, name: str) -> tuple[Record, ...]:
-    """Read a training set of the challenge, "x1", "x2", "x4" or "x8"; the case of the file name does not matter.
-
-    Its people are labelled, but as the unlabelled target of an adaptation only its images count: find them among
-    aligned faces by `matching.match_images`.
-
-    Raises:
-        ValueError: there is no training set of this name.
-        FacedanError: its list is missing or unreadable, or two images share a base name.
-    """
-    if name not in TRAINING_SETS:
-        raise ValueError(f"the training sets of GBU are {', '.join(TRAINING_SETS)}, not '{name}'")
-    file = f"GBU_Training_Uncontrolled{name}.xml"
-    present = {path.name.casefold(): path for path in directory.iterdir()} if directory.is_dir() else {}
-    if file.casefold() not in present:
-        raise FacedanError(f"{file} is not in {directory}", "Copy it there; it comes with the GBU images from NIST.")
-    return tuple(_read_set(present[file.casefold()]).values())
 
 
 def _read_set(path: Path) -> dict[str, Record]:
