@@ -40,7 +40,7 @@ _facedan() {
     case $command in
     '')
         options='--version --help -h'
-        kind=word words='align pretrain adapt embed demo evaluate'
+        kind=word words='align pretrain adapt embed export demo evaluate'
         ;;
     align)
         options='--root --size --template --min-face --second-pass --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
@@ -53,32 +53,39 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --channels --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source) kind=dataset ;;
-        --model) kind=value words='vggface vggface-mini' ;;
+        --model) kind=value words='vggface vggface-mini facenet' ;;
         --init) kind=run ;;
-        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --channels) kind=value words='auto rgb bgr' ;;
+        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
+        --head) kind=value words='softmax arcface cosface sphereface' ;;
+        --precision) kind=value words='auto fp32 bf16 fp16' ;;
+        --cache) kind=value words='auto ram disk none' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
         esac
         ;;
     adapt)
-        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --hold-aside --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --checkpoint-every --log-every --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --hold-aside --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
-        --layers) kind=value words='fc6,fc7 fc7 fc6' ;;
-        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --hold-aside | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --checkpoint-every | --log-every | --workers) kind=value ;;
+        --layers) kind=value words='fc6,fc7 fc7 fc6 pool,embedding' ;;
+        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --hold-aside | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
         --betas) kind=value words='equal optimal' ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
+        --head) kind=value words='softmax arcface cosface sphereface' ;;
+        --precision) kind=value words='auto fp32 bf16 fp16' ;;
+        --cache) kind=value words='auto ram disk none' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
@@ -88,11 +95,20 @@ _facedan() {
         options='--model --layer --flip --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=run ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --batch | --workers) kind=value ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;
+        esac
+        ;;
+    export)
+        options='--format --layer --flip --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --format) kind=value words='onnx torchscript safetensors' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=run ;;
         esac
         ;;
     demo)
@@ -117,7 +133,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -131,7 +147,7 @@ _facedan() {
         --ci) kind=value words='bootstrap wilson none' ;;
         --replicates | --seed | --batch | --workers) kind=value ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -146,7 +162,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -160,7 +176,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=path ;;
@@ -174,7 +190,7 @@ _facedan() {
         --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
@@ -188,7 +204,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6' ;;
+        --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;

@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from facedan_cli.errors import UsageError, did_you_mean
 
-MODEL_NAMES = ("vggface", "vggface-mini")
+MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
+    "vggface": ("fc6", "fc7"),
+    "vggface-mini": ("fc6", "fc7"),
+    "facenet": ("pool", "embedding"),
+}
+"""The networks, each with the layers that can be adapted, in order."""
+
+MODEL_NAMES = tuple(MODEL_LAYERS)
 TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
 ESTIMATORS = ("unbiased", "biased", "linear")
 DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
@@ -25,6 +32,32 @@ SCHEDULES = ("constant", "onecycle")
 CONVENTIONS = ("max-tar", "bob", "openbr", "nearest")
 INTERVALS = ("bootstrap", "wilson", "none")
 PLOT_FORMATS = ("png", "svg", "pdf")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CACHES = ("auto", "ram", "disk", "none")
+CHANNELS = ("auto", "rgb", "bgr")
+
+
+@dataclass(frozen=True)
+class Head:
+    """Usual settings of a classification head; None where it has no such setting.
+
+    Args:
+        margin: added to the angle in radians (arcface), taken from the cosine (cosface), or what the angle is
+            multiplied by, an integer (sphereface).
+        scale: what cosines are multiplied by.
+    """
+
+    margin: float | None = None
+    scale: float | None = None
+
+
+HEADS: Mapping[str, Head] = {
+    "softmax": Head(),
+    "arcface": Head(margin=0.5, scale=64.0),
+    "cosface": Head(margin=0.35, scale=64.0),
+    "sphereface": Head(margin=4),
+}
+"""The classification heads, `facedan_cli.models.classifier`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +124,13 @@ _MINI = Recipe(
     weight_decay=0.05,
     label_smoothing=0.1,
 )
-PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI}
+# FaceNet is not of the paper: a rate that is usual where its published weights are trained on.
+_FACENET = replace(_PAPER, lr=1e-3)
+PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI, "facenet": _FACENET}
 ADAPT_RECIPES: Mapping[str, Recipe] = {
     "vggface": replace(_PAPER, classifier_lr=1.0),
     "vggface-mini": replace(_MINI, batch=32, iterations=300),
+    "facenet": replace(_FACENET, classifier_lr=1.0),
 }
 
 
@@ -112,10 +148,21 @@ class TrainingConfig:
     momentum: float | None = None
     weight_decay: float | None = None
     label_smoothing: float | None = None
+    head: str | None = None
+    margin: float | None = None
+    scale: float | None = None
+    sample_rate: float = 1.0
+    shard_classifier: bool = False
     seed: int = 0
     hold_aside: int = 128
+    precision: str = "auto"
+    compile: bool = False
+    grad_accum: int = 1
+    cache: str = "auto"
     checkpoint_every: int = 500
+    keep_every: int = 0
     log_every: int = 20
+    tensorboard: bool = False
     workers: int = 0
     device: str = "auto"
 
@@ -126,6 +173,7 @@ class PretrainConfig(TrainingConfig):
 
     model: str = "vggface"
     init: str | None = None
+    channels: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +182,7 @@ class AdaptConfig(TrainingConfig):
 
     target: str
     init: str | None = None
-    layers: str = "fc6,fc7"
+    layers: str | None = None  # all that the model has
     kernels: int = 5
     lambda_: float = 0.5
     lambda_ramp: int = 0
@@ -152,7 +200,7 @@ class EmbedConfig:
 
     dataset: str
     model: str | None = None
-    layer: str = "fc7"
+    layer: str | None = None  # the last one of the model
     flip: bool = False
     batch: int = 64
     workers: int = 0
@@ -173,12 +221,33 @@ class EvaluateConfig:
     fuse: bool = False
     save_scores: bool = False
     plot: str = "png"
-    layer: str = "fc7"
+    layer: str | None = None
     flip: bool = False
     seed: int = 0
     batch: int = 64
     workers: int = 0
     device: str = "auto"
+    force: bool = False
+
+
+EXPORT_SUFFIXES = {
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".ts": "torchscript",
+    ".safetensors": "safetensors",
+}
+"""The formats that a model is exported in, by the suffixes that mean them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """A model as a file for other programs."""
+
+    model: str
+    out: Path
+    format: str | None = None  # that of the suffix of `out`
+    layer: str | None = None  # the last one of the model
+    flip: bool = False
     force: bool = False
 
 
@@ -197,7 +266,11 @@ class DemoConfig:
 
 
 # How fast or how chattily a run goes, never what it computes; and the inputs, of which the run keeps digests.
-_NOT_DETERMINING = frozenset({"workers", "device", "log_every", "checkpoint_every", "source", "target", "init"})
+_NOT_DETERMINING = frozenset(
+    {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
+    | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
+    | {"source", "target", "init"}
+)
 
 Training = TypeVar("Training", bound=TrainingConfig)
 
@@ -237,8 +310,11 @@ def check_training(config: TrainingConfig) -> None:
     """
     check_choice("--optimizer", str(config.optimizer), OPTIMIZERS)
     check_choice("--schedule", str(config.schedule), SCHEDULES)
+    check_choice("--precision", config.precision, PRECISIONS)
+    check_choice("--cache", config.cache, CACHES)
     values, fix = options(config), "leave it out for the default"
-    for name, least in (("batch", 2), ("iterations", 1), ("checkpoint_every", 1), ("log_every", 1), ("hold_aside", 0)):
+    least_values = {"batch": 2, "iterations": 1, "checkpoint_every": 1, "log_every": 1, "grad_accum": 1}
+    for name, least in (least_values | {"hold_aside": 0, "keep_every": 0}).items():
         if values[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
     for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
@@ -246,6 +322,31 @@ def check_training(config: TrainingConfig) -> None:
             raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
+
+
+def settle_head(config: Training) -> Training:
+    """The configuration with the usual margin and scale of its head where they are not set.
+
+    Raises:
+        UsageError: the head is unknown, or has no such setting.
+    """
+    head = config.head or "softmax"
+    check_choice("--head", head, tuple(HEADS))
+    usual = HEADS[head]
+    for name in ("margin", "scale"):
+        value = getattr(config, name)
+        if value is not None and getattr(usual, name) is None:
+            raise UsageError(f"--{name} means nothing for --head {head}", f"leave --{name} out")
+        if value is not None and not 0 < value < float("inf"):
+            raise UsageError(f"--{name} must be a positive number, not {value}", "leave it out for the default")
+    if not 0 < config.sample_rate <= 1:
+        raise UsageError(f"--sample-rate must be a share up to 1, not {config.sample_rate}", "1, the default, is all")
+    return replace(
+        config,
+        head=head,
+        margin=usual.margin if config.margin is None else config.margin,
+        scale=usual.scale if config.scale is None else config.scale,
+    )
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -70,9 +70,14 @@ class Run:
 
     @property
     def last_metrics(self) -> dict[str, Any]:
-        """The last line of the log."""
+        """The last whole line of the log."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
-        return dict(json.loads(lines[-1])) if lines else {}
+        for line in reversed(lines):
+            try:
+                return dict(json.loads(line))
+            except ValueError:  # a process was killed while it wrote
+                continue
+        return {}
 
     @property
     def record(self) -> dict[str, Any]:

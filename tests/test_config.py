@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from facedan_cli.config import (
     ADAPT_RECIPES,
+    MODEL_LAYERS,
     PRETRAIN_RECIPES,
     AdaptConfig,
     PretrainConfig,
@@ -20,6 +21,7 @@ from facedan_cli.config import (
     determining,
     options,
     resolve,
+    settle_head,
 )
 from facedan_cli.errors import UsageError
 
@@ -34,7 +36,8 @@ def test_the_defaults_for_vggface_are_the_papers() -> None:
     assert PAPER.label_smoothing == 0
     assert ADAPT_RECIPES["vggface"] == replace(PAPER, classifier_lr=1.0)  # all layers at 1e-4
     adapt = AdaptConfig(source="a", target="b")
-    assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, "fc6,fc7")
+    assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, None)  # all layers that the model has
+    assert MODEL_LAYERS["vggface"] == ("fc6", "fc7")
 
 
 def test_a_recipe_fills_only_what_is_not_set() -> None:
@@ -42,7 +45,8 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     resolved = resolve(config, PAPER)
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
-    assert None not in (value for key, value in options(resolved).items() if key != "init")
+    unset = {key for key, value in options(resolved).items() if value is None}
+    assert unset == {"init", "gallery", "head", "margin", "scale"}
     assert config.iterations is None
 
 
@@ -52,7 +56,8 @@ def test_options_go_by_the_names_of_the_command_line() -> None:
 
 def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     config = resolve(AdaptConfig(source="a", target="b"), PAPER)
-    without = {"workers", "device", "log_every", "checkpoint_every", "source", "target", "init"}
+    without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard"}
+    without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
     assert determining(config).keys() == options(config).keys() - without
 
 
@@ -100,3 +105,12 @@ def test_an_unknown_choice_is_answered_with_near_ones() -> None:
     with pytest.raises(UsageError, match="--model does not know 'vgface'") as caught:
         check_choice("--model", "vgface", ("vggface", "vggface-mini"))
     assert caught.value.fix == "did you mean vggface or vggface-mini?"
+
+
+def test_a_head_has_its_papers_settings_where_none_are_given() -> None:
+    config = PretrainConfig(source="a")
+    assert (settle_head(config).head, settle_head(config).margin) == ("softmax", None)
+    arcface = settle_head(replace(config, head="arcface", scale=30.0))
+    assert (arcface.margin, arcface.scale) == (0.5, 30.0)
+    with pytest.raises(UsageError, match="--scale means nothing for --head sphereface"):
+        settle_head(replace(config, head="sphereface", scale=30.0))

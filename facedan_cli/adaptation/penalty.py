@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -95,6 +95,12 @@ class Penalty:
         if step >= self.ramp:
             return self.strength
         return self.strength * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
+
+    def at_rest(self) -> Penalty:
+        """The penalty with bandwidths and kernel weights as they stand and full λ, which remembers nothing."""
+        still = replace(self, bandwidths=dict(self.gamma) or None, running=False, betas="equal", queue=0, ramp=0)
+        still.weights = dict(self.weights)
+        return still
 
     def remember(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
         """Put the rows of a step that is done into the queue."""

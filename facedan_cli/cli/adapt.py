@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,21 @@ from facedan_cli.cli.options import (
     workspace_of,
 )
 from facedan_cli.cli.outcome import finish, print_plan
+from facedan_cli.cli.training_options import (
+    CacheOption,
+    CheckpointEveryOption,
+    CompileOption,
+    GradAccumOption,
+    KeepEveryOption,
+    LogEveryOption,
+    MarginOption,
+    PrecisionOption,
+    SampleRateOption,
+    ScaleOption,
+    ShardOption,
+    TensorboardOption,
+    head_option,
+)
 from facedan_cli.config import (
     ADAPT_RECIPES,
     BANDWIDTHS,
@@ -64,9 +80,12 @@ def adapt(
         ),
     ] = None,
     layers: Annotated[
-        str,
+        str | None,
         option(
-            "Layers whose features are brought together; fc6:0.5,fc7 weighs them.", complete=("fc6,fc7", "fc7", "fc6")
+            "Layers whose features are brought together; fc6:0.5,fc7 weighs them. Default: fc6,fc7; of facenet "
+            "pool,embedding.",
+            show_default=False,
+            complete=("fc6,fc7", "fc7", "fc6", "pool,embedding"),
         ),
     ] = AdaptConfig.layers,
     kernels: Annotated[
@@ -124,10 +143,19 @@ def adapt(
         float | None, recipe_option("Share of the label spread over all people.", _RECIPES, "label_smoothing")
     ] = None,
     seed: SeedOption = AdaptConfig.seed,
-    checkpoint_every: Annotated[int, option("Save the state for resuming every N steps.")] = (
-        AdaptConfig.checkpoint_every
-    ),
-    log_every: Annotated[int, option("Write a line of metrics.jsonl every N steps.")] = AdaptConfig.log_every,
+    head: Annotated[str | None, head_option("that of --init's")] = AdaptConfig.head,
+    margin: MarginOption = AdaptConfig.margin,
+    scale: ScaleOption = AdaptConfig.scale,
+    sample_rate: SampleRateOption = AdaptConfig.sample_rate,
+    shard_classifier: ShardOption = AdaptConfig.shard_classifier,
+    precision: PrecisionOption = AdaptConfig.precision,
+    compile: CompileOption = AdaptConfig.compile,
+    grad_accum: GradAccumOption = AdaptConfig.grad_accum,
+    cache: CacheOption = AdaptConfig.cache,
+    checkpoint_every: CheckpointEveryOption = AdaptConfig.checkpoint_every,
+    keep_every: KeepEveryOption = AdaptConfig.keep_every,
+    log_every: LogEveryOption = AdaptConfig.log_every,
+    tensorboard: TensorboardOption = AdaptConfig.tensorboard,
     workers: WorkersOption = AdaptConfig.workers,
     device: DeviceOption = AdaptConfig.device,
     workspace: WorkspaceOption = Path("."),
@@ -147,10 +175,14 @@ def adapt(
     """
     from facedan_cli.stages.adapt import adapt as train
     from facedan_cli.stages.adapt import plan_adapt
+    from facedan_cli.training.distributed import Ranks
 
-    console = console_of(context)
+    console, first = console_of(context), Ranks.of(os.environ).first
+    console.quiet |= not first
     job = plan_adapt(configured(AdaptConfig, context), workspace_of(context))
     if dry_run:
         print_plan(console, job.run)
         return
-    finish(console, train(job, force=force, report=console))
+    result = train(job, force=force, report=console)
+    if first:
+        finish(console, result)

@@ -98,7 +98,7 @@ def align(
     """
     from facedan_cli.stages.align import align as run
     from facedan_cli.stages.align_plan import inspect
-    from facedan_cli.stages.align_ranks import Ranks
+    from facedan_cli.training.distributed import Ranks
 
     console = console_of(context)
     ranks = Ranks.of(os.environ)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from facedan_cli import __version__
-from facedan_cli.cli import adapt, align, demo, embed, evaluate, pretrain
+from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain
 from facedan_cli.cli.console import Console
 from facedan_cli.errors import FacedanError, UsageError
 
@@ -49,6 +50,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("adapt")(adapt.adapt)
 app.command("embed")(embed.embed)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
 
 
@@ -75,6 +77,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", module="PIL")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Where one process dies, torchrun sends SIGTERM to the others, and SIGKILL half a minute later. They learn of
+        # it from what they wait for, and say so; a training that can save its state still does.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         code = app(prog_name="facedan", standalone_mode=False)
     except Exception as error:

@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console as RichConsole
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from facedan_cli.cli.live import TrainingView
 from facedan_cli.errors import FacedanError
-from facedan_cli.report import Advance, Report
+from facedan_cli.report import Advance, Follow, Report
 
 LINE_EVERY_SECONDS = 60.0
 """Where stderr is no terminal, progress is a line now and then: a night's log can be read in the morning."""
@@ -71,7 +73,7 @@ class Console(Report):
         """A progress bar on a terminal; elsewhere a line a minute."""
         if self.quiet:
             yield lambda n, status: None
-        elif self._stderr.is_terminal:
+        elif self._stderr.is_interactive:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -86,6 +88,17 @@ class Console(Report):
         else:
             yield self._lines(label, total, done, unit)
 
+    @contextmanager
+    def training(self, total: int, done: int = 0) -> Iterator[Follow]:
+        """On a terminal what the log says as it grows; elsewhere as `progress`."""
+        if self.quiet or not self._stderr.is_interactive:
+            with super().training(total, done) as follow:
+                yield follow
+        else:
+            view = TrainingView(total, done)
+            with Live(view, console=self._stderr, transient=True, redirect_stdout=False):
+                yield view.step
+
     def _lines(self, label: str, total: int | None, done: int, unit: str) -> Advance:
         begun = spoken = time.monotonic()
         first = done
@@ -98,7 +111,7 @@ class Console(Report):
                 spoken = now
                 rate = (done - first) / (now - begun)
                 of = f" of {total}, {(total - done) / rate / 60:.0f} min left" if total is not None else ""
-                self.note(f"{label}: {done}{of}, {rate:.3g} {unit}/s  {status}")
+                self.note(f"{label}: {done}{of}, {rate:.3g} {unit}/s  {status}".rstrip())
 
         return advance
 

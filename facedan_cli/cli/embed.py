@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,14 @@ def embed(
             complete=complete_runs,
         ),
     ] = None,
-    layer: Annotated[str, option("fc7 or fc6.", complete=("fc7", "fc6"))] = EmbedConfig.layer,
+    layer: Annotated[
+        str | None,
+        option(
+            "fc7 or fc6; of facenet embedding or pool. Default: the first.",
+            show_default=False,
+            complete=("fc7", "fc6", "embedding", "pool"),
+        ),
+    ] = EmbedConfig.layer,
     flip: Annotated[bool, option("Add the features of the mirrored face.", "--flip")] = EmbedConfig.flip,
     batch: Annotated[int, option("Images at a time.", min=1)] = EmbedConfig.batch,
     workers: WorkersOption = EmbedConfig.workers,
@@ -73,12 +81,17 @@ def embed(
     Example: find aligned/gate -name '*.jpg' | facedan embed - --json
     """
     from facedan_cli.faces.folder import list_of_paths, read_folder
+    from facedan_cli.stages.devices import choose_device
     from facedan_cli.stages.embed import embed as run
     from facedan_cli.stages.embed import find_model
+    from facedan_cli.training.distributed import Ranks
 
-    console = console_of(context)
+    console, ranks = console_of(context), Ranks.of(os.environ)
+    console.quiet |= not ranks.first
     place = workspace_of(context)
     if dataset == "-":
+        if ranks.count > 1:
+            raise UsageError("torchrun's processes have no stdin to read a list from", "give the list as a file")
         if sys.stdin.isatty():
             raise UsageError("- reads image paths from stdin, but stdin is a terminal", "pipe a list of paths into it")
         name, folder = "stdin", list_of_paths(sys.stdin)
@@ -90,7 +103,11 @@ def embed(
     if dry_run:
         console.result(f"{len(folder)} images of '{name}' by {checkpoint}")
         return
-    result = run(configured(EmbedConfig, context, dataset=name), folder, checkpoint, place, report=console)
+    job = configured(EmbedConfig, context, dataset=name)
+    with ranks.joined(ranks.device(choose_device(job.device))):
+        result = run(job, folder, checkpoint, place, ranks=ranks, report=console)
+    if not ranks.first:
+        return
     if result.skipped:
         console.note(f"{result.directory} is complete already (--force does it again)")
     if console.as_json:

@@ -39,7 +39,14 @@ SaveScoresOption = Annotated[
 PlotOption = Annotated[str, option("Format of the pictures: png, svg or pdf.", complete=PLOT_FORMATS)]
 CsvOption = Annotated[bool, option("Print the figures as CSV.", "--csv", allow_from_autoenv=False)]
 ImagesOption = Annotated[str, option("The aligned faces: a path or a data set's name.", complete=complete_datasets)]
-LayerOption = Annotated[str, option("fc7 or fc6.", complete=("fc7", "fc6"))]
+LayerOption = Annotated[
+    str | None,
+    option(
+        "fc7 or fc6; of facenet embedding or pool. Default: the first.",
+        show_default=False,
+        complete=("fc7", "fc6", "embedding", "pool"),
+    ),
+]
 FlipOption = Annotated[bool, option("Add the features of the mirrored face.", "--flip")]
 BatchOption = Annotated[int, option("Images at a time.", min=1)]
 

@@ -14,7 +14,7 @@ from facedan_cli.config import Recipe
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
 
-SECTIONS = ("align", "pretrain", "adapt", "embed", "evaluate", "demo")
+SECTIONS = ("align", "pretrain", "adapt", "embed", "evaluate", "export", "demo")
 
 Config = TypeVar("Config")
 

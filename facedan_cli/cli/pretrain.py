@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -28,7 +29,22 @@ from facedan_cli.cli.options import (
     workspace_of,
 )
 from facedan_cli.cli.outcome import finish, print_plan
-from facedan_cli.config import MODEL_NAMES, OPTIMIZERS, PRETRAIN_RECIPES, SCHEDULES, PretrainConfig
+from facedan_cli.cli.training_options import (
+    CacheOption,
+    CheckpointEveryOption,
+    CompileOption,
+    GradAccumOption,
+    KeepEveryOption,
+    LogEveryOption,
+    MarginOption,
+    PrecisionOption,
+    SampleRateOption,
+    ScaleOption,
+    ShardOption,
+    TensorboardOption,
+    head_option,
+)
+from facedan_cli.config import CHANNELS, MODEL_NAMES, OPTIMIZERS, PRETRAIN_RECIPES, SCHEDULES, PretrainConfig
 
 _RECIPES = PRETRAIN_RECIPES
 
@@ -38,15 +54,23 @@ def pretrain(
     source: Annotated[
         str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
     ],
-    model: Annotated[str, option("Network: vggface or vggface-mini.", complete=MODEL_NAMES)] = PretrainConfig.model,
+    model: Annotated[
+        str, option("Network: vggface, vggface-mini or facenet.", complete=MODEL_NAMES)
+    ] = PretrainConfig.model,
     init: Annotated[
         str | None,
         option(
-            "Weights or checkpoint to start from (torchvision's or our key names).",
+            "Weights or checkpoint to start from: any public form of VGG-Face; for facenet vggface2 or casia-webface.",
             show_default=False,
             complete=complete_runs,
         ),
     ] = None,
+    channels: Annotated[
+        str,
+        option(
+            "Order of the input channels that --init was trained with, where its form does not tell.", complete=CHANNELS
+        ),
+    ] = PretrainConfig.channels,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,
     lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
@@ -64,10 +88,19 @@ def pretrain(
     ] = None,
     seed: SeedOption = PretrainConfig.seed,
     hold_aside: HoldAsideOption = PretrainConfig.hold_aside,
-    checkpoint_every: Annotated[
-        int, option("Save the state for resuming every N steps.")
-    ] = PretrainConfig.checkpoint_every,
-    log_every: Annotated[int, option("Write a line of metrics.jsonl every N steps.")] = PretrainConfig.log_every,
+    head: Annotated[str | None, head_option("softmax")] = PretrainConfig.head,
+    margin: MarginOption = PretrainConfig.margin,
+    scale: ScaleOption = PretrainConfig.scale,
+    sample_rate: SampleRateOption = PretrainConfig.sample_rate,
+    shard_classifier: ShardOption = PretrainConfig.shard_classifier,
+    precision: PrecisionOption = PretrainConfig.precision,
+    compile: CompileOption = PretrainConfig.compile,
+    grad_accum: GradAccumOption = PretrainConfig.grad_accum,
+    cache: CacheOption = PretrainConfig.cache,
+    checkpoint_every: CheckpointEveryOption = PretrainConfig.checkpoint_every,
+    keep_every: KeepEveryOption = PretrainConfig.keep_every,
+    log_every: LogEveryOption = PretrainConfig.log_every,
+    tensorboard: TensorboardOption = PretrainConfig.tensorboard,
     workers: WorkersOption = PretrainConfig.workers,
     device: DeviceOption = PretrainConfig.device,
     workspace: WorkspaceOption = Path("."),
@@ -87,10 +120,14 @@ def pretrain(
     """
     from facedan_cli.stages.pretrain import plan_pretrain
     from facedan_cli.stages.pretrain import pretrain as train
+    from facedan_cli.training.distributed import Ranks
 
-    console = console_of(context)
+    console, first = console_of(context), Ranks.of(os.environ).first
+    console.quiet |= not first
     job = plan_pretrain(configured(PretrainConfig, context), workspace_of(context))
     if dry_run:
         print_plan(console, job.run)
         return
-    finish(console, train(job, force=force, report=console))
+    result = train(job, force=force, report=console)
+    if first:
+        finish(console, result)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from facedan_cli.models.classifier import Classifier
+from facedan_cli.models.dropout import BatchDropout
+from facedan_cli.models.network import FaceNetwork
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,28 @@ SPECS: Mapping[str, Spec] = {
     # Inputs of unit variance suit He initialisation; VGG-Face's own weights want the plain 0-255 range.
     "vggface-mini": Spec(widths=(8, 16, 32, 64, 128), hidden=256, image_size=72, crop=64, scale=64.0, dropout=0.0),
 }
-LAYERS = ("fc6", "fc7")
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 
 
-class VGGFace(nn.Module):
-    """VGG-16 as VGG-Face names it: conv1_1 … conv5_3, fc6, fc7 and the classifier fc8.
+class VGGFace(FaceNetwork):
+    """VGG-16 as VGG-Face names it: conv1_1 … conv5_3, fc6, fc7; the classifier stands for fc8.
 
-    Preprocessing is part of the network: it takes RGB pictures in 0-255 and subtracts its own mean.
+    Pictures are RGB in 0-255, of which it subtracts its own mean. Features are taken after ReLU and before dropout.
+
+    Args:
+        spec: widths and input.
+        classes: people.
+        head: of the classifier, as `Classifier` takes them.
     """
 
+    layers = ("fc6", "fc7")
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, spec: Spec, classes: int) -> None:
+    def __init__(self, spec: Spec, classes: int, **head: Any) -> None:
         super().__init__()
         self.spec = spec
+        self.image_size, self.crop = spec.image_size, spec.crop
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(spec.scale), persistent=False)
         channels = 3
@@ -62,23 +73,13 @@ class VGGFace(nn.Module):
                 self.add_module(f"conv{block}_{index}", nn.Conv2d(channels, width, 3, padding=1))
                 channels = width
         self.fc6 = nn.Linear(channels * (spec.crop // 32) ** 2, spec.hidden)
+        self.dropout = BatchDropout(spec.dropout)
         self.fc7 = nn.Linear(spec.hidden, spec.hidden)
-        self.fc8 = nn.Linear(spec.hidden, classes)
         self.apply(_he_initialise)
-        nn.init.normal_(self.fc8.weight, std=0.01)
+        self.classifier = Classifier(spec.hidden, classes, dropout=spec.dropout, **head)
 
-    def forward(self, images: Tensor, labelled: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
-        """Features of the layers that can be adapted, and the class scores.
-
-        Args:
-            images: RGB pictures in 0-255, uint8 or float, shape (b, 3, crop, crop).
-            labelled: how many rows, from the first, go on to the classifier; all by default. In joint training only
-                the source has labels.
-
-        Returns:
-            {"fc6": (b, hidden), "fc7": (b, hidden)}, each after its ReLU and before dropout, and logits
-            (labelled, classes).
-        """
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features {"fc6": (b, hidden), "fc7": (b, hidden)} of pictures, shape (b, 3, crop, crop)."""
         x = (images.to(self.mean.dtype) - self.mean) / self.scale
         for block, depth in enumerate(CONVOLUTIONS_PER_BLOCK, start=1):
             for index in range(1, depth):
@@ -86,12 +87,8 @@ class VGGFace(nn.Module):
             # The ReLU of a maximum is the maximum of the ReLUs, at a quarter of the cost.
             x = F.relu(F.max_pool2d(self.get_submodule(f"conv{block}_{depth}")(x), 2), inplace=True)
         fc6 = F.relu(self.fc6(x.flatten(1)))
-        fc7 = F.relu(self.fc7(self._dropout(fc6)))
-        logits = self.fc8(self._dropout(fc7[:labelled]))
-        return {"fc6": fc6, "fc7": fc7}, logits
-
-    def _dropout(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.spec.dropout, self.training)
+        fc7 = F.relu(self.fc7(self.dropout(fc6)))
+        return {"fc6": fc6, "fc7": fc7}
 
 
 def _he_initialise(module: nn.Module) -> None:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config import ADAPT_RECIPES, AdaptConfig, check_training, determining, options, resolve
+from facedan_cli.config import (
+    ADAPT_RECIPES,
+    MODEL_LAYERS,
+    AdaptConfig,
+    check_training,
+    determining,
+    options,
+    resolve,
+    settle_head,
+)
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.batches import FaceImages, Stream
-from facedan_cli.models.vggface import LAYERS, SPECS, VGGFace
-from facedan_cli.models.weights import Card, build, load_checkpoint, read_card, save_checkpoint
+from facedan_cli.faces.batches import Stream
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import build
+from facedan_cli.models.weights import Card, read_card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run, working
+from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run
 from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, parse_bandwidth, settle_penalty
-from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.stages.domain_test import DomainTest, tell
+from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
@@ -33,11 +43,13 @@ from facedan_cli.stages.training_data import (
     hold_aside,
     read_source,
     refuse_same,
-    training_plan,
     warn_of_alignment,
     write_unusable,
 )
-from facedan_cli.training.loop import Domains, train
+from facedan_cli.stages.training_work import Work, at_work, check_processes, settle_precision, training_plan
+from facedan_cli.training.classification import load_classifier
+from facedan_cli.training.distributed import Ranks
+from facedan_cli.training.loop import Domains, Examination
 from facedan_cli.workspace import Workspace, sha256_file, write_json
 
 BANDWIDTH_SAMPLE = 512
@@ -56,6 +68,7 @@ class AdaptJob:
     layers: Mapping[str, float]
     multipliers: tuple[float, ...]
     run: Run
+    caches: Path
 
 
 def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
@@ -64,16 +77,18 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
-    config, layers, multipliers = settle_penalty(config)
     source = read_source(workspace.dataset(config.source))
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
     init = find_init(config, workspace, source)
     card = read_card(init)
+    config, layers, multipliers = settle_penalty(config, MODEL_LAYERS[card.model])
     # In the form in which the same command, or config.toml given back, always means the same run.
     config = replace(config, init=config.init or init.parents[1].name)
-    config = resolve(config, ADAPT_RECIPES[card.model])
+    config = settle_head(resolve(_with_head_of(card, config), ADAPT_RECIPES[card.model]))
     check_training(config)
+    config = replace(config, precision=settle_precision(config.precision, config.device))
+    check_processes(config)
     run = plan_run(
         workspace,
         "adapt",
@@ -86,7 +101,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
             "init": {"path": str(init.resolve()), "run": card.run, "sha256": sha256_file(init)},
         },
     )
-    return AdaptJob(config, source, target, init, card, layers, multipliers, run)
+    return AdaptJob(config, source, target, init, card, layers, multipliers, run, workspace.root / "cache")
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -94,40 +109,37 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     config, run = job.config, job.run
     if run.finished and not force:
         return TrainingResult(run, True, run.last_metrics, run.set_aside)
-    device = choose_device(config.device)
-    warn_of_alignment(report, job.source.dataset, job.target.dataset)
-    with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(config.workers)) as pool:
+    with at_work(config, run, job.caches, force=force, report=report) as work:
+        warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
         torch.manual_seed(config.seed)
-        network = _start(job, report).to(device)
-        spec, plan = SPECS[job.card.model], training_plan(config)
+        network = _start(job, work).to(work.device)
         source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
         target, target_held = hold_aside(job.target.folder, config.hold_aside, labelled=False)
-        sources = FaceImages(source, spec.image_size, pool, report)
-        targets = FaceImages(target, spec.image_size, pool, report)
-        held = [FaceImages(folder, spec.image_size, pool, report) for folder in (source_held, target_held)]
-        labels = job.source.labels_of(source)
+        sources = work.images(job.source.folder, network.image_size)
+        targets = work.images(job.target.folder, network.image_size)
+        labels, batch = job.source.labels_of(source), training_plan(config).batch
 
-        def streams(*seed: int) -> tuple[Stream, Stream]:
+        def streams(*seed: int, rows: range | None = None) -> tuple[Stream, Stream]:
             return (
-                Stream(sources, labels, plan.batch, spec.crop, (config.seed, SOURCE_SEED, *seed)),
-                Stream(targets, None, plan.batch, spec.crop, (config.seed, TARGET_SEED, *seed)),
+                Stream(sources.part(source), labels, batch, network.crop, (config.seed, SOURCE_SEED, *seed), rows),
+                Stream(targets.part(target), None, batch, network.crop, (config.seed, TARGET_SEED, *seed), rows),
             )
 
-        penalty = _penalty(job, _bandwidths(job, network, *streams(BANDWIDTH_SEED)))
-        test = DomainTest(network, held[0], held[1], tuple(job.layers), job.multipliers, spec.crop, config.seed)
-        metrics = train(
-            network,
-            Domains(*streams(), penalty),
-            plan,
-            state=run.state,
-            log=run.log,
-            examine=test if test.possible else None,
-            report=report,
+        penalty = _penalty(job, _bandwidths(job, network, work.ranks, *streams(BANDWIDTH_SEED)))
+        aside = HeldAside(
+            network, sources.part(source_held), job.source.labels_of(source_held), targets.part(target_held)
         )
-        card = Card(job.card.model, job.source.identities, run.stage, run.name, determining(config))
-        save_checkpoint(run.checkpoint, network, card)
-        set_aside = write_unusable(run, [sources, targets, *held], job.source.nameless)
-    tell(run.log, report)
+        metrics = work.train(
+            network,
+            Domains(*streams(rows=work.rows(batch)), penalty),
+            Card(job.card.model, job.source.identities, run.stage, run.name, determining(config), job.card.init),
+            Examination(
+                ends=DomainTest(aside, tuple(job.layers), job.multipliers, config.seed),
+                loss=lambda: aside.loss(penalty),
+            ),
+        )
+        set_aside = write_unusable(run, [sources, targets], job.source.nameless) if work.ranks.first else None
+        tell(run.log, work.report)
     return TrainingResult(run, False, metrics, set_aside)
 
 
@@ -148,19 +160,32 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Source) -> Path
     return checkpoint_of(newest)
 
 
-def _start(job: AdaptJob, report: Report) -> VGGFace:
-    """The network of the initial checkpoint; its classifier serves on where the people are the same."""
-    network, card = load_checkpoint(job.init)
-    report.note(f"starting from {card.run} ({job.init})")
-    if card.identities == job.source.identities:
-        return network
-    report.warn(
-        f"{card.run} was trained on other people than '{job.source.dataset.name}' has: the classifier starts afresh"
-    )
-    fresh = build(card.model, len(job.source.identities))
-    body = {key: value for key, value in network.state_dict().items() if not key.startswith("fc8.")}
-    fresh.load_state_dict(body, strict=False)
-    return fresh
+def _with_head_of(card: Card, config: AdaptConfig) -> AdaptConfig:
+    """The configuration with the head that the initial model was trained with, where no other is asked for."""
+    if config.head is not None and config.head != card.head.get("head"):
+        return config
+    given = {key: value for key, value in options(config).items() if key in card.head and value is not None}
+    return replace(config, **{**card.head, **given})
+
+
+def _start(job: AdaptJob, work: Work) -> FaceNetwork:
+    """The network of the initial checkpoint; its classifier serves on where the people and the head are the same."""
+    card, people = job.card, job.source.identities
+    work.report.note(f"starting from {card.run} ({job.init})")
+    network = build(card.model, len(people), **work.head(len(people)))
+    with safe_open(job.init, framework="pt") as file:
+        body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith("classifier.")}
+        network.load_state_dict(body, strict=False)
+        if card.identities != people:
+            work.report.warn(
+                f"{card.run} was trained on other people than '{job.source.dataset.name}' has: "
+                "the classifier starts afresh"
+            )
+        elif card.head.get("head", "softmax") != job.config.head:
+            work.report.note(f"the classifier starts afresh, as {job.config.head}")
+        else:
+            load_classifier(network.classifier, file, "classifier.")
+    return network
 
 
 def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
@@ -179,7 +204,9 @@ def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
     )
 
 
-def _bandwidths(job: AdaptJob, network: VGGFace, source: Stream, target: Stream) -> Mapping[str, float] | None:
+def _bandwidths(
+    job: AdaptJob, network: FaceNetwork, ranks: Ranks, source: Stream, target: Stream
+) -> Mapping[str, float] | None:
     """γ of each layer before training, kept in the run for when it resumes; None where each batch has its own."""
     fixed = parse_bandwidth(job.config.bandwidth)
     if fixed is not None:
@@ -194,13 +221,14 @@ def _bandwidths(job: AdaptJob, network: VGGFace, source: Stream, target: Stream)
         bandwidths = {layer: median_bandwidth(features[0][layer], features[1][layer]) for layer in job.layers}
     except ValueError as error:
         raise FacedanError(f"no bandwidth: {error}", f"the model {job.init} is of no use; pretrain another") from error
-    write_json(kept, bandwidths)
+    if ranks.first:
+        write_json(kept, bandwidths)
     return bandwidths
 
 
 @torch.no_grad()
-def _sample_features(network: VGGFace, stream: Stream) -> dict[str, torch.Tensor]:
+def _sample_features(network: FaceNetwork, stream: Stream) -> dict[str, torch.Tensor]:
     device = next(network.parameters()).device
     network.eval()
-    batches = [network(stream[step][0].to(device), 0)[0] for step in range(-(-BANDWIDTH_SAMPLE // stream.batch))]
-    return {layer: torch.cat([features[layer] for features in batches]) for layer in LAYERS}
+    batches = [network(stream[step][0].to(device)) for step in range(-(-BANDWIDTH_SAMPLE // stream.batch))]
+    return {layer: torch.cat([features[layer] for features in batches]) for layer in network.layers}

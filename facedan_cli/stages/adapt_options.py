@@ -9,14 +9,19 @@ from dataclasses import replace
 from facedan_cli.adaptation.kernels import octaves
 from facedan_cli.config import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, AdaptConfig, check_choice
 from facedan_cli.errors import UsageError, did_you_mean
-from facedan_cli.models.vggface import LAYERS
 
 WITHOUT_KERNELS = ("coral", "energy")
 """Discrepancies that have neither bandwidth nor kernel weights."""
 
 
-def settle_penalty(config: AdaptConfig) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
+def settle_penalty(
+    config: AdaptConfig, known: tuple[str, ...]
+) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
     """Check the penalty's options.
+
+    Args:
+        config: as it was given.
+        known: the layers of the network.
 
     Returns:
         The configuration in the form in which equal settings are equal texts; layers with their weights; multipliers.
@@ -24,13 +29,13 @@ def settle_penalty(config: AdaptConfig) -> tuple[AdaptConfig, Mapping[str, float
     Raises:
         UsageError: an option has an impossible value, or one that the others would leave without effect.
     """
-    layers = parse_layers(config.layers)
-    for option, value, known in (
+    layers = parse_layers(config.layers, known)
+    for option, value, choices in (
         ("--discrepancy", config.discrepancy, DISCREPANCIES),
         ("--estimator", config.estimator, ESTIMATORS),
         ("--betas", config.betas, BETAS),
     ):
-        check_choice(option, value, known)
+        check_choice(option, value, choices)
     parse_bandwidth(config.bandwidth)
     if config.kernels < 1:
         raise UsageError(f"--kernels must be at least 1, not {config.kernels}", "the paper uses 1 and 5")
@@ -57,25 +62,27 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float])
         raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
 
 
-def parse_layers(text: str) -> dict[str, float]:
-    """The layers of "fc6,fc7" or "fc6:0.5,fc7:1" with their weights, in the order of the network.
+def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
+    """The layers of "fc6,fc7" or "fc6:0.5,fc7:1" with their weights, in the order of the network; of None all.
 
     Raises:
         UsageError: a layer is unknown or named twice, none is named, or a weight is not a positive number.
     """
+    if text is None:
+        return dict.fromkeys(known, 1.0)
     layers: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         layer, colon, weight = (piece.strip() for piece in part.partition(":"))
-        if layer not in LAYERS:
-            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, LAYERS, of="layers"))
+        if layer not in known:
+            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, known, of="layers"))
         if layer in layers:
-            raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(LAYERS)}")
+            raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(known)}")
         layers[layer] = _positive(weight) if colon else 1.0
         if math.isnan(layers[layer]):
             raise UsageError(f"'{weight}' is no weight of a layer", "give a positive number, as in fc6:0.5,fc7:1")
     if not layers:
-        raise UsageError("--layers names no layer", f"layers: {', '.join(LAYERS)}")
-    return {layer: layers[layer] for layer in LAYERS if layer in layers}
+        raise UsageError("--layers names no layer", f"layers: {', '.join(known)}")
+    return {layer: layers[layer] for layer in known if layer in layers}
 
 
 def parse_multipliers(text: str) -> tuple[float, ...]:

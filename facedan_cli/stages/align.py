@@ -22,10 +22,11 @@ from facedan_cli.stages.align_faces import Aligner
 from facedan_cli.stages.align_ledger import Ledger
 from facedan_cli.stages.align_output import Output
 from facedan_cli.stages.align_plan import Job, Plan
-from facedan_cli.stages.align_ranks import Ranks, merge_parts
+from facedan_cli.stages.align_ranks import manifest_of, merge_parts
 from facedan_cli.stages.align_settings import SET_ASIDE, check_config, settle, start_over
 from facedan_cli.stages.align_sheet import write_contact_sheet
 from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
 FILE_BYTES_AT_ONCE = 1_000_000
@@ -131,7 +132,7 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report) 
     failures = list(plan.failures)
     without_landmarks = 0
     with (
-        ManifestWriter(ranks.manifest(config.out)) as writer,
+        ManifestWriter(manifest_of(ranks, config.out)) as writer,
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
         _threads(workers) as pool,
     ):

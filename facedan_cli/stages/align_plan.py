@@ -14,8 +14,9 @@ from facedan_cli.config import AlignConfig
 from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.stages.align_ledger import ABSENT, Ledger, contained, digest64, output_digest, repeated
-from facedan_cli.stages.align_ranks import Ranks
+from facedan_cli.stages.align_ranks import share_of
 from facedan_cli.stages.align_settings import check_config
+from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import MANIFEST_FILE
 
 STRETCH = 4096
@@ -69,7 +70,9 @@ class Plan:
         for stretch in self._stretches():
             keys.frombytes(stretch.keys.tobytes())
             met[stretch.rows[stretch.rows != ABSENT]] = True
-            for photograph, row, mine in zip(stretch.photographs, stretch.rows, ranks.share(stretch.keys), strict=True):
+            for photograph, row, mine in zip(
+                stretch.photographs, stretch.rows, share_of(ranks, stretch.keys), strict=True
+            ):
                 if photograph.name and (row == ABSENT or not ledger.outputs[row]):
                     names.append(output_digest(_first_name(photograph)))
                 if row != ABSENT and mine:
@@ -79,7 +82,7 @@ class Plan:
         self._asked = np.sort(np.frombuffer(names, np.uint64))
         self._contested = np.union1d(repeated(self._asked), self._asked[contained(self._asked, self._given)])
         self._listed_twice = repeated(np.frombuffer(keys, np.uint64))
-        self.total = int(np.count_nonzero(ranks.share(np.unique(np.frombuffer(keys, np.uint64)))))
+        self.total = int(np.count_nonzero(share_of(ranks, np.unique(np.frombuffer(keys, np.uint64)))))
         self.already = int(np.count_nonzero(done & (ledger.outputs != 0)))
         failed = (ledger.record(int(row)) for row in np.flatnonzero(done & (ledger.outputs == 0)))
         self.failures = [(record.path, record.reason) for record in failed]
@@ -92,7 +95,7 @@ class Plan:
         taken: set[int] = set()
         for stretch in self._stretches():
             again = contained(stretch.keys, self._listed_twice)
-            mine = self._ranks.share(stretch.keys)
+            mine = share_of(self._ranks, stretch.keys)
             for photograph, key, row, twice, own in zip(
                 stretch.photographs, stretch.keys, stretch.rows, again, mine, strict=True
             ):

@@ -8,13 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
-from facedan_cli.faces.batches import FaceImages
-from facedan_cli.models.vggface import VGGFace
 from facedan_cli.report import Report
+from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 
 KEY = "two_sample"
 """The test's entry in the log: for each layer a `TwoSampleTest`."""
@@ -27,31 +23,23 @@ class DomainTest:
     Its bandwidth is the median of its own sample's distances: so it means the same before and after.
 
     Args:
-        network: measured as it stands at the call.
-        source: labelled images, one a person.
-        target: unlabelled images.
+        held: the images, and the network, measured as it stands at the call.
         layers: layers whose features are compared.
         multipliers: bandwidths of the kernels as multiples of γ.
-        crop: side of the centre crop, pixels.
         seed: of the permutations.
     """
 
-    network: VGGFace
-    source: FaceImages
-    target: FaceImages
+    held: HeldAside
     layers: tuple[str, ...]
     multipliers: tuple[float, ...]
-    crop: int
     seed: int
 
-    @property
-    def possible(self) -> bool:
-        """Whether images of both domains were held aside, and can be read."""
-        return min(len(_readable(self.source)), len(_readable(self.target))) > 1
-
     def __call__(self) -> dict[str, Any]:
-        """The entry for the log; empty where features have collapsed to a point."""
-        source, target = self._features(self.source), self._features(self.target)
+        """The entry for the log; empty where too few images can be read, or features have collapsed to a point."""
+        images = (self.held.source, self.held.target)
+        if any(domain is None or len(readable(domain)) < 2 for domain in images):
+            return {}
+        source, target = (features_of(self.held.network, domain) for domain in images if domain is not None)
         weights = (1 / len(self.multipliers),) * len(self.multipliers)
         try:
             found = {
@@ -63,25 +51,6 @@ class DomainTest:
         except ValueError:
             return {}
         return {KEY: {layer: asdict(test) for layer, test in found.items()}}
-
-    @torch.no_grad()
-    def _features(self, images: FaceImages) -> dict[str, Tensor]:
-        device = next(self.network.parameters()).device
-        training = self.network.training
-        self.network.eval()
-        rows, margin = _readable(images), (images.size - self.crop) // 2
-        found = []
-        for start in range(0, len(rows), 64):
-            loaded = images.load(rows[start : start + 64])
-            faces = torch.stack([torch.from_numpy(face) for _, face in loaded]).permute(0, 3, 1, 2)
-            centre = faces[:, :, margin : margin + self.crop, margin : margin + self.crop]
-            found.append(self.network(centre.to(device), 0)[0])
-        self.network.train(training)
-        return {layer: torch.cat([features[layer] for features in found]) for layer in self.layers}
-
-
-def _readable(images: FaceImages) -> list[int]:
-    return [row for row, path in enumerate(images.folder.paths) if path not in images.unreadable]
 
 
 def tell(log: Path, report: Report) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
-from facedan_cli.config import EmbedConfig, check_choice
+from facedan_cli.config import MODEL_LAYERS, EmbedConfig, check_choice
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage
-from facedan_cli.models.vggface import LAYERS, VGGFace
-from facedan_cli.models.weights import load_checkpoint
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.weights import load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.training.distributed import ALONE, Ranks, share
 from facedan_cli.workspace import Workspace, digest, locked, replacing, sha256_file, write_csv, write_set_aside
+
+_TABLE, _SET_ASIDE = "images.csv", "set-aside.tsv"
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,13 @@ def find_model(workspace: Workspace, name: str | None) -> Path:
 
 
 def embed(
-    config: EmbedConfig, folder: FaceFolder, checkpoint: Path, workspace: Workspace, *, report: Report = SILENT
+    config: EmbedConfig,
+    folder: FaceFolder,
+    checkpoint: Path,
+    workspace: Workspace,
+    *,
+    ranks: Ranks = ALONE,
+    report: Report = SILENT,
 ) -> EmbedResult:
     """Features of every image that can be read, in the order of the folder.
 
@@ -76,61 +86,94 @@ def embed(
         folder: the faces; `config.dataset` is their name.
         checkpoint: the model.
         workspace: where the features will lie.
+        ranks: which of several processes, which have joined, this one is: they share the images.
         report: told of the progress.
 
     Raises:
-        FacedanError: not one image can be read.
+        FacedanError: not one image can be read, or another process has ended.
     """
-    check_choice("--layer", config.layer, LAYERS)
-    identity = digest([sha256_file(checkpoint), config.layer, config.flip, folder.fingerprint])
+    card = read_card(checkpoint)
+    layer = config.layer or MODEL_LAYERS[card.model][-1]
+    check_choice("--layer", layer, MODEL_LAYERS[card.model])
+    identity = digest([sha256_file(checkpoint), layer, config.flip, folder.fingerprint])
     directory = workspace.embedding_directory(config.dataset, identity)
-    set_aside = directory / "set-aside.tsv"
-    table = directory / "images.csv"  # written last: with it the directory is complete
+    table = directory / _TABLE  # written last: with it the directory is complete
     if table.is_file() and not config.force:
-        with table.open(encoding="utf-8", errors="surrogateescape") as file:
-            count = sum(1 for _ in file) - 1
-        return EmbedResult(directory, count, True, set_aside if set_aside.is_file() else None)
-    device = choose_device(config.device)
+        return _found(directory, skipped=True)
+    device = ranks.device(choose_device(config.device))
     network, _ = load_checkpoint(checkpoint)
     network.to(device)
-    unreadable: list[tuple[str, str]] = []
-    rows: list[tuple[int, str, str]] = []
-    with locked(directory, f"the embedding {directory.name}"):
-        table.unlink(missing_ok=True)
-        with (
-            replacing(directory / "vectors.npy") as temporary,
-            temporary.open("wb") as file,
-            ThreadPoolExecutor(worker_count(config.workers)) as pool,
-            report.progress(f"embedding {config.dataset}", len(folder)) as advance,
-        ):
-            for batch in _batches(folder, network.spec.image_size, config.batch, pool, unreadable):
-                vectors = _features(network, np.stack([face for _, face in batch]), config, device)
-                if not rows:
-                    _write_header(file, 0, vectors.shape[1])
+    own = share(len(folder), ranks.rank, ranks.count)
+    workers = config.workers or max(1, worker_count(0) // ranks.local_count)
+    with ExitStack() as held:
+        if ranks.first:
+            held.enter_context(locked(directory, f"the embedding {directory.name}"))
+            table.unlink(missing_ok=True)
+        ranks.gather([])
+        part = _part(directory, ranks.rank)
+        held.callback(part.unlink, missing_ok=True)
+        pool = held.enter_context(ThreadPoolExecutor(workers))
+        unreadable: list[tuple[str, str]] = []
+        with part.open("wb") as file, report.progress(f"embedding {config.dataset}", len(own)) as advance:
+            for faces in _batches(folder, own, network.image_size, config.batch, pool, unreadable):
+                vectors = _features(network, np.stack(faces), layer, config.flip, device)
                 file.write(vectors.tobytes())
-                rows += [
-                    (len(rows) + offset, folder.paths[index], folder.names[index])
-                    for offset, (index, _) in enumerate(batch)
-                ]
-                advance(len(batch), "")
-            if not rows:
-                raise FacedanError(f"no image under {folder.root} can be read", "check what the files are")
-            file.seek(0)
-            _write_header(file, len(rows), vectors.shape[1])
-        listed = write_set_aside(set_aside, unreadable)
-        write_csv(table, ("row", "path", "identity"), rows)
-    return EmbedResult(directory, len(rows), False, listed)
+                advance(len(faces), "")
+        unreadable = ranks.gather(unreadable)
+        if ranks.first:
+            _join(directory, folder, unreadable, ranks.count)
+        ranks.gather([])
+    return _found(directory, skipped=False)
+
+
+def _found(directory: Path, *, skipped: bool) -> EmbedResult:
+    """What lies in a complete directory."""
+    with (directory / _TABLE).open(encoding="utf-8", errors="surrogateescape") as file:
+        count = sum(1 for _ in file) - 1
+    set_aside = directory / _SET_ASIDE
+    return EmbedResult(directory, count, skipped, set_aside if set_aside.is_file() else None)
+
+
+def _part(directory: Path, rank: int) -> Path:
+    """The rows of one process, without a header."""
+    return directory / f".vectors-{rank}.f32"
+
+
+def _join(directory: Path, folder: FaceFolder, unreadable: list[tuple[str, str]], parts: int) -> None:
+    """Put together what the processes made, in the order of the folder.
+
+    Raises:
+        FacedanError: there is not one row.
+    """
+    lost = {path for path, _ in unreadable}
+    rows = [(path, name) for path, name in zip(folder.paths, folder.names, strict=True) if path not in lost]
+    if not rows:
+        raise FacedanError(f"no image under {folder.root} can be read", "check what the files are")
+    length = sum(_part(directory, part).stat().st_size for part in range(parts)) // 4 // len(rows)
+    with replacing(directory / "vectors.npy") as temporary, temporary.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), length)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in range(parts):
+            with _part(directory, part).open("rb") as vectors:
+                shutil.copyfileobj(vectors, file, 1 << 24)
+    write_set_aside(directory / _SET_ASIDE, unreadable)
+    write_csv(directory / _TABLE, ("row", "path", "identity"), ((row, *of) for row, of in enumerate(rows)))
 
 
 def _batches(
-    folder: FaceFolder, size: int, batch: int, pool: ThreadPoolExecutor, unreadable: list[tuple[str, str]]
-) -> Iterator[list[tuple[int, np.ndarray]]]:
-    waiting: list[tuple[int, np.ndarray]] = []
-    for index, face in read_faces(folder, range(len(folder)), size, pool):
+    folder: FaceFolder,
+    rows: range,
+    size: int,
+    batch: int,
+    pool: ThreadPoolExecutor,
+    unreadable: list[tuple[str, str]],
+) -> Iterator[list[np.ndarray]]:
+    waiting: list[np.ndarray] = []
+    for index, face in read_faces(folder, rows, size, pool):
         if isinstance(face, UnreadableImage):
             unreadable.append((folder.paths[index], str(face)))
             continue
-        waiting.append((index, face))
+        waiting.append(face)
         if len(waiting) == batch:
             yield waiting
             waiting = []
@@ -139,17 +182,12 @@ def _batches(
 
 
 @torch.no_grad()
-def _features(network: VGGFace, faces: np.ndarray, config: EmbedConfig, device: torch.device) -> np.ndarray:
+def _features(network: FaceNetwork, faces: np.ndarray, layer: str, flip: bool, device: torch.device) -> np.ndarray:
     """Centre crops through the network; with --flip the sum of a face and its mirror; rows of length one."""
-    margin = (faces.shape[1] - network.spec.crop) // 2
-    crops = faces[:, margin : margin + network.spec.crop, margin : margin + network.spec.crop]
+    margin = (faces.shape[1] - network.crop) // 2
+    crops = faces[:, margin : margin + network.crop, margin : margin + network.crop]
     images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).to(device)
-    features = network(images, 0)[0][config.layer]
-    if config.flip:
-        features = features + network(images.flip(3), 0)[0][config.layer]
+    features = network(images)[layer]
+    if flip:
+        features = features + network(images.flip(3))[layer]
     return torch.nn.functional.normalize(features.float()).cpu().numpy()
-
-
-def _write_header(file: BinaryIO, rows: int, columns: int) -> None:
-    """The .npy header; numpy leaves room in it for the number of rows to grow, so that it can be written again."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, columns)})

@@ -17,6 +17,7 @@ from facedan_cli.faces.records import FAILED, read_records
 from facedan_cli.models.weights import Card, read_card
 from facedan_cli.report import Report
 from facedan_cli.stages.embed import embed, find_model
+from facedan_cli.training.distributed import ALONE, Ranks
 from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside
 
 
@@ -69,9 +70,15 @@ def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
 
 
 def embed_faces(
-    config: EvaluateConfig, dataset: Dataset, folder: FaceFolder, checkpoint: Path, workspace: Workspace, report: Report
+    config: EvaluateConfig,
+    dataset: Dataset,
+    folder: FaceFolder,
+    checkpoint: Path,
+    workspace: Workspace,
+    report: Report,
+    ranks: Ranks = ALONE,
 ) -> Faces:
-    """The features of a data set, from where they lie or made now."""
+    """The features of a data set, from where they lie or made now; by several processes where they have joined."""
     how = EmbedConfig(
         dataset=dataset.name,
         layer=config.layer,
@@ -81,7 +88,7 @@ def embed_faces(
         device=config.device,
         force=config.force,
     )
-    embedded = embed(how, folder, checkpoint, workspace, report=report)
+    embedded = embed(how, folder, checkpoint, workspace, ranks=ranks, report=report)
     lost = _failed_to_align(folder.root) if dataset.root.is_dir() else {}
     unusable = lost | read_set_aside(embedded.set_aside)
     return Faces(folder.root, *embedded.load(), unusable)
@@ -120,7 +127,8 @@ def label_of(card: Card) -> str:
     if config["lambda"] == 0:
         return "λ = 0"
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
-    layers = "".join(layer.removeprefix("fc") for layer in sorted(config["layers"].split(",")))
+    names = sorted(config["layers"].split(","))
+    layers = "".join(name.removeprefix("fc") for name in names) if names[0].startswith("fc") else "+".join(names)
     strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"

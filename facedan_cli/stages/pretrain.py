@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from facedan_cli.config import (
+    CHANNELS,
     MODEL_NAMES,
     PRETRAIN_RECIPES,
     PretrainConfig,
@@ -17,13 +17,17 @@ from facedan_cli.config import (
     determining,
     options,
     resolve,
+    settle_head,
 )
-from facedan_cli.faces.batches import FaceImages, Stream
-from facedan_cli.models.vggface import SPECS
-from facedan_cli.models.weights import Card, build, load_public_weights, save_checkpoint
+from facedan_cli.faces.batches import Stream
+from facedan_cli.models.facenet import RELEASES, fetch_release
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import build
+from facedan_cli.models.public_weights import load_public_weights
+from facedan_cli.models.weights import Card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, find_checkpoint, plan_run, working
-from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.runs import Run, find_checkpoint, plan_run
+from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.training_data import (
     SOURCE_SEED,
     Source,
@@ -31,12 +35,17 @@ from facedan_cli.stages.training_data import (
     describe,
     hold_aside,
     read_source,
-    training_plan,
     warn_of_alignment,
     write_unusable,
 )
-from facedan_cli.training.loop import Domains, train
+from facedan_cli.stages.training_work import at_work, check_processes, settle_precision, training_plan
+from facedan_cli.training.loop import Domains, Examination
 from facedan_cli.workspace import Workspace, sha256_file
+
+_USUAL_START = {
+    "vggface": "the paper starts from VGG-Face's: --init PATH",
+    "facenet": "its published ones are --init vggface2 and --init casia-webface",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,7 @@ class PretrainJob:
     source: Source
     init: Path | None
     run: Run
+    caches: Path
 
 
 def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob:
@@ -56,13 +66,16 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob:
         FacedanError: something that the run needs is missing or cannot be.
     """
     check_choice("--model", config.model, MODEL_NAMES)
-    config = resolve(config, PRETRAIN_RECIPES[config.model])
+    check_choice("--channels", config.channels, CHANNELS)
+    config = settle_head(resolve(config, PRETRAIN_RECIPES[config.model]))
     check_training(config)
+    config = replace(config, precision=settle_precision(config.precision, config.device))
+    check_processes(config)
     source = read_source(workspace.dataset(config.source))
     inputs = {"source": describe(source.dataset, source.folder)}
     init = None
     if config.init is not None:
-        init = find_weights(config.init, workspace)
+        init = find_weights(config.init, config.model, workspace)
         inputs["init"] = {"path": str(init.resolve()), "sha256": sha256_file(init)}
     run = plan_run(
         workspace,
@@ -72,7 +85,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob:
         determining=determining(config),
         inputs=inputs,
     )
-    return PretrainJob(config, source, init, run)
+    return PretrainJob(config, source, init, run, workspace.root / "cache")
 
 
 def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -80,30 +93,53 @@ def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) 
     config, source, run = job.config, job.source, job.run
     if run.finished and not force:
         return TrainingResult(run, True, run.last_metrics, run.set_aside)
-    device = choose_device(config.device)
-    warn_of_alignment(report, source.dataset)
-    with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(config.workers)) as pool:
+    with at_work(config, run, job.caches, force=force, report=report) as work:
+        warn_of_alignment(work.report, source.dataset)
         torch.manual_seed(config.seed)
-        network = build(config.model, len(source.identities))
-        if job.init is not None:
-            form = load_public_weights(job.init, network)
-            report.note(f"starting from {job.init} (keys as in {form})")
-            if form == "torchvision":
-                report.warn("its inputs must be RGB in 0-255 less VGG-Face's mean; ImageNet's weights expect others")
-        elif config.model == "vggface":
-            report.warn("starting from random weights; the paper starts from VGG-Face's: --init PATH")
-        spec = SPECS[config.model]
-        folder, _ = hold_aside(source.folder, config.hold_aside, labelled=True)
-        images = FaceImages(folder, spec.image_size, pool, report)
+        network = build(config.model, len(source.identities), **work.head(len(source.identities)))
+        weights = _start(job, network, work.report)
+        folder, held = hold_aside(source.folder, config.hold_aside, labelled=True)
+        images = work.images(source.folder, network.image_size)
         plan = training_plan(config)
-        stream = Stream(images, source.labels_of(folder), plan.batch, spec.crop, (config.seed, SOURCE_SEED))
-        metrics = train(network.to(device), Domains(stream), plan, state=run.state, log=run.log, report=report)
-        card = Card(config.model, source.identities, run.stage, run.name, determining(config))
-        save_checkpoint(run.checkpoint, network, card)
-        set_aside = write_unusable(run, [images], source.nameless)
+        stream = Stream(
+            images.part(folder),
+            source.labels_of(folder),
+            plan.batch,
+            network.crop,
+            (config.seed, SOURCE_SEED),
+            work.rows(plan.batch),
+        )
+        aside = HeldAside(network, images.part(held), source.labels_of(held))
+        card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
+        metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss))
+        set_aside = write_unusable(run, [images], source.nameless) if work.ranks.first else None
     return TrainingResult(run, False, metrics, set_aside)
 
 
-def find_weights(name: str, workspace: Workspace) -> Path:
-    """The file meant by --init: a weights file, or the checkpoint of a run."""
-    return Path(name) if Path(name).is_file() else find_checkpoint(workspace, name)
+def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, str] | None:
+    """Give the network the weights that it starts from; returns what the checkpoint says of them."""
+    config = job.config
+    if job.init is None:
+        if config.model != "vggface-mini":
+            report.warn(f"starting from random weights; {_USUAL_START[config.model]}")
+        return None
+    weights = load_public_weights(job.init, network, channels=None if config.channels == "auto" else config.channels)
+    report.note(f"starting from {job.init} ({weights.form}, trained on {weights.channels.upper()})")
+    for remark in weights.remarks:
+        report.note(remark)
+    for warning in weights.warnings:
+        report.warn(warning)
+    return weights.record()
+
+
+def find_weights(name: str, model: str, workspace: Workspace) -> Path:
+    """The file meant by --init: a weights file, the checkpoint of a run, or weights that a library publishes.
+
+    Raises:
+        FacedanError: there is none, or it cannot be fetched.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if model == "facenet" and name in RELEASES:
+        return fetch_release(name)
+    return find_checkpoint(workspace, name)

@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config import TrainingConfig, options
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import FaceImages
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import read_records
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
-from facedan_cli.training.loop import Plan
 from facedan_cli.workspace import Dataset, find_manifest, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
@@ -152,12 +150,6 @@ def template_of(manifest: Path) -> str:
         if record.output is not None:
             return f"{record.template} at {record.size} pixels"
     return "no template"
-
-
-def training_plan(config: TrainingConfig) -> Plan:
-    """The part of a resolved configuration that the loop reads."""
-    values = options(config)
-    return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
 
 
 def write_unusable(run: Run, images: list[FaceImages], nameless: tuple[str, ...] = ()) -> Path | None:

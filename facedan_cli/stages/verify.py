@@ -13,7 +13,6 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.report import SILENT, Report
-from facedan_cli.stages.align_ranks import Ranks
 from facedan_cli.stages.devices import choose_device
 from facedan_cli.stages.evaluate import measure_partition, of_people
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
@@ -23,6 +22,7 @@ from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
 from facedan_cli.stages.training_people import seen_in_training
 from facedan_cli.stages.trials import Trials, crossing_failures
+from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Dataset, Workspace, write_set_aside
 
 MOST_IN_MEMORY = 10_000_000
@@ -134,19 +134,11 @@ def _embedded(
     ranks: Ranks,
     report: Report,
 ) -> list[Faces]:
-    """The features of the data sets; the first process makes them, the others wait and read."""
-    folders = [read_folder(dataset.root) for dataset in datasets]
-
-    def all_of(config: EvaluateConfig) -> list[Faces]:
-        pairs = zip(datasets, folders, strict=True)
-        return [embed_faces(config, data, folder, model.checkpoint, workspace, report) for data, folder in pairs]
-
-    if ranks.first:
-        made = all_of(config)
-        ranks.gather([])
-        return made
-    ranks.gather([])
-    return all_of(replace(config, force=False))
+    """The features of the data sets; the processes share the images that have none yet."""
+    return [
+        embed_faces(config, data, read_folder(data.root), model.checkpoint, workspace, report, ranks)
+        for data in datasets
+    ]
 
 
 def _measure(

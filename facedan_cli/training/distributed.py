@@ -1,11 +1,100 @@
-"""Several processes that train one network: what each sees of the global batch, and how their gradients become one."""
+"""Several processes that do one job: who is who, and how what each has becomes one.
+
+torchrun starts them. Each takes its share of the data; of a training, its share of every batch.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+
+from facedan_cli.errors import FacedanError
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for each other: at the end of a job some have the slower disk."""
+
+ENDED = ("another process of this job has ended", "its own message says why; the same command goes on from there")
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which of several processes this one is, as torchrun says it; one that works alone is the first of one.
+
+    Args:
+        rank: its number among all.
+        count: all processes, on all machines.
+        local_rank: its number on this machine.
+        local_count: the processes on this machine.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+    local_count: int = 1
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Ranks:
+        """The ranks that the environment names."""
+        names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
+        return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what is done once."""
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """This process's own GPU where only the kind of device is given."""
+        if str(device) != "cuda" or self.count == 1:
+            return device
+        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+
+    @contextmanager
+    def joined(self, device: torch.device | None = None) -> Iterator[None]:
+        """Meet the other processes, and part from them at the end.
+
+        Args:
+            device: where tensors lie that they will exchange, besides those on the CPU.
+        """
+        if self.count == 1:
+            yield
+            return
+        backend = "gloo"
+        if device is not None and device.type == "cuda":
+            torch.cuda.set_device(device)
+            backend = "cpu:gloo,cuda:nccl"
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """The items of all processes, for the first; it is also where they wait for each other.
+
+        Raises:
+            FacedanError: another process has ended too early.
+        """
+        if self.count == 1:
+            return list(items)
+        gathered: list[Sequence[Item]] | None = [()] * self.count if self.first else None
+        try:
+            distributed.gather_object(items, gathered)
+            distributed.barrier()
+        except RuntimeError as error:
+            raise FacedanError(*ENDED) from error
+        return [item for part in gathered or () for item in part]
+
+
+ALONE = Ranks()
 
 
 def rank() -> int:
@@ -62,11 +151,11 @@ class _GatherRows(torch.autograd.Function):
         return total[ctx.own.start : ctx.own.stop], None
 
 
-def average_gradients(network: nn.Module) -> None:
+def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Give every process the mean of all processes' gradients."""
     if world_size() == 1:
         return
-    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     flat /= world_size()

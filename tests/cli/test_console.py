@@ -106,8 +106,33 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(
     ]
 
 
+def test_off_a_terminal_a_training_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter(range(0, 1000, 70))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: float(next(now))))
+    entry = {"step": 1, "classification": 0.5, "mmd2_fc6": 0.25, "jmmd": 0.125, "images_per_second": 99.6}
+    with Console().training(10, 8) as follow:
+        follow({"step": 0, "two_sample": {}})
+        follow(entry)
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 9 of 10, 1 min left, 0.0143 steps/s",
+        "training: 10 of 10, 0 min left, 0.0143 steps/s  loss 0.500  MMD² fc6 0.2500  JMMD 0.1250  100 images/s",
+    ]
+
+
+def test_on_a_dumb_terminal_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(module, "LINE_EVERY_SECONDS", 0.0)
+    with Console().training(2) as follow:
+        follow({})
+    assert capsys.readouterr().err.startswith("training: 1 of 2, ")
+
+
 def test_on_a_terminal_progress_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "120")
     with Console().progress("training", 4, done=1) as advance:
         advance(2, "loss 1.0")

@@ -11,12 +11,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces import batches
-from facedan_cli.faces.batches import FaceImages, Stream, read_face, read_faces
+from facedan_cli.faces.batches import FaceImages, Stream, cut, read_face, read_faces
+from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.training.distributed import share
 
 SIZE, CROP, COUNT = 12, 8, 7
 LABELS = np.arange(COUNT, dtype=np.int64) * 10
@@ -47,17 +51,41 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield threads
 
 
-@pytest.fixture(params=["in memory", "from files"])
-def images(
-    request: pytest.FixtureRequest, folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> FaceImages:
-    if request.param == "from files":
-        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
-    return FaceImages(folder, SIZE, pool)
+@pytest.fixture(params=["ram", "disk", "none"])
+def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return Cache(request.param, tmp_path_factory.mktemp("cache"))
 
 
-def stream(images: FaceImages, *, batch: int = 5, seed: tuple[int, ...] = (0, 1), labelled: bool = True) -> Stream:
-    return Stream(images, LABELS if labelled else None, batch, CROP, seed)
+@pytest.fixture
+def images(folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache) -> FaceImages:
+    return FaceImages(folder, SIZE, pool, cache=cache)
+
+
+def stream(
+    images: FaceImages,
+    *,
+    batch: int = 5,
+    seed: tuple[int, ...] = (0, 1),
+    labelled: bool = True,
+    rows: range | None = None,
+) -> Stream:
+    return Stream(images, LABELS if labelled else None, batch, CROP, seed, rows)
+
+
+def expected(step: int, batch: int, seed: tuple[int, ...]) -> tuple[torch.Tensor, list[int]]:
+    """A batch as the first version of this package made it, image after image: old runs go on from their states."""
+    order: list[int] = []
+    while len(order) < (step + 1) * batch:
+        order += np.random.default_rng((*seed, 0, len(order) // COUNT)).permutation(COUNT).tolist()
+    random = np.random.default_rng((*seed, 1, step))
+    offsets = random.integers(0, SIZE - CROP + 1, size=(batch, 2)).tolist()
+    flips = (random.random(batch) < 0.5).tolist()
+    crops, labels = [], []
+    for index, (top, left), flip in zip(order[step * batch : (step + 1) * batch], offsets, flips, strict=True):
+        crop = torch.from_numpy(mapped(index))[top : top + CROP, left : left + CROP].permute(2, 0, 1)
+        crops.append(crop.flip(2) if flip else crop)
+        labels.append(int(LABELS[index]))
+    return torch.stack(crops), labels
 
 
 def test_a_face_is_read_as_rgb_of_the_size_asked(tmp_path: Path) -> None:
@@ -115,6 +143,71 @@ def test_crops_are_windows_of_their_image_mirrored_or_not(images: FaceImages) ->
     assert 70 < mirrored[True] < 130
 
 
+@pytest.mark.parametrize("batch", [1, 5, 3 * COUNT])
+def test_batches_are_what_they_have_always_been(images: FaceImages, batch: int) -> None:
+    for step in (0, 1, 6):
+        crops, labels = stream(images, batch=batch, seed=(3, 1))[step]
+        wanted = expected(step, batch, (3, 1))
+        assert torch.equal(crops, wanted[0])
+        assert labels.tolist() == wanted[1]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
+def test_the_shares_of_all_processes_are_the_global_batch(images: FaceImages, processes: int) -> None:
+    shares = [stream(images, rows=share(5, part, processes)) for part in range(processes)]
+    for step in (0, 1, 8):
+        crops, labels = zip(*(own[step] for own in shares), strict=True)
+        assert [len(part) for part in crops] == [len(share(5, part, processes)) for part in range(processes)]
+        assert torch.equal(torch.cat(crops), stream(images)[step][0])
+        assert torch.equal(torch.cat(labels), stream(images)[step][1])
+
+
+def test_a_process_decodes_its_own_rows_only(
+    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Path] = []
+
+    def read(path: Path, size: int) -> np.ndarray:
+        begun.append(path)
+        return read_face(path, size)
+
+    monkeypatch.setattr(batches, "read_face", read)
+    stream(FaceImages(folder, SIZE, pool, cache=Cache("none")), rows=range(1, 3))[0]
+    assert len(begun) == 2
+
+
+@pytest.mark.parametrize("rows", [None, range(1, 4), range(2, 2)])
+def test_a_device_cuts_the_same_crops(images: FaceImages, rows: range | None) -> None:
+    faces = stream(images, rows=rows)
+    for step in range(9):
+        crops, labels = faces._sent(step, torch.device("cpu"), None)
+        assert torch.equal(crops, faces[step][0])
+        assert crops.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(labels, faces[step][1])
+
+
+@given(size=st.integers(1, 9), count=st.integers(0, 5), seed=st.integers(0, 99), data=st.data())
+def test_cut_is_slicing_and_mirroring(size: int, count: int, seed: int, data: st.DataObject) -> None:
+    crop = data.draw(st.integers(1, size))
+    random = torch.Generator().manual_seed(seed)
+    faces = torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=random)
+    corners = torch.randint(0, size - crop + 1, (count, 2), generator=random)
+    flips = torch.rand(count, generator=random) < 0.5
+    found = cut(faces, corners, flips, crop)
+    assert found.shape == (count, 3, crop, crop)
+    for row, (top, left) in enumerate(corners.tolist()):
+        wanted = faces[row, top : top + crop, left : left + crop].permute(2, 0, 1)
+        assert torch.equal(found[row], wanted.flip(2) if flips[row] else wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_batches_arrive_on_a_gpu_as_they_are_on_the_cpu(images: FaceImages) -> None:
+    device = torch.device("cuda")
+    for step, batch in enumerate(stream(images).batches(0, 50, device)):
+        assert {tensor.device.type for tensor in batch} == {"cuda"}
+        assert all(map(torch.equal, (tensor.cpu() for tensor in batch), stream(images)[step]))
+
+
 def test_an_unlabelled_stream_tells_no_labels(images: FaceImages) -> None:
     crops, labels = stream(images, labelled=False)[3]
     assert torch.equal(labels, torch.zeros(5, dtype=torch.int64))
@@ -157,42 +250,51 @@ def test_a_reader_that_stops_leaves_no_thread_behind(images: FaceImages) -> None
     running = threading.active_count()
     taken = stream(images).batches(0, 1000)
     next(taken)
-    assert threading.active_count() == running + 1
+    assert threading.active_count() == running + batches.PREFETCHING_THREADS
     taken.close()
     assert threading.active_count() == running
 
 
-def test_memory_and_files_give_the_same(
-    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_cache_gives_the_same(folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache) -> None:
     (folder.root / "3.png").write_bytes(b"no image")
-    cached = stream(FaceImages(folder, SIZE, pool))
-    monkeypatch.setattr(batches, "CACHE_BYTES", 0)
-    uncached = stream(FaceImages(folder, SIZE, pool))
+    plain, kept = (stream(FaceImages(folder, SIZE, pool, cache=one)) for one in (Cache("none"), cache))
     for step in range(6):
-        assert all(map(torch.equal, cached[step], uncached[step]))
-    assert cached.images.unreadable == uncached.images.unreadable
+        assert all(map(torch.equal, plain[step], kept[step]))
+    assert plain.images.unreadable == kept.images.unreadable == {"3.png": "not an image of a known format"}
 
 
-def test_memory_needs_no_files(folder: FaceFolder, pool: ThreadPoolExecutor) -> None:
-    images = FaceImages(folder, SIZE, pool)
-    expected = stream(images)[0]
+@pytest.mark.parametrize("mode", ["ram", "disk"])
+def test_what_is_kept_needs_no_files(folder: FaceFolder, pool: ThreadPoolExecutor, tmp_path: Path, mode: str) -> None:
+    images = FaceImages(folder, SIZE, pool, cache=Cache(mode, tmp_path / "cache"))
+    before = stream(images)[0]
     for path in folder.paths:
         os.unlink(folder.root / path)
-    assert all(map(torch.equal, stream(images)[0], expected))
+    assert all(map(torch.equal, stream(images)[0], before))
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("rows", [[1, 2, 5], [6, 0, 3], [4]])
+def test_a_part_is_like_a_data_set_of_its_own(
+    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache, rows: list[int]
+) -> None:
+    (folder.root / "2.png").write_bytes(b"no image")
+    some = FaceFolder(folder.root, tuple(folder.paths[row] for row in rows), ("",) * len(rows))
+    part = FaceImages(folder, SIZE, pool, cache=cache).part(some)
+    alone = FaceImages(some, SIZE, pool)
+    assert part.folder == some
+    for step in range(4):
+        found, wanted = (Stream(images, LABELS[: len(rows)], 5, CROP, (0, 1))[step] for images in (part, alone))
+        assert all(map(torch.equal, found, wanted))
+    assert part.part(some).load([0])[0][0] == part.load([0])[0][0]
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_and_listed(
-    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, cache: bool
+    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache
 ) -> None:
     whole = (folder.root / "4.png").read_bytes()
     (folder.root / "4.png").write_bytes(whole[: len(whole) // 2])
     (folder.root / "5.png").unlink()
     (folder.root / "6.png").write_bytes(b"")
-    if not cache:
-        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
-    images = FaceImages(folder, SIZE, pool)
+    images = FaceImages(folder, SIZE, pool, cache=cache)
     loaded = images.load([4, 5, 6, 3])
     assert [index for index, _ in loaded] == [0, 0, 0, 3]
     np.testing.assert_array_equal(loaded[0][1], mapped(0))
@@ -201,13 +303,10 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_listed(
     assert set(stream(images)[0][1].tolist()) <= {0, 10, 20, 30}
 
 
-@pytest.mark.parametrize("cache", [True, False])
 def test_with_no_readable_image_there_is_nothing_to_do(
-    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, cache: bool
+    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache
 ) -> None:
     for path in folder.paths:
         (folder.root / path).write_bytes(b"no image")
-    if not cache:
-        monkeypatch.setattr(batches, "CACHE_BYTES", 0)
     with pytest.raises(FacedanError, match=r"no image under .* can be read"):
-        next(stream(FaceImages(folder, SIZE, pool)).batches(0, 1))
+        next(stream(FaceImages(folder, SIZE, pool, cache=cache)).batches(0, 1))

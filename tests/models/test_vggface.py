@@ -29,7 +29,7 @@ def test_vggface_has_the_published_names_and_shapes() -> None:
         for index in range(1, depth + 1):
             expected[f"conv{block}_{index}.weight"] = (width, first if index == 1 else width, 3, 3)
             expected[f"conv{block}_{index}.bias"] = (width,)
-    for layer, (inputs, outputs) in {"fc6": (25088, 4096), "fc7": (4096, 4096), "fc8": (4096, 2622)}.items():
+    for layer, (inputs, outputs) in {"fc6": (25088, 4096), "fc7": (4096, 4096), "classifier": (4096, 2622)}.items():
         expected |= {f"{layer}.weight": (outputs, inputs), f"{layer}.bias": (outputs,)}
     assert shapes == expected
     assert sum(value.numel() for value in published.parameters()) == 145_002_878
@@ -42,15 +42,14 @@ def test_crops_fit_their_pictures(name: str) -> None:
     assert spec.crop < spec.image_size
 
 
-def test_features_and_scores_have_their_shapes_and_only_labelled_rows_are_classified(network: VGGFace) -> None:
+def test_features_and_scores_have_their_shapes(network: VGGFace) -> None:
     network.eval()
-    features, logits = network(pictures(6))
+    features = network(pictures(6))
+    assert tuple(features) == network.layers
     assert {layer: tuple(rows.shape) for layer, rows in features.items()} == {"fc6": (6, 16), "fc7": (6, 16)}
-    assert logits.shape == (6, 5)
-    again, labelled = network(pictures(6), 2)
-    assert torch.equal(again["fc7"], features["fc7"])
-    torch.testing.assert_close(labelled, logits[:2])
-    assert network(pictures(6), 0)[1].shape == (0, 5)
+    scores = network.scores(features)
+    assert scores.shape == (6, 5)
+    torch.testing.assert_close(network.scores({layer: rows[:2] for layer, rows in features.items()}), scores[:2])
 
 
 def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> None:
@@ -58,7 +57,7 @@ def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> N
     for layer in ("fc6", "fc7"):
         network.get_submodule(layer).register_forward_hook(lambda _, __, out, layer=layer: seen.update({layer: out}))
     network.train()
-    features, _ = network(pictures(4))
+    features = network(pictures(4))
     for layer, rows in features.items():
         assert torch.equal(rows, seen[layer].clamp(min=0))
         assert bool((rows == 0).any())
@@ -67,10 +66,13 @@ def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> N
 def test_dropout_acts_in_training_only(network: VGGFace) -> None:
     network.train()
     first, second = network(pictures(2)), network(pictures(2))
-    assert torch.equal(first[0]["fc6"], second[0]["fc6"])  # before the first dropout
-    assert not torch.equal(first[1], second[1])
+    assert torch.equal(first["fc6"], second["fc6"])  # before the first dropout
+    assert not torch.equal(first["fc7"], second["fc7"])
+    assert not torch.equal(network.scores(first), network.scores(first))  # the classifier has its own
     network.eval()
-    assert torch.equal(network(pictures(2))[1], network(pictures(2))[1])
+    first, second = network(pictures(2)), network(pictures(2))
+    assert torch.equal(first["fc7"], second["fc7"])
+    assert torch.equal(network.scores(first), network.scores(second))
 
 
 @pytest.mark.parametrize(("name", "scale"), [("vggface", 1.0), ("vggface-mini", 64.0)])
@@ -96,4 +98,4 @@ def test_it_starts_with_signals_of_even_strength_through_its_depth(network: VGGF
             module.register_forward_hook(lambda _, __, out: spreads.append(out.std().item()))
     network(pictures(8))
     assert max(spreads) / min(spreads) < 30
-    assert network.fc8.weight.std().item() == pytest.approx(0.01, rel=0.3)
+    assert network.classifier.weight.std().item() == pytest.approx(0.01, rel=0.3)

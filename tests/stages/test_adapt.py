@@ -111,7 +111,7 @@ def test_the_frozen_bandwidth_is_the_median_on_both_domains(pretrained: Workspac
     paths = [p for d in ("casia", "frgc") for p in sorted((pretrained.root / "aligned" / d).rglob("*.png"))]
     faces = np.stack([cv2.imread(str(path))[4:68, 4:68, ::-1] for path in paths])
     with torch.no_grad():
-        features, _ = network(torch.from_numpy(faces.copy()).permute(0, 3, 1, 2))
+        features = network(torch.from_numpy(faces.copy()).permute(0, 3, 1, 2))
     for layer, rows in features.items():
         assert kept[layer] == pytest.approx(torch.pdist(rows).square().median().item(), rel=0.3)
 
@@ -152,8 +152,8 @@ def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained
     card = read_card(made.checkpoint)
     assert card.identities[0] == "newcomer"
     before, after = load_file(checkpoint_of(trained.before)), load_file(made.checkpoint)
-    assert not torch.equal(before["fc8.weight"], after["fc8.weight"])
-    assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("fc8."))
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+    assert all(torch.equal(before[key], after[key]) for key in before if not key.startswith("classifier."))
 
 
 def test_target_images_that_cannot_be_read_are_listed(pretrained: Workspace) -> None:
@@ -195,6 +195,16 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
         ({"discrepancy": "jmmd", "layers": "fc6:2,fc7"}, "they have no weights"),
         ({"queue": -1}, "--queue must be at least 0"),
         ({"lambda_ramp": -1}, "--lambda-ramp must be at least 0"),
+        ({"head": "cosine"}, "--head does not know 'cosine'"),
+        ({"margin": 0.5}, "--margin means nothing for --head softmax"),
+        ({"head": "arcface", "margin": -0.5}, "--margin must be a positive number"),
+        ({"sample_rate": 0.0}, "--sample-rate must be a share up to 1"),
+        ({"precision": "fp8"}, "--precision does not know 'fp8'"),
+        ({"cache": "tape"}, "--cache does not know 'tape'"),
+        ({"grad_accum": 7}, "a batch of 6 cannot be divided into 7 parts"),
+        ({"grad_accum": 0}, "--grad-accum must be at least 1"),
+        ({"keep_every": 3}, "--keep-every 3 is no multiple of --checkpoint-every 500"),
+        ({"shard_classifier": True, "precision": "fp16"}, "--shard-classifier does not go with --precision fp16"),
         ({"hold_aside": -1}, "--hold-aside must be at least 0"),
         ({"kernels": 0}, "--kernels must be at least 1"),
         ({"lambda_": -0.5}, "--lambda must be a number from 0"),
@@ -235,8 +245,9 @@ def test_a_network_that_maps_all_faces_to_one_point_is_refused(pretrained: Works
 
 
 def test_layers_are_put_in_the_networks_order_with_their_weights() -> None:
-    assert list(parse_layers("fc7, fc6").items()) == [("fc6", 1), ("fc7", 1)]
-    assert list(parse_layers("fc7:2,fc6 : 0.5").items()) == [("fc6", 0.5), ("fc7", 2)]
+    assert list(parse_layers("fc7, fc6", ("fc6", "fc7")).items()) == [("fc6", 1), ("fc7", 1)]
+    assert list(parse_layers("fc7:2,fc6 : 0.5", ("fc6", "fc7")).items()) == [("fc6", 0.5), ("fc7", 2)]
+    assert parse_layers(None, ("pool", "embedding")) == {"pool": 1, "embedding": 1}
     assert parse_multipliers("4, 0.5,1") == (0.5, 1, 4)
 
 

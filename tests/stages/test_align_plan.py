@@ -13,7 +13,7 @@ from facedan_cli.faces.records import AlignedRecord, ManifestWriter
 from facedan_cli.stages import align_plan
 from facedan_cli.stages.align_ledger import Ledger
 from facedan_cli.stages.align_plan import Plan
-from facedan_cli.stages.align_ranks import Ranks
+from facedan_cli.training.distributed import Ranks
 
 NAMES = ("a.jpg", "a.png", "A.bmp", "a.png.jpg", "a.png.png", "b.jpg", "a.jpg.jpg", "sub/a.jpg", "a")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from align_sets import draw_set, made, run
 
 from facedan_cli.config import AlignConfig
@@ -15,7 +14,8 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.faces.records import ManifestWriter
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
 from facedan_cli.stages.align import align
-from facedan_cli.stages.align_ranks import Ranks, merge_parts
+from facedan_cli.stages.align_ranks import manifest_of, merge_parts, share_of
+from facedan_cli.training.distributed import Ranks
 
 TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d")
 
@@ -85,22 +85,13 @@ def test_parts_are_not_taken_from_a_process_at_work(config: AlignConfig) -> None
     assert align(config).aligned == 30
 
 
-def test_ranks_are_what_the_launcher_says() -> None:
-    assert Ranks.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == Ranks(3, 4, 1, 2)
-    assert Ranks.of({"PATH": "/bin"}) == Ranks(0, 1, 0, 1)
-    assert Ranks(0, 1).manifest(Path("out")) == Path("out/aligned.jsonl")
-    assert Ranks(1, 2).manifest(Path("out")) == Path("out/aligned.rank1-of-2.jsonl")
+def test_each_process_has_its_own_manifest() -> None:
+    assert manifest_of(Ranks(), Path("out")) == Path("out/aligned.jsonl")
+    assert manifest_of(Ranks(1, 2), Path("out")) == Path("out/aligned.rank1-of-2.jsonl")
 
 
 def test_shares_are_disjoint_and_complete() -> None:
     keys = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
-    shares = np.array([Ranks(rank, 3).share(keys) for rank in range(3)])
+    shares = np.array([share_of(Ranks(rank, 3), keys) for rank in range(3)])
     assert (shares.sum(0) == 1).all()
     assert (shares.sum(1) > 250).all()
-
-
-def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda"))) == "cuda:1"
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda:0"))) == "cuda:0"
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cpu"))) == "cpu"

@@ -21,7 +21,8 @@ from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.models.weights import load_checkpoint
 from facedan_cli.report import Advance, Report
 from facedan_cli.runs import checkpoint_of
-from facedan_cli.stages.embed import EmbedResult, embed, find_model
+from facedan_cli.stages.embed import EmbedResult, embed
+from facedan_cli.stages.recogniser import Recogniser, find_model
 from facedan_cli.workspace import Workspace
 
 CONFIG = EmbedConfig(dataset="gbu", batch=7)
@@ -36,7 +37,7 @@ def run(
     workspace: Workspace, model: Path, folder: FaceFolder | None = None, report: Report | None = None, **options: Any
 ) -> EmbedResult:
     folder = folder or read_folder(workspace.root / "aligned" / "gbu")
-    return embed(replace(CONFIG, **options), folder, model, workspace, report=report or Report())
+    return embed(replace(CONFIG, **options), folder, Recogniser.of(model), workspace, report=report or Report())
 
 
 def slow_features(root: Path, model: Path, layer: str, *, mirrored: bool = False) -> torch.Tensor:
@@ -47,7 +48,7 @@ def slow_features(root: Path, model: Path, layer: str, *, mirrored: bool = False
         crop = cv2.imread(str(path))[4:68, 4:68, ::-1]
         crop = crop[:, ::-1] if mirrored else crop
         with torch.no_grad():
-            features, _ = network(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None])
+            features = network(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None])
         rows.append(features[layer])
     return torch.cat(rows)
 
@@ -169,10 +170,10 @@ def test_an_unknown_layer_is_answered_with_the_known(workspace: Workspace, model
 
 
 def test_the_model_is_the_newest_adaptation_else_the_newest_pretraining(trained: Any, workspace: Workspace) -> None:
-    assert find_model(trained.workspace, None) == checkpoint_of(trained.dan_m67)
-    assert find_model(trained.workspace, trained.before.name) == checkpoint_of(trained.before)
+    assert find_model(trained.workspace, None).checkpoint == checkpoint_of(trained.dan_m67)
+    assert find_model(trained.workspace, trained.before.name).checkpoint == checkpoint_of(trained.before)
     shutil.copytree(trained.before, workspace.root / "runs" / trained.before.name)
-    assert find_model(workspace, None) == checkpoint_of(workspace.root / "runs" / trained.before.name)
+    assert find_model(workspace, None).checkpoint == checkpoint_of(workspace.root / "runs" / trained.before.name)
 
 
 def test_without_a_model_it_says_how_to_make_one(workspace: Workspace) -> None:

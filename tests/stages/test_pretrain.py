@@ -15,12 +15,12 @@ import torch
 from tiny import PRETRAIN, Notes, draw, metrics, same, weights
 
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
-from facedan_cli.models.vggface import SPECS
-from facedan_cli.models.weights import build, read_card
+from facedan_cli.models.networks import NETWORKS, build
+from facedan_cli.models.weights import read_card
 from facedan_cli.report import Report
 from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.stages.training_data import TrainingResult, read_source
-from facedan_cli.workspace import Workspace
+from facedan_cli.workspace import Workspace, sha256_file
 
 
 def run(workspace: Workspace, *, report: Report | None = None, force: bool = False, **options: Any) -> TrainingResult:
@@ -36,10 +36,11 @@ def test_it_makes_a_checkpoint_that_says_what_it_is(workspace: Workspace) -> Non
     assert card.identities == ("person0", "person1", "person2", "person3")
     assert (card.model, card.stage, card.run) == ("vggface-mini", "pretrain", made.name)
     assert card.config["iterations"] == 6
-    assert weights(made)["fc8.weight"].shape == (4, 256)
+    assert weights(made)["classifier.weight"].shape == (4, 256)
     assert [entry["step"] for entry in metrics(made)] == [1, 2, 3, 4, 5, 6]
     assert result.metrics["step"] == 6
-    assert sorted(os.listdir(made.directory)) == [".lock", "checkpoints", "config.toml", "metrics.jsonl", "run.json"]
+    files = [".lock", "checkpoints", "config.toml", "learning-curves.png", "metrics.jsonl", "run.json"]
+    assert sorted(os.listdir(made.directory)) == files
     assert os.listdir(made.checkpoint.parent) == ["model.safetensors"]
     source = made.record["inputs"]["source"]
     assert (source["name"], source["images"]) == ("casia", 16)
@@ -145,9 +146,12 @@ def test_weights_of_others_are_a_start(workspace: Workspace) -> None:
     torch.save(start.state_dict(), path)
     report = Notes()
     made = run(workspace, init=str(path), lr=0.0, classifier_lr=0.0, weight_decay=0.0, report=report).run
-    assert report.notes[-1] == f"starting from {path} (keys as in facedan)"
+    assert f"starting from {path} (facedan, trained on RGB)" in report.notes
+    assert read_card(made.checkpoint).init == {"form": "facedan", "sha256": sha256_file(path), "channels": "rgb"}
     found = weights(made)
-    assert all(torch.equal(found[key], value) for key, value in start.state_dict().items() if key[:3] != "fc8")
+    assert all(
+        torch.equal(found[key], value) for key, value in start.state_dict().items() if not key.startswith("classifier.")
+    )
     assert made.record["inputs"]["init"].keys() == {"path", "sha256"}
     # A run is found by its name too; other weights make another run.
     second = plan_pretrain(replace(PRETRAIN, init=made.name), workspace)
@@ -156,7 +160,7 @@ def test_weights_of_others_are_a_start(workspace: Workspace) -> None:
 
 
 def test_vggface_from_nothing_is_warned_of(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SPECS, "vggface", SPECS["vggface-mini"])
+    monkeypatch.setitem(NETWORKS, "vggface", NETWORKS["vggface-mini"])
     report = Notes(stop_at=1)
     with pytest.raises(Interrupted):
         run(workspace, model="vggface", batch=2, report=report)

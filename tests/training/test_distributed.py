@@ -5,20 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import facedan_cli
-from facedan_cli.training.distributed import share
+from facedan_cli.training.distributed import Ranks, share
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 
 
-def train_together(directory: Path, parts: int, options: list[str]) -> None:
-    directory.mkdir()
-    commands = [[sys.executable, str(SCRIPT), str(part), str(parts), str(directory), *options] for part in range(parts)]
+def train_together(directory: Path, parts: int, options: dict[str, Any]) -> None:
+    directory.mkdir(exist_ok=True)
+    (directory / "store").unlink(missing_ok=True)
+    given = json.dumps(options)
+    commands = [[sys.executable, str(SCRIPT), str(part), str(parts), str(directory), given] for part in range(parts)]
     package = str(Path(facedan_cli.__file__).parents[1])  # not installed where the tests run from a checkout
     environment = {**os.environ, "PYTHONPATH": package}
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
@@ -27,9 +30,28 @@ def train_together(directory: Path, parts: int, options: list[str]) -> None:
         assert process.returncode == 0, errors
 
 
-@pytest.mark.parametrize("options", [[], ["estimator=linear", "betas=optimal"], ["queue=9"]], ids=str)
-def test_two_processes_are_one(tmp_path: Path, options: list[str]) -> None:
-    train_together(tmp_path / "one", 1, options)
+def assert_alike(one: Path, other: Path) -> None:
+    """Two trainings came to the same network, and logged the same on the way."""
+    networks = [load_file(directory / "model.safetensors") for directory in (one, other)]
+    assert networks[0].keys() == networks[1].keys()
+    for name, value in networks[0].items():
+        torch.testing.assert_close(networks[1][name], value, rtol=1e-4, atol=1e-5)
+    logs = [
+        [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        for directory in (one, other)
+    ]
+    assert [entry["step"] for entry in logs[1]] == [5, 8, 10, 15, 16, 20]
+    for first, second in zip(*logs, strict=True):
+        for key in ("loss", "classification", "accuracy", "mmd2_fc6", "mmd2_fc7", "rank_fc7_target"):
+            assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-5), key
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"estimator": "linear", "betas": "optimal"}, {"queue": 9}, {"grad_accum": 2}], ids=str
+)
+def test_two_processes_are_one(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Also with dropout, whose mask is that of the global batch."""
+    train_together(tmp_path / "one", 1, {**options, "grad_accum": 1})
     train_together(tmp_path / "two", 2, options)
     whole = load_file(tmp_path / "one" / "measured0.safetensors")
     parts = [load_file(tmp_path / "two" / f"measured{part}.safetensors") for part in (0, 1)]
@@ -39,20 +61,25 @@ def test_two_processes_are_one(tmp_path: Path, options: list[str]) -> None:
         assert [len(part[domain]) for part in parts] == [3, 4]
         joined = torch.cat([part[domain] for part in parts])
         torch.testing.assert_close(joined, whole[domain], rtol=1e-10, atol=1e-14)
+    assert_alike(tmp_path / "one", tmp_path / "two")
 
-    trained = load_file(tmp_path / "one" / "trained0.safetensors")
-    for part in (0, 1):
-        others = load_file(tmp_path / "two" / f"trained{part}.safetensors")
-        for name, value in trained.items():
-            torch.testing.assert_close(others[name], value, rtol=1e-4, atol=1e-5)
-    logs = [
-        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        for name in ("one", "two")
-    ]
-    assert [entry["step"] for entry in logs[1]] == [5, 10, 15, 20]
-    for one, two in zip(*logs, strict=True):
-        for key in ("loss", "classification", "accuracy", "mmd2_fc6", "mmd2_fc7", "gradient_norm", "rank_fc7_target"):
-            assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
+
+@pytest.mark.parametrize("head", [{}, {"head": "arcface", "scale": 4.0}], ids=str)
+def test_a_divided_classifier_is_the_whole_one(tmp_path: Path, head: dict[str, Any]) -> None:
+    train_together(tmp_path / "one", 1, head)
+    train_together(tmp_path / "two", 2, {**head, "divided": 1})
+    assert_alike(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("divided", [0, 1])
+def test_another_number_of_processes_goes_on_from_a_state(tmp_path: Path, divided: int) -> None:
+    train_together(tmp_path / "one", 1, {})
+    train_together(tmp_path / "two", 2, {"divided": divided, "die_after": 11})  # the state is of step 8
+    train_together(tmp_path / "two", 1, {})
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    train_together(tmp_path / "three", 1, {"die_after": 11})
+    train_together(tmp_path / "three", 3, {"divided": divided})
+    assert_alike(tmp_path / "one", tmp_path / "three")
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(32, 1), (32, 2), (7, 3), (2, 5)])
@@ -60,3 +87,15 @@ def test_shares_are_neighbours_and_make_the_whole(batch: int, parts: int) -> Non
     shares = [share(batch, part, parts) for part in range(parts)]
     assert [row for own in shares for row in own] == list(range(batch))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_ranks_are_what_the_launcher_says() -> None:
+    assert Ranks.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == Ranks(3, 4, 1, 2)
+    assert Ranks.of({"PATH": "/bin"}) == Ranks(0, 1, 0, 1)
+
+
+def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda"))) == "cuda:1"
+    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda:0"))) == "cuda:0"
+    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cpu"))) == "cpu"

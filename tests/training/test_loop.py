@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -19,9 +20,13 @@ from facedan_cli.adaptation.mmd import mk_mmd
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.faces.batches import Stream
+from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.models.weights import Card
 from facedan_cli.report import Advance, Report
-from facedan_cli.training.loop import Domains, Plan, learning_rate, make_optimizer, train
+from facedan_cli.training.checkpoint import Checkpoints
+from facedan_cli.training.loop import Domains, Examination, train
+from facedan_cli.training.plan import Plan, learning_rate, make_optimizer
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
 PEOPLE, BATCH, STEPS = 5, 6, 9
@@ -48,6 +53,7 @@ PLAN = Plan(
     checkpoint_every=2,
     log_every=1,
 )
+CARD = Card("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
 OPTIMIZERS = [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {"optimizer": "adamw"}]
 
 
@@ -58,7 +64,7 @@ class Drawn:
     seed: int
     value: int | None = None
 
-    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, start: int, stop: int, device: torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(start, stop):
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             images = torch.randint(0, 256, (BATCH, 32, 32, 3), generator=generator, dtype=torch.uint8)
@@ -106,11 +112,32 @@ def network() -> VGGFace:
 
 def run(directory: Path, plan: Plan = PLAN, data: Domains | None = None, report: Report | None = None) -> VGGFace:
     """Train from the start, or from the state that lies in the directory."""
-    directory.mkdir(exist_ok=True)
     trained = network()
-    state, log = directory / "state.safetensors", directory / "metrics.jsonl"
-    train(trained, data or domains(), plan, state=state, log=log, report=report or Report())
+    fit(trained, directory, plan, data, report)
     return trained
+
+
+def fit(
+    trained: VGGFace,
+    directory: Path,
+    plan: Plan = PLAN,
+    data: Domains | None = None,
+    report: Report | None = None,
+    examination: Examination | None = None,
+    keep_every: int = 0,
+) -> None:
+    """Train a network that a test has its hands on."""
+    directory.mkdir(exist_ok=True)
+    with Checkpoints(directory, CARD, keep_every) as checkpoints:
+        train(
+            trained,
+            data or domains(),
+            plan,
+            checkpoints=checkpoints,
+            log=directory / "metrics.jsonl",
+            examination=examination or Examination(),
+            report=report or Report(),
+        )
 
 
 def metrics(directory: Path) -> list[dict[str, Any]]:
@@ -175,9 +202,11 @@ def test_saving_and_logging_do_not_change_the_result(tmp_path: Path, every: dict
     assert same(run(tmp_path / "a", replace(PLAN, **every)), run(tmp_path / "b"))
 
 
-def test_the_log_has_the_steps_asked_for_and_the_last(tmp_path: Path) -> None:
-    run(tmp_path, replace(PLAN, log_every=4))
-    assert [entry["step"] for entry in metrics(tmp_path)] == [4, 8, 9]
+def test_the_log_has_the_steps_asked_for_those_of_checkpoints_and_the_last(tmp_path: Path) -> None:
+    run(tmp_path / "a", replace(PLAN, log_every=4, checkpoint_every=100))
+    assert [entry["step"] for entry in metrics(tmp_path / "a")] == [4, 8, 9]
+    run(tmp_path / "b", replace(PLAN, log_every=100, checkpoint_every=3))
+    assert [entry["step"] for entry in metrics(tmp_path / "b")] == [3, 6, 9]
 
 
 def test_lines_of_steps_that_are_done_again_are_dropped(tmp_path: Path) -> None:
@@ -218,7 +247,9 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
     batches = zip(Drawn(1).batches(0, 2), Drawn(2).batches(0, 2), metrics(tmp_path), strict=True)
     for step, ((source, labels), (target, _), logged) in enumerate(batches, start=1):
         torch.manual_seed(PLAN.seed * 1_000_003 + step)
-        features, logits = slow(torch.cat([source, target]), BATCH)
+        see_rows(slow, None, 2 * BATCH)  # the mask of the classifier's dropout is drawn for both domains
+        features = slow(torch.cat([source, target]))
+        logits = slow.classifier(features["fc7"][:BATCH])
         classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
         mmd = {
             layer: mk_mmd(rows[:BATCH], rows[BATCH:], bandwidth=BANDWIDTHS[layer], weights=(0.2,) * 5)
@@ -230,7 +261,7 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
         with torch.no_grad():
             for name, value in slow.named_parameters():
                 assert value.grad is not None
-                value.sub_((1e-1 if name.startswith("fc8.") else 1e-2) * value.grad)
+                value.sub_((1e-1 if name.startswith("classifier.") else 1e-2) * value.grad)
         expected = {"loss": loss, "classification": classification, "mmd2_fc6": mmd["fc6"], "mmd2_fc7": mmd["fc7"]}
         expected["norm_fc7_target"] = features["fc7"][BATCH:].norm(dim=1).mean()
         expected["norm_fc6_source"] = features["fc6"][:BATCH].norm(dim=1).mean()
@@ -243,10 +274,10 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr=1.0, iterations=120, label_smoothing=0.0)
+    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr=1.0, iterations=200, label_smoothing=0.0)
 
     class Same(Drawn):
-        def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        def batches(self, start: int, stop: int, device: torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
             for _ in range(start, stop):
                 yield from super().batches(0, 1)
 
@@ -258,13 +289,12 @@ def test_training_learns(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_is_refused_with_its_step(tmp_path: Path) -> None:
     broken = network()
-    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
 
     def spoil() -> None:
         broken.fc7.weight.data.fill_(math.inf)
 
     with pytest.raises(FacedanError, match=r"the loss became nan at step 4; the state after step 2 is kept in .*state"):
-        train(broken, domains(), PLAN, state=state, log=log, report=At(3, spoil))
+        fit(broken, tmp_path, report=At(3, spoil))
     assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
     assert same(run(tmp_path), run(tmp_path / "whole"))  # it goes on from step 2, before the damage
 
@@ -285,13 +315,12 @@ def test_features_that_fall_into_one_point_are_refused_with_the_step(tmp_path: P
 
 def test_a_gradient_that_is_no_number_is_refused_before_it_does_harm(tmp_path: Path) -> None:
     broken = network()
-    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
 
     def spoil() -> None:
         broken.fc6.bias.register_hook(lambda gradient: gradient * math.nan)
 
     with pytest.raises(FacedanError, match=r"the gradient's norm became nan at step 3; the state after step 2 is"):
-        train(broken, domains(), PLAN, state=state, log=log, report=At(2, spoil))
+        fit(broken, tmp_path, report=At(2, spoil))
     assert all(bool(value.isfinite().all()) for value in broken.parameters())
 
 
@@ -326,8 +355,7 @@ def test_features_that_collapse_are_warned_of_once(tmp_path: Path) -> None:
         collapsing.fc7.bias.data.fill_(1.0)
 
     report = Warned(3, collapse)
-    state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
-    train(collapsing, domains(), PLAN, state=state, log=log, report=report)
+    fit(collapsing, tmp_path, report=report)
     (warning,) = report.warnings
     assert warning.startswith("step 4: the fc7 features of the source have collapsed (effective rank ")
     assert "lower --lambda" in warning
@@ -344,8 +372,7 @@ def test_the_network_is_examined_before_the_first_step_and_after_the_last(tmp_pa
         return {"examined": len(calls)}
 
     def go(report: Report) -> None:
-        state, log = tmp_path / "state.safetensors", tmp_path / "metrics.jsonl"
-        train(network(), domains(), PLAN, state=state, log=log, examine=examine, report=report)
+        fit(network(), tmp_path, report=report, examination=Examination(ends=examine))
 
     with pytest.raises(RuntimeError, match="gone"):
         go(At(5, break_down))
@@ -378,7 +405,7 @@ def test_the_classifier_has_a_rate_of_its_own(kind: str, cls: type) -> None:
     assert type(optimizer) is cls
     body, classifier = optimizer.param_groups
     assert (body["scale"], classifier["scale"]) == (1.0, 10.0)
-    assert {id(value) for value in classifier["params"]} == {id(trained.fc8.weight), id(trained.fc8.bias)}
+    assert {id(value) for value in classifier["params"]} == {id(value) for value in trained.classifier.parameters()}
     assert len(body["params"]) + 2 == len(list(trained.parameters()))
     assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}
 
@@ -390,3 +417,92 @@ def test_progress_tells_the_loss_and_each_layers_discrepancy(tmp_path: Path) -> 
     assert "loss " in report.texts[-1]
     assert "MMD² fc6 " in report.texts[-1]
     assert "MMD² fc7 " in report.texts[-1]
+
+
+@pytest.mark.parametrize("parts", [2, 4, 6])
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"target": False}, {"queue": 10}, {"estimator": "linear", "bandwidths": None}, {"betas": "optimal"}],
+    ids=str,
+)
+def test_a_batch_in_parts_is_the_batch(tmp_path: Path, data: dict[str, Any], parts: int) -> None:
+    """Also with dropout, whose mask is that of the whole batch."""
+    whole, split = run(tmp_path / "whole", data=domains(**data)), None
+    split = run(tmp_path / "split", replace(PLAN, grad_accum=parts), domains(**data))
+    for found, expected in zip(split.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    for one, other in zip(metrics(tmp_path / "split"), metrics(tmp_path / "whole"), strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert value == pytest.approx(other[key], rel=1e-3, abs=1e-5), key
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_comes_close_and_resumes_to_the_same_bits(tmp_path: Path, precision: str, parts: int) -> None:
+    plan = replace(PLAN, precision=precision, grad_accum=parts)
+    whole = run(tmp_path / "whole", plan)
+    exact = run(tmp_path / "exact")
+    assert not same(whole, exact)
+    assert all(value.dtype == torch.float32 for value in whole.parameters())
+    for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "exact"), strict=True):
+        for key in ("classification", "mmd2_fc6", "mmd2_fc7"):
+            assert one[key] == pytest.approx(other[key], rel=0.05, abs=0.01), key
+    with pytest.raises(RuntimeError, match="gone"):
+        run(tmp_path / "broken", plan, report=At(5, break_down))
+    assert same(run(tmp_path / "broken", plan), whole)
+
+
+def test_steps_whose_half_precision_gradients_overflow_are_left_out(tmp_path: Path) -> None:
+    """The scaler starts at 65536: with a loss of 50 per row its first gradients are no numbers."""
+    steep = network()
+    steep.classifier.weight.data *= 3e4
+    before = {name: value.clone() for name, value in steep.named_parameters()}
+    fit(steep, tmp_path, replace(PLAN, precision="fp16", iterations=1))
+    assert not math.isfinite(metrics(tmp_path)[0]["gradient_norm"])
+    assert all(torch.equal(value, before[name]) for name, value in steep.named_parameters())
+
+
+def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(tmp_path: Path) -> None:
+    losses = iter([0.9, 0.4, 0.6, 0.5, 0.4])
+
+    def loss() -> float:
+        return next(losses)
+
+    seen: dict[int, dict[str, Tensor]] = {}
+    trained = network()
+
+    class Watch(At):
+        def training(self, total: int, done: int = 0) -> Any:
+            @contextmanager
+            def follow() -> Iterator[Any]:
+                def keep(entry: Any) -> None:
+                    seen[entry["step"]] = {key: value.clone() for key, value in trained.state_dict().items()}
+
+                yield keep
+
+            return follow()
+
+    fit(trained, tmp_path, report=Watch(0, break_down), examination=Examination(loss=loss), keep_every=4)
+    logged = {entry["step"]: entry["held_aside_loss"] for entry in metrics(tmp_path) if "held_aside_loss" in entry}
+    assert logged == {2: 0.9, 4: 0.4, 6: 0.6, 8: 0.5, 9: 0.4}
+    names = {"step-4.safetensors": 4, "step-8.safetensors": 8, "best.safetensors": 4, "model.safetensors": STEPS}
+    for name, step in names.items():
+        found, expected = load_file(tmp_path / name), seen[step]
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+    assert (tmp_path / "best.safetensors").samefile(tmp_path / "step-4.safetensors")
+    files = {path.name for path in tmp_path.glob("*.safetensors")}
+    assert files == {*names, "state.safetensors"}
+
+
+def test_what_was_best_before_an_interruption_stays_best(tmp_path: Path) -> None:
+    def go(losses: list[float], report: Report) -> None:
+        left = iter(losses)
+        fit(network(), tmp_path, report=report, examination=Examination(loss=lambda: next(left)))
+
+    with pytest.raises(RuntimeError, match="gone"):
+        go([0.5, 0.1], At(5, break_down))
+    best = (tmp_path / "best.safetensors").read_bytes()
+    go([0.3, 0.2, 0.11], Report())
+    assert (tmp_path / "best.safetensors").read_bytes() == best

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +18,13 @@ from torch import Tensor, distributed
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.models.weights import Card
+from facedan_cli.training.checkpoint import Checkpoints
 from facedan_cli.training.distributed import gather_rows, share
-from facedan_cli.training.loop import Domains, Plan, train
+from facedan_cli.training.loop import Domains, train
+from facedan_cli.training.plan import Plan
 
-SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.0)
+SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
 PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three
 PLAN = Plan(
     optimizer="sgd",
@@ -36,6 +41,8 @@ PLAN = Plan(
     log_every=5,
 )
 
+CARD = Card("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
+
 
 @dataclass
 class Drawn:
@@ -44,10 +51,14 @@ class Drawn:
     seed: int
     part: int
     parts: int
+    die_after: int | None = None
 
-    def batches(self, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         own = list(share(BATCH, self.part, self.parts))
         for step in range(start, stop):
+            if step == self.die_after:
+                time.sleep(0.5)  # a state that is being written gets written
+                os._exit(0)
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
             labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
@@ -67,18 +78,22 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
     return {"value": value.detach(), "source": gradients[0], "target": gradients[1]}
 
 
-def main(part: int, parts: int, directory: Path, **options: Any) -> None:
+def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     if parts > 1:
         distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
+    die_after = options.pop("die_after", None)
+    divided = bool(options.pop("divided", 0)) and parts > 1
+    plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
+    head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
+    head["own"] = share(PEOPLE, part, parts) if divided else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
     torch.manual_seed(0)
-    network = VGGFace(SPEC, PEOPLE)
+    network = VGGFace(SPEC, PEOPLE, **head)
     penalty = Penalty(strength=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
-    source, target = (cast(Stream, Drawn(seed, part, parts)) for seed in (1, 2))
-    state, log = directory / "state.safetensors", directory / "metrics.jsonl"
-    train(network, Domains(source, target, penalty), PLAN, state=state, log=log)
-    save_file(dict(network.state_dict()), directory / f"trained{part}.safetensors")
+    source, target = (cast(Stream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
+    with Checkpoints(directory, CARD) as checkpoints:
+        train(network, Domains(source, target, penalty), plan, checkpoints=checkpoints, log=directory / "metrics.jsonl")
     if parts > 1:
         distributed.barrier()
         # All is written. A gloo thread that is not joined yet may abort the interpreter's own way out.
@@ -86,6 +101,4 @@ def main(part: int, parts: int, directory: Path, **options: Any) -> None:
 
 
 if __name__ == "__main__":
-    settings = dict(pair.split("=") for pair in sys.argv[4:])
-    numbers = {key: int(value) if value.isdigit() else value for key, value in settings.items()}
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), **numbers)
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))

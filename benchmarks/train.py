@@ -1,0 +1,370 @@
+"""What a training step costs beside a bare loop of the same network, adaptation beside pretraining, and the input.
+
+    python benchmarks/train.py [FACES] [--model vggface] [--images 64] [--device cuda] [--precision bf16] [--compile]
+        [--json]
+
+`pretrain` and `adapt` are steps of the package's own loop on image files of FACES, a directory with one folder a
+person (without it, faces are drawn), decoded once and cut anew each step; `adapt` sees half as many source and half as
+many target images. `bare` is forward, backward and optimiser of the same network on one batch that lies on the device
+already, and not a line more. All have as many images a step, the same optimiser, precision and memory layout, and take
+turns; a ratio is the median of those of the rounds, and says how many images a second there are for one of the other.
+Of the loop's steps the last writes a line of the log, with all it measures for it; checkpoints are not in the time.
+
+The input alone is also taken from a mapped file and with decoding in each epoch; `--json` gives that of --cache. It is
+per second of processor time: what one core makes.
+
+With --device cuda, the same for VGG-Face at 32 + 32 and 128 + 128 images, fp32 and bf16, compiled and not: images a
+second, the share of what one large matrix product reaches in the same arithmetic (of fp32: TF32, in which cuDNN
+convolves), and the largest batch that fits. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.config import PRETRAIN_RECIPES
+from facedan_cli.faces.batches import FaceImages, Stream
+from facedan_cli.faces.cache import Cache
+from facedan_cli.faces.folder import FaceFolder, read_folder
+from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import build
+from facedan_cli.models.weights import Card
+from facedan_cli.report import Follow, Report
+from facedan_cli.training.checkpoint import Checkpoints
+from facedan_cli.training.loop import Domains, train
+from facedan_cli.training.plan import Plan
+
+PEOPLE, IMAGES_EACH = 32, 8
+"""Drawn where there are no other faces."""
+
+CACHES = ("ram", "disk", "none")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+GPU_IMAGES = (64, 256)
+WARM_UP = 3
+NEVER = 1 << 30
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing to measure.
+
+    Args:
+        images: images a step.
+        steps: steps that are timed, after WARM_UP others.
+    """
+
+    model: str
+    images: int
+    device: torch.device
+    precision: str
+    compile: bool
+    steps: int
+
+    def plan(self, batch: int) -> Plan:
+        """The model's recipe with a learning rate of zero: no weight changes, and every contender finds the same."""
+        recipe = asdict(PRETRAIN_RECIPES[self.model]) | {"batch": batch, "lr": 0.0, "iterations": WARM_UP + self.steps}
+        return Plan(
+            **recipe,
+            seed=0,
+            checkpoint_every=NEVER,
+            log_every=NEVER,
+            precision=self.precision,
+            compile=self.compile,
+        )
+
+
+@dataclass
+class Stopwatch(Report):
+    """Takes the time from the end of the warm-up to the end of the last step."""
+
+    device: torch.device
+    marks: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def training(self, total: int, done: int = 0) -> Iterator[Follow]:
+        """As the loop wants it."""
+        steps = iter(range(done + 1, total + 1))
+
+        def follow(entry: Mapping[str, Any]) -> None:
+            if next(steps) in (WARM_UP, total):
+                self.mark()
+
+        yield follow
+
+    def mark(self) -> None:
+        """All that was begun is done now."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append(time.perf_counter())
+
+    @property
+    def seconds(self) -> float:
+        """Between the first mark and the last."""
+        return self.marks[-1] - self.marks[0]
+
+
+def draw(root: Path) -> None:
+    """Faces of 250 × 250 pixels where none were given."""
+    for person in range(PEOPLE):
+        random = np.random.default_rng(person)
+        identity = draw_identity(random)
+        directory = root / f"{person:03d}"
+        directory.mkdir()
+        for number in range(IMAGES_EACH):
+            picture = render(identity, draw_view(random, WEB), 250)
+            cv2.imwrite(str(directory / f"{number}.jpg"), picture[:, :, ::-1])
+
+
+def labels_of(folder: FaceFolder) -> np.ndarray:
+    """Class of each image."""
+    order = {name: index for index, name in enumerate(sorted(set(folder.names)))}
+    return np.array([order[name] for name in folder.names], np.int64)
+
+
+def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -> float:
+    """Images a second of the loop that cannot be shorter."""
+    plan = setting.plan(setting.images)
+    parameters: list[nn.Parameter] = list(network.parameters())
+    optimizer: torch.optim.Optimizer
+    if plan.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=True
+        )
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+    forward = torch.compile(network) if setting.compile else network
+    pictures, people = batch
+    dtype = DTYPES[setting.precision]
+    network.train()
+    watch = Stopwatch(setting.device)
+    for step in range(WARM_UP + setting.steps):
+        if step == WARM_UP:
+            watch.mark()
+        with torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32):
+            scores = network.scores(forward(pictures))
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(scores.float(), people, label_smoothing=plan.label_smoothing).backward()
+        optimizer.step()
+    watch.mark()
+    return setting.images * setting.steps / watch.seconds
+
+
+def ours(network: FaceNetwork, setting: Setting, images: FaceImages, *, adapting: bool) -> float:
+    """Images a second of the package's loop."""
+    labels = labels_of(images.folder)
+    plan = setting.plan(setting.images // 2 if adapting else setting.images)
+    source = Stream(images, labels, plan.batch, network.crop, (0, 1))
+    domains = Domains(source)
+    if adapting:
+        bandwidths = dict.fromkeys(network.layers, 1e4)
+        penalty = Penalty(strength=0.5, layers=dict.fromkeys(network.layers, 1.0), bandwidths=bandwidths)
+        domains = Domains(source, Stream(images, None, plan.batch, network.crop, (0, 2)), penalty)
+    watch = Stopwatch(setting.device)
+    card = Card(setting.model, tuple(sorted(set(images.folder.names))), "pretrain", "benchmark", {})
+    with tempfile.TemporaryDirectory() as place, Checkpoints(Path(place), card) as checkpoints:
+        train(network, domains, plan, checkpoints=checkpoints, log=Path(place) / "metrics.jsonl", report=watch)
+    return setting.images * setting.steps / watch.seconds
+
+
+def race(setting: Setting, images: FaceImages, rounds: int) -> dict[str, list[float]]:
+    """Images a second of each contender in each round; every other round goes the other way round."""
+    torch.compiler.reset()  # or it would compile for batches of any size once it has seen two
+    torch.manual_seed(0)
+    network = build(setting.model, len(set(images.folder.names))).to(setting.device)
+    stream = Stream(images, labels_of(images.folder), setting.images, network.crop, (0, 0))
+    batch = next(stream.batches(0, 1, setting.device))
+    contenders = {
+        "bare": lambda: bare(network, setting, batch),
+        "pretrain": lambda: ours(network, setting, images, adapting=False),
+        "adapt": lambda: ours(network, setting, images, adapting=True),
+    }
+    found: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds):
+        for name in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+            found[name].append(contenders[name]())
+            network.zero_grad(set_to_none=True)
+    return found
+
+
+def ratio(found: Mapping[str, list[float]], one: str, other: str) -> float:
+    """Median over the rounds."""
+    return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
+
+
+def input_rate(images: FaceImages, setting: Setting, crop: int, seconds: float = 3.0) -> tuple[float, float]:
+    """Images that the input makes in a second, and in a second of processor time, when nobody does anything else."""
+    stream = Stream(images, labels_of(images.folder), setting.images, crop, (0, 3))
+    begun, spent = 0.0, 0.0
+    for step, _ in enumerate(stream.batches(0, NEVER, setting.device), 1 - WARM_UP):
+        if step == 0:
+            begun, spent = time.perf_counter(), time.process_time()
+        if step > 0 and time.perf_counter() - begun > seconds:
+            break
+    made = step * setting.images
+    return made / (time.perf_counter() - begun), made / (time.process_time() - spent)
+
+
+def peak(device: torch.device, precision: str, side: int = 8192) -> float:
+    """Operations a second of one large matrix product, the best of ten."""
+    torch.set_float32_matmul_precision("high")
+    rows = torch.randn(side, side, device=device, dtype=DTYPES[precision])
+    best = 0.0
+    for _ in range(10):
+        watch = Stopwatch(device)
+        watch.mark()
+        rows @ rows
+        watch.mark()
+        best = max(best, 2 * side**3 / watch.seconds)
+    torch.set_float32_matmul_precision("highest")
+    return best
+
+
+def operations(model: str, classes: int) -> float:
+    """Those of one image, forward and backward, as they are counted of convolutions and matrix products."""
+    network = build(model, classes)
+    pictures = torch.zeros((2, 3, network.crop, network.crop), dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter:
+        network.scores(network(pictures)).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def largest(setting: Setting, images: FaceImages) -> int:
+    """The most images of each domain with which `adapt` fits, to within a sixteenth."""
+    torch.manual_seed(0)
+    network = build(setting.model, len(set(images.folder.names))).to(setting.device)
+
+    def fits(each: int) -> bool:
+        try:
+            ours(network, replace(setting, images=2 * each, steps=1), images, adapting=True)
+        except torch.OutOfMemoryError:
+            return False
+        finally:
+            network.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+        return True
+
+    step = 32
+    while fits(2 * step):
+        step *= 2
+    count, step = step, step // 2
+    while step >= max(1, count // 16):
+        count += step if fits(count + step) else 0
+        step //= 2
+    return count
+
+
+def gpu_table(given: argparse.Namespace, images: FaceImages) -> list[dict[str, Any]]:
+    """A row for each precision and batch, plain and compiled."""
+    rows = []
+    needed = operations("vggface", len(set(images.folder.names)))
+    for precision in DTYPES:
+        limit = peak(given.device, precision)
+        for compiled in (False, True):
+            setting = Setting("vggface", 64, given.device, precision, compiled, given.steps or 50)
+            fit = largest(setting, images)
+            for count in GPU_IMAGES:
+                found = race(replace(setting, images=count), images, given.rounds)
+                rates = {name: statistics.median(values) for name, values in found.items()}
+                rows.append(
+                    {
+                        "precision": precision,
+                        "compiled": compiled,
+                        "images": count,
+                        **rates,
+                        "adapt_vs_bare": ratio(found, "adapt", "bare"),
+                        "peak_tflops": limit / 1e12,
+                        "of_peak": rates["adapt"] * needed / limit,
+                        "largest": fit,
+                    }
+                )
+                torch.cuda.empty_cache()
+    return rows
+
+
+def show_gpu(rows: list[dict[str, Any]]) -> None:
+    """The table for people."""
+    print(f"{'VGG-Face':<22}{'bare/s':>9}{'pretrain/s':>12}{'adapt/s':>9}{'adapt/bare':>12}", end="")
+    print(f"{'peak TFLOP/s':>14}{'adapt of it':>13}{'largest batch':>15}")
+    for row in rows:
+        each = row["images"] // 2
+        name = f"{each} + {each} {row['precision']}{' compiled' if row['compiled'] else ''}"
+        print(f"{name:<22}{row['bare']:>9.0f}{row['pretrain']:>12.0f}{row['adapt']:>9.0f}", end="")
+        print(f"{row['adapt_vs_bare']:>12.3f}{row['peak_tflops']:>14.0f}{row['of_peak']:>13.1%}", end="")
+        print(f"{row['largest']:>9} + {row['largest']}")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("faces", nargs="?", type=Path, help="a directory with one folder a person")
+    parser.add_argument("--model", default="vggface-mini", choices=("vggface-mini", "vggface"))
+    parser.add_argument("--images", default=64, type=int, help="images a step, an even number")
+    parser.add_argument("--device", default="cpu", type=torch.device)
+    parser.add_argument("--precision", default="fp32", choices=tuple(DTYPES))
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--steps", type=int, help="steps a round; by default 50, on a CPU 10, of vggface there 1")
+    parser.add_argument("--rounds", default=9, type=int)
+    parser.add_argument("--cache", default="ram", choices=CACHES)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    steps = given.steps or (50 if given.device.type != "cpu" else 1 if given.model == "vggface" else 10)
+    setting = Setting(given.model, given.images, given.device, given.precision, given.compile, steps)
+    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        root = given.faces
+        if root is None:
+            root = Path(place) / "faces"
+            root.mkdir()
+            draw(root)
+        folder = read_folder(root)
+        network = build(given.model, 2)
+        size, crop = network.image_size, network.crop
+        kept = {mode: FaceImages(folder, size, pool, cache=Cache(mode, Path(place))) for mode in CACHES}
+        found = race(setting, kept[given.cache], given.rounds)
+        rates = {mode: input_rate(images, setting, crop) for mode, images in kept.items()}
+        result = {
+            "pretrain_vs_bare": ratio(found, "pretrain", "bare"),
+            "adapt_vs_bare": ratio(found, "adapt", "bare"),
+            "adapt_vs_pretrain": ratio(found, "adapt", "pretrain"),
+            "input_images_per_s": rates[given.cache][1],
+        }
+        rows = []
+        if given.device.type == "cuda":
+            faces = kept[given.cache] if given.model == "vggface" else FaceImages(folder, 250, pool)
+            rows = gpu_table(given, faces)
+    if given.json:
+        print(json.dumps(result | ({"gpu": rows} if rows else {})))
+        return
+    medians = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in found.items())
+    print(f"{given.model}, {given.images} images a step, images a second: {medians}")
+    for key in ("pretrain_vs_bare", "adapt_vs_bare", "adapt_vs_pretrain"):
+        print(f"{key.replace('_vs_', ' : '):<20}{result[key]:.3f}")
+    for mode, (rate, of_a_core) in rates.items():
+        print(f"{'input, ' + mode:<20}{rate:.0f} images a second, {of_a_core:.0f} a core")
+    if rows:
+        show_gpu(rows)
+
+
+if __name__ == "__main__":
+    main()

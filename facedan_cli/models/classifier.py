@@ -1,0 +1,204 @@
+"""The last layer in training: features to scores of the source's people. It is no part of what recognises faces."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from facedan_cli.config import HEADS
+from facedan_cli.models.dropout import BatchDropout
+
+_BLOCK = 1024
+"""Classes whose initial weights are drawn together."""
+
+
+class Classifier(nn.Module):
+    """Class scores of features, after dropout.
+
+    A score is w·x + b of the softmax head; s·cos θ, θ the angle between x and w, of arcface (Deng et al. 2019) and
+    cosface (Wang et al. 2018); and ‖x‖·cos θ of sphereface (Liu et al. 2017). In the loss alone, a margin lowers the
+    score of a row's own class. The angular heads have no bias and compute in float32 at least, also under autocast.
+
+    Args:
+        features: length of a feature vector.
+        classes: people.
+        head: one of `config.HEADS`.
+        margin: m of the head; its default where None.
+        scale: s of arcface and cosface; the default where None.
+        dropout: probability of dropout before the scores.
+        own: the classes that this process holds, where they are divided among several (`training.classification`);
+            None: all. The initial weights of a class are the same however the classes are divided.
+
+    Raises:
+        ValueError: the head is unknown, has no such setting or not with this value, or no class would be held.
+    """
+
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        features: int,
+        classes: int,
+        *,
+        head: str = "softmax",
+        margin: float | None = None,
+        scale: float | None = None,
+        dropout: float = 0.0,
+        own: range | None = None,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.margin, self.scale = _settings(head, margin, scale)
+        self.classes = classes
+        self.own = range(classes) if own is None else own
+        if len(self.own) == 0:
+            raise ValueError(f"{classes} classes cannot be divided so that a process holds none")
+        self.weight = nn.Parameter(_initial_weight(self.own, classes, features))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(len(self.own))) if head == "softmax" else None)
+        self.dropout = BatchDropout(dropout)
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process holds a part of the classes only."""
+        return len(self.own) < self.classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores without margin, shape (b, classes held), of features, shape (b, features)."""
+        return self.scores(self.dropout(x))
+
+    def scores(self, x: Tensor, sampled: Tensor | None = None) -> Tensor:
+        """Scores of features that have been through dropout.
+
+        Args:
+            x: shape (b, features).
+            sampled: which of the rows of `weight` take part, int64, shape (c,); None: all.
+
+        Returns:
+            Shape (b, c), at least float32.
+        """
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        if sampled is not None:
+            weight = weight.index_select(0, sampled)
+            bias = None if bias is None else bias.index_select(0, sampled)
+        if self.head == "softmax":
+            return _full(F.linear(x, weight, bias))
+        with torch.autocast(x.device.type, enabled=False):
+            x = _full(x)
+            if self.head != "sphereface":
+                x = self.scale * F.normalize(x)
+            return F.linear(x, F.normalize(_full(weight)))
+
+    def add_margin(self, scores: Tensor, rows: Tensor, columns: Tensor, x: Tensor, step: int) -> Tensor:
+        """Lower the scores of rows' own classes by the head's margin, in place.
+
+        Args:
+            scores: from `scores`, shape (b, c).
+            rows: rows whose class is among the c, int64, shape (n,).
+            columns: their classes' columns, shape (n,).
+            x: the features the scores are of, shape (b, features).
+            step: of the training, from 1; sphereface's margin grows with it.
+
+        Returns:
+            `scores`.
+        """
+        if self.head == "softmax":
+            return scores
+        length = self.scale
+        if self.head == "sphereface":
+            length = torch.linalg.vector_norm(_full(x[rows]), dim=1).clamp(min=1e-12)
+        cosine = (scores[rows, columns] / length).clamp(-1, 1)  # rounding may leave it
+        if self.head == "arcface":
+            cosine = arcface(cosine, self.margin)
+        elif self.head == "cosface":
+            cosine = cosine - self.margin
+        else:
+            cosine = sphereface(cosine, int(self.margin), step)
+        return scores.index_put_((rows, columns), length * cosine)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows."""
+        shape = f"{self.weight.shape[1]}, {self.classes}, own={self.own}"
+        return f"{shape}, head={self.head}, margin={self.margin}, scale={self.scale}"
+
+
+def arcface(cosine: Tensor, margin: float) -> Tensor:
+    """cos(θ + m) (Deng et al. 2019, eq. 3), and cos θ − m·sin m where θ + m > π, as in the authors' code.
+
+    There cos(θ + m) would rise again; what stands for it goes on falling with θ.
+
+    Args:
+        cosine: cos θ, in [−1, 1].
+        margin: m, radians, in [0, π).
+    """
+    # At θ = 0 and π the slope of the sine has no bound; θ < 0.001 has no meaning in float32.
+    sine = (1 - cosine.square()).clamp(min=1e-6).sqrt()
+    moved = cosine * math.cos(margin) - sine * math.sin(margin)
+    return torch.where(cosine > math.cos(math.pi - margin), moved, cosine - margin * math.sin(margin))
+
+
+def sphereface(cosine: Tensor, margin: int, step: int) -> Tensor:
+    """(λ·cos θ + ψ(θ)) / (1 + λ), ψ(θ) = (−1)ᵏ·cos(mθ) − 2k for θ in [kπ/m, (k+1)π/m] (Liu et al. 2017, eq. 7).
+
+    λ = max(5, 1000 / (1 + 0.12·step)), as in the authors' code: with ψ alone from the start it does not train.
+
+    Args:
+        cosine: cos θ, in [−1, 1].
+        margin: m, at least 1.
+        step: of the training, from 1.
+    """
+    blend = max(5.0, 1000 / (1 + 0.12 * step))
+    turns = (margin * cosine.detach().acos() / math.pi).floor().clamp(max=margin - 1)
+    # cos(mθ) is a polynomial of cos θ (Chebyshev), whose slope is bounded where acos has none.
+    before, multiple = torch.ones_like(cosine), cosine
+    for _ in range(margin - 1):
+        before, multiple = multiple, 2 * cosine * multiple - before
+    psi = (1 - 2 * (turns % 2)) * multiple - 2 * turns
+    return (blend * cosine + psi) / (1 + blend)
+
+
+def _settings(head: str, margin: float | None, scale: float | None) -> tuple[float, float]:
+    """Margin and scale of a head; 0 and 1 where it has none.
+
+    Raises:
+        ValueError: the head is unknown or cannot have them.
+    """
+    if head not in HEADS:
+        raise ValueError(f"there is no head '{head}': {', '.join(HEADS)}")
+    default = HEADS[head]
+    for name, value, usual in (("margin", margin, default.margin), ("scale", scale, default.scale)):
+        if usual is None and value is not None:
+            raise ValueError(f"the head '{head}' has no {name}")
+    margin = (default.margin or 0.0) if margin is None else margin
+    scale = (default.scale or 1.0) if scale is None else scale
+    most = math.pi if head == "arcface" else math.inf
+    if not 0 <= margin < most or (head == "sphereface" and (margin < 1 or margin != int(margin))):
+        raise ValueError(f"{margin} is no margin for the head '{head}'")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be a positive number, not {scale}")
+    return margin, scale
+
+
+def _initial_weight(own: range, classes: int, features: int) -> Tensor:
+    """Rows of N(0, 0.01²), shape (len(own), features).
+
+    Every block of classes has random numbers of its own, from one seed out of torch's random state: processes that
+    start from the same state draw each what one alone would have drawn for its classes.
+    """
+    seed = int(torch.randint(1 << 62, (), device="cpu"))
+    weight = torch.empty(len(own), features)
+    for first in range(own.start - own.start % _BLOCK, own.stop, _BLOCK):
+        random = torch.Generator().manual_seed(seed + first)
+        block = range(first, min(first + _BLOCK, classes))
+        drawn = torch.empty(len(block), features, device="cpu").normal_(std=0.01, generator=random)
+        held = range(max(first, own.start), min(block.stop, own.stop))
+        weight[held.start - own.start : held.stop - own.start] = drawn[held.start - first : held.stop - first]
+    return weight
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,49 @@
+"""Dropout that does not care how a batch is divided."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchDropout(nn.Module):
+    """Dropout whose mask is drawn for a whole batch, of which this call may see some rows only.
+
+    Several processes, or several passes through a batch that does not fit in memory, start from the same random state:
+    each draws the mask of the whole batch and takes its own rows. So together they compute what one pass would.
+
+    Args:
+        probability: of an element to be dropped.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.batch: int | None = None
+        self.rows: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elements kept and scaled by 1/(1 − probability), or 0; x as it is outside of training. Any shape (b, …)."""
+        if not self.training or self.probability == 0:
+            return x
+        shape = (len(x) if self.batch is None else self.batch, *x.shape[1:])
+        kept = torch.rand(shape, device=x.device) >= self.probability
+        kept = kept[: len(x)] if self.rows is None else kept[self.rows[: len(x)]]
+        return x * kept / (1 - self.probability)
+
+    def extra_repr(self) -> str:
+        """What `print(network)` shows."""
+        return f"p={self.probability}"
+
+
+def see_rows(network: nn.Module, rows: Tensor | None, batch: int | None) -> None:
+    """Tell a network's dropouts which rows of the whole batch they are about to see; None: all of them.
+
+    Args:
+        network: changed in place.
+        rows: their numbers, int64; a layer that sees fewer rows sees the first of these.
+        batch: rows of the whole batch.
+    """
+    for module in network.modules():
+        if isinstance(module, BatchDropout):
+            module.rows, module.batch = rows, batch

@@ -1,0 +1,47 @@
+"""HDF5 files, for which h5py is needed: it comes with the extra `keras`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.errors import FacedanError
+
+MOST_WEIGHTS = 1 << 28
+"""Nearly twice the weights of VGG-Face. A file of a few bytes can claim arrays of any size."""
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The h5py.File at a path, for reading.
+
+    Raises:
+        FacedanError: h5py is missing.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise FacedanError(
+            f"{path} is an HDF5 file, for which h5py is missing", "pip install 'facedan[keras]'"
+        ) from error
+    with h5py.File(path, "r") as file:
+        yield file
+
+
+def arrays_in(datasets: Sequence[Any], most: int = MOST_WEIGHTS) -> list[np.ndarray]:
+    """The arrays of h5py.Datasets.
+
+    Args:
+        datasets: which.
+        most: elements that they may have together.
+
+    Raises:
+        ValueError: they have more; nothing has been read then.
+    """
+    if sum(dataset.size for dataset in datasets) > most:
+        raise ValueError(f"its arrays claim to have more than {most} elements")
+    return [np.asarray(dataset[()]) for dataset in datasets]

@@ -1,0 +1,32 @@
+"""What a face network is to the rest of the package."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from facedan_cli.models.classifier import Classifier
+
+
+class FaceNetwork(nn.Module):
+    """A network that gives the features of its layers by name. Preprocessing is part of it.
+
+    Args:
+        layers: the layers that can be adapted, in order; the classifier takes the last one's features.
+        image_size: side of the aligned picture from which crops are taken, pixels.
+        crop: side of the crop that the network sees, pixels.
+        classifier: gives the scores of the source's people.
+    """
+
+    layers: tuple[str, ...]
+    image_size: int
+    crop: int
+    classifier: Classifier
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features by layer, each (b, length), of RGB pictures in 0-255, uint8 or float, (b, 3, crop, crop)."""
+        raise NotImplementedError
+
+    def scores(self, features: dict[str, Tensor]) -> Tensor:
+        """Scores of the source's people, shape (b, classes)."""
+        scores: Tensor = self.classifier(features[self.layers[-1]])
+        return scores

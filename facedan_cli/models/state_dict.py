@@ -1,0 +1,56 @@
+"""State dicts, as torch.save and safetensors keep them, opened without running any code in them."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from facedan_cli.errors import FacedanError
+
+METADATA_KEY = "facedan"
+"""Where safetensors files of ours describe themselves, in their metadata."""
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a readable state dict is a safetensors file that facedan wrote."""
+    if path.suffix != ".safetensors":
+        return False
+    with safe_open(path, framework="pt") as file:
+        return METADATA_KEY in (file.metadata() or {})
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict by name, without what wrappers add to names ("module.", "model.").
+
+    Args:
+        path: .safetensors, or what torch.save wrote; there the state dict may lie under the key "state_dict".
+
+    Raises:
+        FacedanError: the file cannot be read, would run code, or is no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(action="ignore"):  # what it says of damaged files, this says better
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises errors of every type on what is no state dict
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise FacedanError(
+                f"{path} is not a plain state dict: opening it would run code that is stored in it",
+                "save it again as torch.save(model.state_dict(), …) or as safetensors, where you trust it",
+            ) from error
+        raise FacedanError(f"{path} cannot be read as weights", "give a .safetensors or .pth state dict") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided
+        for key, value in loaded.items()
+    ):
+        raise FacedanError(f"{path} is not a state dict", "give a dict of tensors by name")
+    return {key.removeprefix("module.").removeprefix("model."): value for key, value in loaded.items()}

@@ -1,0 +1,265 @@
+"""The classification loss of a step: of one process or several, with the classes whole or divided among them.
+
+Divided (partial FC; An et al. 2021), every process holds the weights of its share of the classes and sees the features
+of all: it has the scores of the whole batch for its own classes, and what the softmax sums goes over the processes.
+No process ever has all weights, nor all scores of the batch. Of very many classes a sample may take part in each step
+(An et al. 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+from torch.nn import functional as F
+
+from facedan_cli.models.classifier import Classifier
+from facedan_cli.training.distributed import rank, share, sum_over_processes, world_size
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What one call adds to the classification of a step: over the calls of a step these sum up to the batch's means.
+
+    Args:
+        total: what is minimised; to be differentiated as it is. Where the processes' gradients of everything but a
+            divided classifier are averaged, they are those of the mean loss of the global batch; a divided
+            classifier's own gradients are complete already.
+        loss: its value over all processes.
+        accuracy: share of the rows whose own class has the highest score without margin, of the classes that take part.
+    """
+
+    total: Tensor
+    loss: Tensor
+    accuracy: Tensor
+
+
+def classification_loss(
+    classifier: Classifier,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    batch: int,
+    smoothing: float = 0.0,
+    step: int = 1,
+    sampled: Tensor | None = None,
+) -> Classification:
+    """Cross-entropy of some rows of a step, as their part in the mean over the global batch.
+
+    The processes call it equally often in a step: those that have no rows left with none.
+
+    Args:
+        classifier: the same in all processes, or each with its share of the classes (`Classifier.sharded`).
+        x: features of rows of this process, shape (b, features).
+        labels: their classes, int64, shape (b,).
+        batch: labelled rows of the global batch: of all processes, and of all calls of the step.
+        smoothing: of labels, a share from 0 to 1, spread evenly over the classes that take part.
+        step: of the training, from 1.
+        sampled: the rows of the classifier's weight that take part, from `sample_classes`; None: all.
+    """
+    x = classifier.dropout(x)
+    if classifier.sharded:
+        counts = _counts(len(labels))
+        x, labels = _GatherFeatures.apply(x, counts), _gather(labels, counts)
+    scores = classifier.scores(x, sampled)
+    rows, columns = _held(classifier, labels, sampled)
+    recognised = _recognised(classifier, scores.detach(), labels, sampled).sum() / batch
+    scores = classifier.add_margin(scores, rows, columns, x, step)
+    if classifier.sharded:
+        loss = _divided_cross_entropy(scores, rows, columns, smoothing).sum() / batch
+        return Classification(loss, loss.detach(), recognised)
+    loss = F.cross_entropy(scores, columns, label_smoothing=smoothing, reduction="sum") / batch
+    return Classification(
+        loss * world_size(), sum_over_processes(loss.detach().clone()), sum_over_processes(recognised)
+    )
+
+
+def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed: int, step: int) -> Tensor | None:
+    """The classes that take part in a step: those of the global batch's labels, and each other one with a probability.
+
+    The same step of the same seed takes the same classes, however they are divided. A class that is left out has a
+    gradient of zero, which the optimiser treats as any other: its weights decay, and go on by their momentum.
+
+    Args:
+        classifier: with all classes or a share of them.
+        labels: classes of this process's rows of the step, of all calls of the loss; int64, shape (b,).
+        rate: the probability, in (0, 1].
+        seed: not negative.
+        step: of the training.
+
+    Returns:
+        Rows of the classifier's weight, ascending, int64, shape (c,); None: all, where the rate is 1.
+
+    Raises:
+        ValueError: the rate is not in (0, 1].
+    """
+    if not 0 < rate <= 1:
+        raise ValueError(f"the share of classes that take part must be in (0, 1], not {rate}")
+    if rate == 1:
+        return None
+    own = classifier.own
+    if world_size() > 1:
+        labels = _gather(labels, _counts(len(labels)))
+    numbers = np.random.PCG64((seed, step)).advance(own.start)  # one of the stream for every class there is
+    takes_part = torch.from_numpy(np.random.Generator(numbers).random(len(own)) < rate).to(labels.device)
+    takes_part[labels[(labels >= own.start) & (labels < own.stop)] - own.start] = True
+    return takes_part.nonzero().squeeze(1)
+
+
+def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
+    """A tensor that has a row for each class held, whole: for checkpoints that any number of processes can read.
+
+    Every process calls it. One process's rows at a time go to the first, on the CPU; their devices hold no more.
+
+    Args:
+        classifier: whose classes are whole, or divided as `distributed.share` does.
+        tensor: a parameter of it, or what an optimiser keeps of one, shape (classes held, …); a number belongs to no
+            class and stays as it is.
+
+    Returns:
+        In the first process a copy on the CPU, shape (classes, …); None in the others.
+    """
+    tensor = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    if classifier.sharded and tensor.dim() > 0:
+        if rank() > 0:
+            distributed.send(tensor, 0)
+            return None
+        whole = tensor.new_empty((classifier.classes, *tensor.shape[1:]))
+        whole[: len(tensor)] = tensor
+        for part in range(1, world_size()):
+            rows = share(classifier.classes, part, world_size())
+            distributed.recv(whole[rows.start : rows.stop], part)
+        return whole
+    return tensor if rank() == 0 else None
+
+
+def own_classes(classifier: Classifier, file: Any, key: str) -> Tensor:
+    """This process's rows of a tensor of a file that `gather_classes` made whole; no others are read.
+
+    Args:
+        classifier: with all classes or a share of them.
+        file: what `safetensors.safe_open` gives.
+        key: of the tensor; a number is read as it is.
+
+    Raises:
+        ValueError: the tensor has another number of classes.
+    """
+    rows = file.get_slice(key)
+    if not rows.get_shape():
+        number: Tensor = file.get_tensor(key)
+        return number
+    if rows.get_shape()[0] != classifier.classes:
+        raise ValueError(f"{key} is of {rows.get_shape()[0]} classes, not {classifier.classes}")
+    own: Tensor = rows[classifier.own.start : classifier.own.stop]
+    return own
+
+
+def load_classifier(classifier: Classifier, file: Any, prefix: str = "") -> None:
+    """Give a classifier its state from a file in which `gather_classes` made it whole.
+
+    Args:
+        classifier: changed in place.
+        file: what `safetensors.safe_open` gives.
+        prefix: of the classifier's keys in the file.
+
+    Raises:
+        ValueError: the state is of another number of classes.
+        RuntimeError: it is of another length of features.
+    """
+    classifier.load_state_dict({name: own_classes(classifier, file, prefix + name) for name in classifier.state_dict()})
+
+
+def _held(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows whose class this process holds, and the columns of their scores at which it stands."""
+    own = classifier.own
+    rows = torch.arange(len(labels), device=labels.device)
+    if classifier.sharded:
+        rows = rows[(labels >= own.start) & (labels < own.stop)]
+    columns = labels[rows] - own.start
+    return rows, columns if sampled is None else torch.searchsorted(sampled, columns)
+
+
+def _recognised(classifier: Classifier, scores: Tensor, labels: Tensor, sampled: Tensor | None) -> Tensor:
+    """Whether each row's own class has the highest of all scores, the first of equals; 0 or 1, shape (b,)."""
+    if scores.shape[1] > 0:
+        highest, columns = scores.max(1)
+        classes = classifier.own.start + (columns if sampled is None else sampled[columns])
+    else:  # of this process's classes none is sampled
+        highest, classes = scores.new_full(labels.shape, -math.inf), torch.full_like(labels, classifier.classes)
+    if classifier.sharded:
+        top = highest.clone()
+        distributed.all_reduce(top, distributed.ReduceOp.MAX)
+        classes = torch.where(highest == top, classes, classifier.classes)
+        distributed.all_reduce(classes, distributed.ReduceOp.MIN)
+    return (classes == labels).to(scores.dtype)
+
+
+def _divided_cross_entropy(scores: Tensor, rows: Tensor, columns: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of each row, shape (b,), of scores (b, c) of which every process has its own classes.
+
+    log Σⱼ exp zⱼ − (1 − ε)·z_y − ε·mean z: three sums over classes, of scores that are shifted so that none overflows.
+    """
+    top = scores.detach().logsumexp(1)  # as good as the highest, and there is one of no classes too
+    distributed.all_reduce(top, distributed.ReduceOp.MAX)
+    shifted = scores - top[:, None]
+    own = shifted.new_zeros(len(shifted)).index_put((rows,), shifted[rows, columns])
+    parts = [shifted.exp().sum(1), own]
+    if smoothing > 0:
+        classes = sum_over_processes(shifted.new_tensor(float(shifted.shape[1])))
+        parts.append(shifted.sum(1) / classes)
+    exponentials, own, *mean = _SumParts.apply(torch.stack(parts))
+    loss: Tensor = exponentials.log() - (1 - smoothing) * own
+    return loss - smoothing * mean[0] if smoothing > 0 else loss
+
+
+class _SumParts(torch.autograd.Function):
+    """Sum over processes of what each computed of its own classes.
+
+    The loss is the same in all: its slope in the sum is its slope in each summand, and needs no exchange.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        return sum_over_processes(part.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+class _GatherFeatures(torch.autograd.Function):
+    """The features of all processes.
+
+    Each process's classes give a part of the gradient, and these add up. Times the number of processes, because the
+    gradients that go on from here are averaged.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
+        ctx.start, ctx.count = sum(counts[: rank()]), counts[rank()]
+        return _gather(rows.to(torch.promote_types(rows.dtype, torch.float32)), counts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = sum_over_processes(gradients[0].clone())
+        return total[ctx.start : ctx.start + ctx.count] * world_size(), None
+
+
+def _counts(rows: int) -> list[int]:
+    """How many rows each process has."""
+    counts = torch.zeros(world_size(), dtype=torch.int64)
+    counts[rank()] = rows
+    return [int(count) for count in sum_over_processes(counts)]
+
+
+def _gather(rows: Tensor, counts: list[int]) -> Tensor:
+    """The rows of all processes, in their order."""
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    received = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(received, padded)
+    return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)])

@@ -1,0 +1,75 @@
+"""How a network is trained: the resolved recipe of a run, its learning rate and its optimiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import nn, optim
+
+from facedan_cli.models.network import FaceNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The resolved recipe of a run.
+
+    Args:
+        classifier_lr: the classifier's learning rate as a multiple of `lr`.
+        schedule: "constant" or "onecycle".
+        batch: images a step from the source, of all processes together, and from the target as many.
+        precision: "fp32", "bf16" or "fp16", of the network's own arithmetic; losses and weights are always float32.
+        grad_accum: parts in which a batch goes through the network.
+        sample_rate: share of all people that a step classifies among.
+        compile: whether torch.compile makes the network faster.
+    """
+
+    optimizer: str
+    lr: float
+    classifier_lr: float
+    schedule: str
+    batch: int
+    iterations: int
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    seed: int
+    checkpoint_every: int
+    log_every: int
+    precision: str = "fp32"
+    grad_accum: int = 1
+    sample_rate: float = 1.0
+    compile: bool = False
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """The rate of a step from 1: constant, or one cycle, a linear rise over a tenth of the steps and half a cosine."""
+    if plan.schedule == "constant":
+        return plan.lr
+    rise = max(1, plan.iterations // 10)
+    if step <= rise:
+        return plan.lr * step / rise
+    return plan.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / (plan.iterations - rise + 1)))
+
+
+def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
+    """The optimiser, with the classifier in a group of its own: `scale` is its multiple of the learning rate."""
+    classifier = list(network.classifier.parameters())
+    own = {id(parameter) for parameter in classifier}
+    body = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    groups = [{"params": body, "scale": 1.0}, {"params": classifier, "scale": plan.classifier_lr}]
+    if plan.optimizer == "sgd":
+        return optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=True)
+    return optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+
+
+def set_rate(optimizer: optim.Optimizer, rate: float) -> None:
+    """Give each group its multiple of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def shared(network: FaceNetwork) -> list[nn.Parameter]:
+    """The parameters that all processes have; of a divided classifier each has its own."""
+    own = {id(parameter) for parameter in network.classifier.parameters()} if network.classifier.sharded else set()
+    return [parameter for parameter in network.parameters() if id(parameter) not in own]

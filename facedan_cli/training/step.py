@@ -1,0 +1,227 @@
+"""The losses of a step and their gradients: in one pass, or in parts where a batch does not fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.errors import FacedanError
+from facedan_cli.models.dropout import see_rows
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.training.classification import Classification, classification_loss, sample_classes
+from facedan_cli.training.distributed import gather_rows, rank, share, world_size
+from facedan_cli.training.plan import Plan
+
+TOO_LARGE = (
+    "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
+)
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of a global batch.
+
+    Args:
+        source: source pictures, uint8, (n, 3, crop, crop).
+        labels: their people, int64, (n,).
+        target: target pictures, (n, 3, crop, crop); None where there is no target.
+    """
+
+    source: Tensor
+    labels: Tensor
+    target: Tensor | None = None
+
+    def part(self, rows: slice) -> Batch:
+        """Some rows of each domain."""
+        return Batch(self.source[rows], self.labels[rows], None if self.target is None else self.target[rows])
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step found; its gradients lie at the parameters.
+
+    Args:
+        classification: mean over the source rows of the global batch.
+        accuracy: share of these rows that are recognised.
+        added: the penalty, of the global batch; None where there is none.
+        discrepancies: those of the layers, by their names in the log.
+        source: source features by layer; where there is a penalty, of the global batch.
+        target: target features; empty where there is no target.
+    """
+
+    classification: Tensor
+    accuracy: Tensor
+    added: Tensor | None
+    discrepancies: dict[str, Tensor]
+    source: Features
+    target: Features
+
+    @property
+    def total(self) -> Tensor:
+        """What is minimised (eq. 4)."""
+        return self.classification if self.added is None else self.classification + self.added
+
+
+class Step:
+    """Classification of the source rows, and the penalty between the domains, of one network.
+
+    Args:
+        network: trained in place.
+        penalty: between source and target features; None without it.
+        plan: precision, seed, and in how many parts a batch goes through the network.
+        scaler: scales the loss where gradients have half precision.
+    """
+
+    def __init__(self, network: FaceNetwork, penalty: Penalty | None, plan: Plan, scaler: torch.amp.GradScaler) -> None:
+        self.network = network
+        self.penalty = penalty
+        self.plan = plan
+        self.scaler = scaler
+        self.device = next(network.parameters()).device
+        self._forward = torch.compile(network) if plan.compile else network
+
+    def __call__(self, batch: Batch, step: int) -> Losses:
+        """Losses of a step, whose number counts from 1; gradients are added to what the parameters have.
+
+        Raises:
+            FacedanError: the features of the batch have no bandwidth.
+        """
+        rate, seed = self.plan.sample_rate, self.plan.seed
+        sampled = sample_classes(self.network.classifier, batch.labels, rate=rate, seed=seed, step=step)
+        if self.plan.grad_accum == 1:
+            return self._whole(batch, step, sampled)
+        return self._in_parts(batch, step, sampled)
+
+    def _whole(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
+        with self._pass(batch, step, slice(None)):
+            source, target = self._features(batch)
+            classified = self._classify(source, batch.labels, step, sampled)
+        total, added = classified.total, None
+        discrepancies = Features()
+        if self.penalty is not None:
+            source, target = self._gathered(source), self._gathered(target)
+            added, discrepancies = self._penalty(source, target, step)
+            total = total + added
+        self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        return _losses([classified], added, discrepancies, source, target)
+
+    def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
+        """As `_whole`, with the memory of a part.
+
+        The penalty needs all features at once. So its gradient with respect to them is found first, by a pass that
+        keeps nothing else, and then handed to each part (Gao et al. 2021, "Scaling deep contrastive learning batch
+        size under memory limited setup"). Dropout is the same in both passes.
+        """
+        size, count = len(batch.labels), self.plan.grad_accum
+        parts = [slice(rows.start, rows.stop) for rows in (share(size, part, count) for part in range(count))]
+        own: list[Features] = [{}, {}]
+        slopes: list[Features] = [{}, {}]
+        added, discrepancies = None, Features()
+        source, target = own
+        if self.penalty is not None:
+            own = self._joined(batch, step, parts)
+            source, target = (self._gathered(features) for features in own)
+            added, discrepancies = self._penalty(source, target, step)
+            leaves = [rows for features in own for rows in features.values()]
+            found = iter(torch.autograd.grad(added, leaves, allow_unused=True, materialize_grads=True))
+            slopes = [{layer: next(found) for layer in features} for features in own]
+        classified, seen = [], []
+        for rows in parts:
+            part = batch.part(rows)
+            with self._pass(batch, step, rows):
+                features = self._features(part)
+                classified.append(self._classify(features[0], part.labels, step, sampled))
+            total = classified[-1].total
+            for of_domain, slope in zip(features, slopes, strict=True):
+                for layer, gradient in slope.items():
+                    total = total + (of_domain[layer] * gradient[rows]).sum()
+            self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+            seen.append({layer: found.detach() for layer, found in features[0].items()})
+        if self.penalty is None:
+            source = {layer: torch.cat([features[layer] for features in seen]) for layer in self.network.layers}
+        return _losses(classified, added, discrepancies, source, target)
+
+    def _joined(self, batch: Batch, step: int, parts: list[slice]) -> list[Features]:
+        """The source's and the target's features of all parts, as leaves whose gradient can be asked for."""
+        found = []
+        with torch.no_grad():
+            for rows in parts:
+                with self._pass(batch, step, rows):
+                    found.append(self._features(batch.part(rows)))
+        return [
+            {
+                layer: torch.cat([part[domain][layer] for part in found]).requires_grad_()
+                for layer in self.network.layers
+            }
+            for domain in (0, 1)
+        ]
+
+    @contextmanager
+    def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
+        """Random numbers and precision of a pass of some rows; what is drawn belongs to the global batch."""
+        torch.manual_seed(self.plan.seed * 1_000_003 + step)
+        own = share(self.plan.batch, rank(), world_size())[rows]
+        domains = 1 if batch.target is None else 2
+        numbers = [row + domain * self.plan.batch for domain in range(domains) for row in own]
+        alone = len(own) == self.plan.batch
+        see_rows(self.network, None if alone else torch.tensor(numbers, device=self.device), domains * self.plan.batch)
+        dtype = _DTYPES[self.plan.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+            yield
+        see_rows(self.network, None, None)
+
+    def _features(self, batch: Batch) -> tuple[Features, Features]:
+        """Features of both domains, float32: one network sees both in one pass."""
+        images = batch.source if batch.target is None else torch.cat([batch.source, batch.target])
+        features = {layer: rows.float() for layer, rows in self._forward(images).items()}
+        labelled = len(batch.labels)
+        source = {layer: rows[:labelled] for layer, rows in features.items()}
+        return source, {} if batch.target is None else {layer: rows[labelled:] for layer, rows in features.items()}
+
+    def _classify(self, source: Features, labels: Tensor, step: int, sampled: Tensor | None) -> Classification:
+        return classification_loss(
+            self.network.classifier,
+            source[self.network.layers[-1]],
+            labels,
+            batch=self.plan.batch,
+            smoothing=self.plan.label_smoothing,
+            step=step,
+            sampled=sampled,
+        )
+
+    def _gathered(self, rows: Features) -> Features:
+        return {layer: gather_rows(own, self.plan.batch) for layer, own in rows.items()}
+
+    def _penalty(self, source: Features, target: Features, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        assert self.penalty is not None
+        try:
+            return self.penalty(source, target, step)
+        except ValueError as error:  # the median of a batch is no bandwidth
+            raise FacedanError(f"step {step} has no bandwidth: {error}", TOO_LARGE) from error
+
+
+def _losses(
+    classified: list[Classification],
+    added: Tensor | None,
+    discrepancies: dict[str, Tensor],
+    source: Features,
+    target: Features,
+) -> Losses:
+    """What a step found, apart from the graph that it was found by."""
+    return Losses(
+        torch.stack([part.loss for part in classified]).sum(),
+        torch.stack([part.accuracy for part in classified]).sum(),
+        None if added is None else added.detach(),
+        {name: value.detach() for name, value in discrepancies.items()},
+        {layer: rows.detach() for layer, rows in source.items()},
+        {layer: rows.detach() for layer, rows in target.items()},
+    )

@@ -1,0 +1,100 @@
+"""Several processes from the command line: one result, said once; and when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import facedan_cli
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if not key.startswith("FACEDAN_")},
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": str(Path(facedan_cli.__file__).parents[1]),
+}
+
+
+def facedan(root: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
+    command = [*launcher, "-m", "facedan_cli", *arguments, "--workspace", str(root)]
+    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
+
+
+def assert_same_network(one: str, other: str) -> None:
+    networks = [load_file(path.strip()) for path in (one, other)]
+    assert networks[0].keys() == networks[1].keys()
+    for name, value in networks[0].items():
+        torch.testing.assert_close(networks[1][name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_make_what_one_makes_and_say_it_once(drawn: Path, tmp_path: Path) -> None:
+    one, two = (shutil.copytree(drawn, tmp_path / name) for name in ("one", "two"))
+    commands = [
+        ("pretrain", "--source", "casia", "--optimizer", "sgd", "--lr", "0.001"),
+        ("adapt", "--source", "casia", "--target", "frgc", "--optimizer", "sgd", "--cache", "disk"),
+    ]
+    for command in commands:
+        alone, together = facedan(one, *command), facedan(two, *command, processes=2)
+        assert (alone.returncode, together.returncode) == (0, 0), together.stderr
+        assert len(together.stdout.splitlines()) == 1
+        assert Path(alone.stdout).parts[-3].rpartition("-")[0] == Path(together.stdout).parts[-3].rpartition("-")[0]
+        assert_same_network(alone.stdout, together.stdout)
+        again = facedan(two, *command, processes=2)
+        assert again.stdout == together.stdout
+        assert again.stderr.count("is finished already") == 1
+    embed = ("embed", "gbu", "--model", together.stdout.strip())
+    alone = facedan(one, *embed)
+    together = facedan(two, *embed, processes=2)
+    assert together.returncode == 0, together.stderr
+    found, expected = (np.load(Path(made.stdout.strip()) / "vectors.npy") for made in (together, alone))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    tables = [(Path(made.stdout.strip()) / "images.csv").read_text(encoding="utf-8") for made in (together, alone)]
+    assert tables[0] == tables[1]
+    assert not list(Path(together.stdout.strip()).glob(".vectors*"))
+
+
+def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(drawn, tmp_path / "work")
+    command = ("pretrain", "--source", "casia", "--optimizer", "sgd", "--iterations", "400", "--checkpoint-every", "5")
+    launched = [*TORCHRUN, "2", "-m", "facedan_cli", *command, "--workspace", str(root)]
+    with subprocess.Popen(launched, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as job:
+        deadline = time.monotonic() + 120
+        while not list(root.glob("runs/*/checkpoints/state.safetensors")):
+            assert job.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(worker(job.pid, rank=1), signal.SIGKILL)
+        output, errors = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert output == ""
+    assert "Error: another process of this job has ended" in errors
+    assert "Traceback" not in errors.partition("torch/distributed")[0]
+    resumed = facedan(root, *command)
+    assert resumed.returncode == 0, resumed.stderr
+    whole = facedan(shutil.copytree(drawn, tmp_path / "whole"), *command)
+    assert_same_network(resumed.stdout, whole.stdout)
+
+
+def worker(launcher: int, rank: int) -> int:
+    """The process of a rank, found by its environment."""
+    for entry in Path("/proc").iterdir():
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            parent = re.search(r"PPid:\s+(\d+)", (entry / "status").read_text(encoding="utf-8"))
+        except OSError:
+            continue
+        if parent and int(parent[1]) == launcher and f"RANK={rank}".encode() in variables:
+            return int(entry.name)
+    pytest.fail("the job has no such process")

@@ -1,0 +1,125 @@
+"""One of several processes that classify one batch, the classes divided among them; see test_classification.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn, optim
+
+from facedan_cli.config import HEADS
+from facedan_cli.models.classifier import Classifier
+from facedan_cli.models.dropout import see_rows
+from facedan_cli.training.classification import (
+    classification_loss,
+    gather_classes,
+    load_classifier,
+    own_classes,
+    sample_classes,
+)
+from facedan_cli.training.distributed import average_gradients, share
+
+CLASSES, BATCH, STEP = 10, 7, 300  # of three processes: 3, 3 and 4 classes, 2, 2 and 3 rows
+RATES = (0.5, 1e-9)  # with the second the labels' classes alone: of three processes one has none
+SMOOTHING = dict(zip(HEADS, (0.1, 0.0, 0.1, 0.0), strict=True))
+
+
+def batch() -> dict[str, Tensor]:
+    """Inputs and labels of a global batch, the network (a matrix) and the classifier."""
+    random = torch.Generator().manual_seed(5)
+    shapes = {"inputs": (BATCH, 5), "network": (5, 6), "weight": (CLASSES, 6), "bias": (CLASSES,)}
+    drawn = {key: torch.randn(*shape, generator=random, dtype=torch.float64) for key, shape in shapes.items()}
+    return drawn | {"labels": torch.tensor([9, 2, 2, 0, 1, 2, 9])}
+
+
+class Rank:
+    """What one process has of it, with its own classes or all."""
+
+    def __init__(self, part: int, parts: int, *, head: str = "softmax", divided: bool = True, dropout: float = 0.0):
+        drawn = batch()
+        self.rows = share(BATCH, part, parts)
+        self.inputs, self.labels = drawn["inputs"][list(self.rows)], drawn["labels"][list(self.rows)]
+        self.network = nn.Parameter(drawn["network"])
+        own = share(CLASSES, part, parts) if divided else None
+        self.classifier = Classifier(6, CLASSES, head=head, own=own, dropout=dropout).double()
+        held = slice(self.classifier.own.start, self.classifier.own.stop)
+        self.classifier.load_state_dict({key: drawn[key][held] for key in self.classifier.state_dict()})
+
+    def step(self, *, smoothing: float = 0.0, calls: int = 1, sampled: Tensor | None = None) -> dict[str, Tensor]:
+        """Value and gradients of a step, as the training loop has them."""
+        parameters = [self.network, *self.classifier.parameters()]
+        for parameter in parameters:
+            parameter.grad = None
+        value, accuracy = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for call in range(calls):
+            own = share(len(self.labels), call, calls)
+            x = self.inputs[own.start : own.stop] @ self.network
+            labels = self.labels[own.start : own.stop]
+            found = classification_loss(
+                self.classifier, x, labels, batch=BATCH, smoothing=smoothing, step=STEP, sampled=sampled
+            )
+            found.total.backward()
+            value += found.loss
+            accuracy += found.accuracy
+        average_gradients(parameters[:1] if self.classifier.sharded else parameters)
+        named = {"network": self.network, **dict(self.classifier.named_parameters())}
+        gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
+        return {"value": value, "accuracy": accuracy, **gradients}
+
+
+def sampled_step(rank: Rank, rate: float) -> dict[str, Tensor]:
+    sampled = sample_classes(rank.classifier, rank.labels, rate=rate, seed=1, step=STEP)
+    assert sampled is not None
+    return {"classes": rank.classifier.own.start + sampled, **rank.step(smoothing=0.1, sampled=sampled)}
+
+
+def dropped_step(rank: Rank) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    see_rows(rank.classifier, torch.tensor(rank.rows), BATCH)
+    return rank.step()
+
+
+def trained(rank: Rank) -> dict[str, Tensor]:
+    """What the first process would save after three steps."""
+    parameters = [rank.network, *rank.classifier.parameters()]
+    optimizer = optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        rank.step()
+        optimizer.step()
+    weight = rank.classifier.weight
+    held = {"weight": weight, "momentum": optimizer.state[weight]["momentum_buffer"], "count": torch.tensor(3.0)}
+    whole = {name: gather_classes(rank.classifier, value) for name, value in held.items()}
+    return {name: value for name, value in whole.items() if value is not None}
+
+
+def main(part: int, parts: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
+    found: dict[str, dict[str, Tensor]] = {}
+    for head, smoothing in SMOOTHING.items():
+        for divided in (True, False):
+            rank = Rank(part, parts, head=head, divided=divided)
+            found[f"{head}-{divided}"] = rank.step(smoothing=smoothing)
+            found[f"{head}-{divided}-calls"] = rank.step(smoothing=smoothing, calls=3)
+    for divided in (True, False):
+        for rate in RATES:
+            found[f"sampled{rate}-{divided}"] = sampled_step(Rank(part, parts, head="arcface", divided=divided), rate)
+        found[f"dropped-{divided}"] = dropped_step(Rank(part, parts, divided=divided, dropout=0.5))
+        found[f"trained-{divided}"] = trained(Rank(part, parts, head="cosface", divided=divided))
+    with safe_open(directory / "whole.safetensors", framework="pt") as file:
+        rank = Rank(part, parts)
+        load_classifier(rank.classifier, file, "classifier.")
+        found["read"] = {**rank.classifier.state_dict(), "momentum": own_classes(rank.classifier, file, "momentum")}
+    tensors = {f"{name}.{key}": value.clone() for name, case in found.items() for key, value in case.items()}
+    save_file(tensors, directory / f"found{part}.safetensors")
+    distributed.barrier()
+    # All is written. A gloo thread that is not joined yet may abort the interpreter's own way out.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
