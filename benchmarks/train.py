@@ -51,6 +51,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.weights import Card
 from facedan_cli.report import Follow, Report
+from facedan_cli.stages.devices import keep_freed_memory
 from facedan_cli.training.checkpoint import Checkpoints
 from facedan_cli.training.loop import Domains, train
 from facedan_cli.training.plan import Plan
@@ -61,7 +62,6 @@ PEOPLE, IMAGES_EACH = 32, 8
 CACHES = ("ram", "disk", "none")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 GPU_IMAGES = (64, 256)
-WARM_UP = 3
 NEVER = 1 << 30
 
 
@@ -71,7 +71,7 @@ class Setting:
 
     Args:
         images: images a step.
-        steps: steps that are timed, after WARM_UP others.
+        steps: steps that are timed.
     """
 
     model: str
@@ -81,9 +81,18 @@ class Setting:
     compile: bool
     steps: int
 
+    @property
+    def warm_up(self) -> int:
+        """Steps before them, in which memory is allocated, code compiled and the input begun."""
+        return min(3, self.steps)
+
     def plan(self, batch: int) -> Plan:
         """The model's recipe with a learning rate of zero: no weight changes, and every contender finds the same."""
-        recipe = asdict(PRETRAIN_RECIPES[self.model]) | {"batch": batch, "lr": 0.0, "iterations": WARM_UP + self.steps}
+        recipe = asdict(PRETRAIN_RECIPES[self.model]) | {
+            "batch": batch,
+            "lr": 0.0,
+            "iterations": self.warm_up + self.steps,
+        }
         return Plan(
             **recipe,
             seed=0,
@@ -98,7 +107,7 @@ class Setting:
 class Stopwatch(Report):
     """Takes the time from the end of the warm-up to the end of the last step."""
 
-    device: torch.device
+    setting: Setting
     marks: list[float] = field(default_factory=list)
 
     @contextmanager
@@ -107,15 +116,15 @@ class Stopwatch(Report):
         steps = iter(range(done + 1, total + 1))
 
         def follow(entry: Mapping[str, Any]) -> None:
-            if next(steps) in (WARM_UP, total):
+            if next(steps) in (self.setting.warm_up, total):
                 self.mark()
 
         yield follow
 
     def mark(self) -> None:
         """All that was begun is done now."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.setting.device.type == "cuda":
+            torch.cuda.synchronize(self.setting.device)
         self.marks.append(time.perf_counter())
 
     @property
@@ -157,9 +166,9 @@ def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -
     pictures, people = batch
     dtype = DTYPES[setting.precision]
     network.train()
-    watch = Stopwatch(setting.device)
-    for step in range(WARM_UP + setting.steps):
-        if step == WARM_UP:
+    watch = Stopwatch(setting)
+    for step in range(plan.iterations):
+        if step == setting.warm_up:
             watch.mark()
         with torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32):
             scores = network.scores(forward(pictures))
@@ -180,7 +189,7 @@ def ours(network: FaceNetwork, setting: Setting, images: FaceImages, *, adapting
         bandwidths = dict.fromkeys(network.layers, 1e4)
         penalty = Penalty(strength=0.5, layers=dict.fromkeys(network.layers, 1.0), bandwidths=bandwidths)
         domains = Domains(source, Stream(images, None, plan.batch, network.crop, (0, 2)), penalty)
-    watch = Stopwatch(setting.device)
+    watch = Stopwatch(setting)
     card = Card(setting.model, tuple(sorted(set(images.folder.names))), "pretrain", "benchmark", {})
     with tempfile.TemporaryDirectory() as place, Checkpoints(Path(place), card) as checkpoints:
         train(network, domains, plan, checkpoints=checkpoints, log=Path(place) / "metrics.jsonl", report=watch)
@@ -216,7 +225,7 @@ def input_rate(images: FaceImages, setting: Setting, crop: int, seconds: float =
     """Images that the input makes in a second, and in a second of processor time, when nobody does anything else."""
     stream = Stream(images, labels_of(images.folder), setting.images, crop, (0, 3))
     begun, spent = 0.0, 0.0
-    for step, _ in enumerate(stream.batches(0, NEVER, setting.device), 1 - WARM_UP):
+    for step, _ in enumerate(stream.batches(0, NEVER, setting.device), 1 - setting.warm_up):
         if step == 0:
             begun, spent = time.perf_counter(), time.process_time()
         if step > 0 and time.perf_counter() - begun > seconds:
@@ -225,13 +234,13 @@ def input_rate(images: FaceImages, setting: Setting, crop: int, seconds: float =
     return made / (time.perf_counter() - begun), made / (time.process_time() - spent)
 
 
-def peak(device: torch.device, precision: str, side: int = 8192) -> float:
+def peak(setting: Setting, side: int = 8192) -> float:
     """Operations a second of one large matrix product, the best of ten."""
     torch.set_float32_matmul_precision("high")
-    rows = torch.randn(side, side, device=device, dtype=DTYPES[precision])
+    rows = torch.randn(side, side, device=setting.device, dtype=DTYPES[setting.precision])
     best = 0.0
     for _ in range(10):
-        watch = Stopwatch(device)
+        watch = Stopwatch(setting)
         watch.mark()
         rows @ rows
         watch.mark()
@@ -280,9 +289,10 @@ def gpu_table(given: argparse.Namespace, images: FaceImages) -> list[dict[str, A
     rows = []
     needed = operations("vggface", len(set(images.folder.names)))
     for precision in DTYPES:
-        limit = peak(given.device, precision)
+        setting = Setting("vggface", 64, given.device, precision, False, given.steps or 50)
+        limit = peak(setting)
         for compiled in (False, True):
-            setting = Setting("vggface", 64, given.device, precision, compiled, given.steps or 50)
+            setting = replace(setting, compile=compiled)
             fit = largest(setting, images)
             for count in GPU_IMAGES:
                 found = race(replace(setting, images=count), images, given.rounds)
@@ -329,6 +339,7 @@ def main() -> None:
     parser.add_argument("--cache", default="ram", choices=CACHES)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    keep_freed_memory()
     steps = given.steps or (50 if given.device.type != "cpu" else 1 if given.model == "vggface" else 10)
     setting = Setting(given.model, given.images, given.device, given.precision, given.compile, steps)
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

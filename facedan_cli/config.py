@@ -21,7 +21,15 @@ MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
 }
 """The networks, each with the layers that can be adapted, in order."""
 
-MODEL_NAMES = tuple(MODEL_LAYERS)
+MODEL_NAMES = (*MODEL_LAYERS, "pcanet")
+"""What `pretrain` trains."""
+
+CLASSICAL = ("lbp", "pcanet")
+"""The models that are no networks: what came before them, to compare with. Only `pcanet` is trained."""
+
+PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
+"""The options of `pretrain` that mean something for `pcanet`."""
+
 TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
 ESTIMATORS = ("unbiased", "biased", "linear")
 DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
@@ -155,6 +163,7 @@ class TrainingConfig:
     shard_classifier: bool = False
     seed: int = 0
     hold_aside: int = 128
+    hold_people: int | None = None  # of pretrain: none; of adapt: as the pretraining did
     precision: str = "auto"
     compile: bool = False
     grad_accum: int = 1
@@ -174,6 +183,7 @@ class PretrainConfig(TrainingConfig):
     model: str = "vggface"
     init: str | None = None
     channels: str = "auto"
+    gallery: str | None = None  # of pcanet: the source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +202,8 @@ class AdaptConfig(TrainingConfig):
     multipliers: str | None = None
     betas: str = "equal"
     queue: int = 0
+    select: bool = False
+    strengths: str = "0.5,2,10"  # of select
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +263,31 @@ class ExportConfig:
     force: bool = False
 
 
+TABLE_PROTOCOLS = ("gbu", "feret", "identify", "pairs")
+TABLE_FORMATS = ("text", "markdown", "latex", "csv")
+TABLE_ROWS = ("lbp", "pcanet", "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
+"""The rows of `table` in order: the paper's, the control λ = 0 and the fusion of the adapted models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """The paper's table: every row is what `pretrain` and `adapt` train and `evaluate` measures.
+
+    Args:
+        rows: of `TABLE_ROWS`.
+        seeds: each seed has models of its own.
+        pretrain: stage 1; its seed is replaced.
+        adapt: stage 2; its seed, λ, kernels and layers are those of seed and row.
+        evaluate: how models are measured.
+    """
+
+    rows: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    pretrain: PretrainConfig
+    adapt: AdaptConfig
+    evaluate: EvaluateConfig
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
     """The world that `demo` draws: how many people, and pictures of each."""
@@ -269,7 +306,8 @@ class DemoConfig:
 _NOT_DETERMINING = frozenset(
     {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
     | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
-    | {"source", "target", "init"}
+    | {"source", "target", "init", "gallery"}
+    | {"select", "strengths"}  # they determine which runs there are
 )
 
 Training = TypeVar("Training", bound=TrainingConfig)
@@ -314,8 +352,8 @@ def check_training(config: TrainingConfig) -> None:
     check_choice("--cache", config.cache, CACHES)
     values, fix = options(config), "leave it out for the default"
     least_values = {"batch": 2, "iterations": 1, "checkpoint_every": 1, "log_every": 1, "grad_accum": 1}
-    for name, least in (least_values | {"hold_aside": 0, "keep_every": 0}).items():
-        if values[name] < least:
+    for name, least in (least_values | {"hold_aside": 0, "hold_people": 0, "keep_every": 0}).items():
+        if values[name] is not None and values[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
     for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
         if not 0 <= values[name] < float("inf"):

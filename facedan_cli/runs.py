@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -126,7 +126,7 @@ def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
     """
     with locked(run.directory, f"the run {run.name}"):
         if force:
-            for path in (run.directory / "checkpoints", run.log):
+            for path in (run.directory / "checkpoints", run.log, run.directory / "set-aside.tsv"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         run.checkpoint.parent.mkdir(exist_ok=True)
         for leftover in run.checkpoint.parent.glob(".*"):  # of a process that was killed while it wrote
@@ -172,12 +172,22 @@ def read_record(directory: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def newest_run(workspace: Workspace, stage: str, source: str | None = None) -> Path | None:
-    """The finished run of a stage that ended last, on that source if one is named; None where there is none."""
+def newest_run(
+    workspace: Workspace, stage: str, source: str | None = None, models: Container[str] | None = None
+) -> Path | None:
+    """The finished run of a stage that ended last; None where there is none.
+
+    Args:
+        workspace: where runs lie.
+        stage: "pretrain" or "adapt".
+        source: only runs on this data set.
+        models: only runs of these models.
+    """
     found = []
     for directory in sorted((workspace.root / "runs").glob(f"{stage}-*")):
         record = read_record(directory)
         wanted = source is None or record.get("inputs", {}).get("source", {}).get("name") == source
+        wanted &= models is None or record.get("config", {}).get("model") in models
         if wanted and record.get("status") == COMPLETE and checkpoint_of(directory).is_file():
             found.append((record["end"], directory))
     return max(found)[1] if found else None

@@ -46,7 +46,7 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
     unset = {key for key, value in options(resolved).items() if value is None}
-    assert unset == {"init", "gallery", "head", "margin", "scale"}
+    assert unset == {"init", "gallery", "head", "margin", "scale", "hold_people"}
     assert config.iterations is None
 
 
@@ -58,6 +58,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     config = resolve(AdaptConfig(source="a", target="b"), PAPER)
     without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard"}
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
+    without |= {"select", "strengths"}
     assert determining(config).keys() == options(config).keys() - without
 
 

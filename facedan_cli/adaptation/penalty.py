@@ -109,7 +109,7 @@ class Penalty:
         for layer in self.layers:
             now = (source[layer].detach(), target[layer].detach())
             before = self._past.get(layer, tuple(rows[:0] for rows in now))
-            first, second = (torch.cat([old, new])[-self.queue :] for old, new in zip(before, now, strict=True))
+            first, second = (torch.cat([old.to(new), new])[-self.queue :] for old, new in zip(before, now, strict=True))
             self._past[layer] = (first, second)
 
     def settings(self) -> dict[str, float | list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from facedan_cli.cli.training_options import (
     CheckpointEveryOption,
     CompileOption,
     GradAccumOption,
+    HoldPeopleOption,
     KeepEveryOption,
     LogEveryOption,
     MarginOption,
@@ -124,7 +126,16 @@ def adapt(
     queue: Annotated[
         int, option("Compare each batch with so many past rows of each domain as well.", min=0)
     ] = AdaptConfig.queue,
+    select: Annotated[
+        bool,
+        option(
+            "Adapt with each λ of --strengths, and choose the network, λ and step, without any label of the target.",
+            "--select",
+        ),
+    ] = AdaptConfig.select,
+    strengths: Annotated[str, option("The λ that --select tries.")] = AdaptConfig.strengths,
     hold_aside: HoldAsideOption = AdaptConfig.hold_aside,
+    hold_people: HoldPeopleOption = AdaptConfig.hold_people,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[
         int | None, recipe_option("Source images a step, and as many target images.", _RECIPES, "batch")
@@ -173,16 +184,26 @@ def adapt(
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """
-    from facedan_cli.stages.adapt import adapt as train
+    from facedan_cli.stages.adapt import adapt as run_adapt
     from facedan_cli.stages.adapt import plan_adapt
+    from facedan_cli.stages.selection import plan_selection
+    from facedan_cli.stages.selection import select as run_selection
     from facedan_cli.training.distributed import Ranks
 
     console, first = console_of(context), Ranks.of(os.environ).first
     console.quiet |= not first
-    job = plan_adapt(configured(AdaptConfig, context), workspace_of(context))
+    config_given, place = configured(AdaptConfig, context), workspace_of(context)
+    if config_given.select:
+        selection = plan_selection(config_given, place)
+        runs = [*(job.run for job in selection.jobs.values()), selection.run]
+        train = partial(run_selection, selection)
+    else:
+        job = plan_adapt(config_given, place)
+        runs, train = [job.run], partial(run_adapt, job)
     if dry_run:
-        print_plan(console, job.run)
+        for run in runs:
+            print_plan(console, run)
         return
-    result = train(job, force=force, report=console)
+    result = train(force=force, report=console)
     if first:
         finish(console, result)

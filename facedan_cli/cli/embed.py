@@ -21,7 +21,7 @@ from facedan_cli.cli.options import (
     WorkersOption,
     WorkspaceOption,
     complete_datasets,
-    complete_runs,
+    complete_models,
     configured,
     console_of,
     option,
@@ -49,9 +49,9 @@ def embed(
     model: Annotated[
         str | None,
         option(
-            "Run or checkpoint. Default: the newest finished adaptation, else pretraining.",
+            "Run, checkpoint or lbp. Default: the newest finished adaptation, else pretraining.",
             show_default=False,
-            complete=complete_runs,
+            complete=complete_models,
         ),
     ] = None,
     layer: Annotated[
@@ -74,7 +74,9 @@ def embed(
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """L2-normalised features of aligned faces; prints the directory of vectors.npy and images.csv.
+    """Features of aligned faces, L2-normalised; prints the directory of vectors.npy and images.csv.
+
+    Those of lbp are weighted histograms, to be compared by their chi-square.
 
     With --json one line an image: {"row": 0, "path": …, "identity": …, "vector": […]}.
 
@@ -83,7 +85,7 @@ def embed(
     from facedan_cli.faces.folder import list_of_paths, read_folder
     from facedan_cli.stages.devices import choose_device
     from facedan_cli.stages.embed import embed as run
-    from facedan_cli.stages.embed import find_model
+    from facedan_cli.stages.recogniser import find_model
     from facedan_cli.training.distributed import Ranks
 
     console, ranks = console_of(context), Ranks.of(os.environ)
@@ -98,14 +100,14 @@ def embed(
     else:
         found = place.dataset(dataset)
         name, folder = found.name, read_folder(found.root)
-    checkpoint = find_model(place, model)
-    console.note(f"embedding with {checkpoint}")
+    recogniser = find_model(place, model)
+    console.note(f"embedding with {recogniser}")
     if dry_run:
-        console.result(f"{len(folder)} images of '{name}' by {checkpoint}")
+        console.result(f"{len(folder)} images of '{name}' by {recogniser}")
         return
     job = configured(EmbedConfig, context, dataset=name)
     with ranks.joined(ranks.device(choose_device(job.device))):
-        result = run(job, folder, checkpoint, place, ranks=ranks, report=console)
+        result = run(job, folder, recogniser, place, ranks=ranks, report=console)
     if not ranks.first:
         return
     if result.skipped:

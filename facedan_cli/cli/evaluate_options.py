@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from facedan_cli.cli.options import complete_datasets, complete_runs, configured, option
+from facedan_cli.cli.options import complete_datasets, complete_models, configured, option
 from facedan_cli.config import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig
 
 ModelOption = Annotated[
     list[str] | None,
     option(
-        "Run or checkpoint; repeat it for a row each. Default: the newest finished adaptation, else pretraining.",
+        "Run, checkpoint or lbp; repeat it for a row each. Default: the newest finished adaptation, else pretraining.",
         show_default=False,
-        complete=complete_runs,
+        complete=complete_models,
     ),
 ]
 FarOption = Annotated[list[str], option("False-accept rate; may be repeated.")]

@@ -14,7 +14,7 @@ from facedan_cli.config import Recipe
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
 
-SECTIONS = ("align", "pretrain", "adapt", "embed", "evaluate", "export", "demo")
+SECTIONS = ("align", "pretrain", "adapt", "embed", "evaluate", "table", "export", "demo")
 
 Config = TypeVar("Config")
 
@@ -185,3 +185,8 @@ def complete_runs(context: typer.Context) -> list[str]:
     """Names of runs, for the shell's completion."""
     runs = Path(context.params.get("workspace") or ".") / "runs"
     return sorted(entry.name for entry in runs.iterdir()) if runs.is_dir() else []
+
+
+def complete_models(context: typer.Context) -> list[str]:
+    """Names of runs, and of the model that needs none, for the shell's completion."""
+    return [*complete_runs(context), "lbp"]

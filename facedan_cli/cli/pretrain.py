@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ from facedan_cli.cli.training_options import (
     CheckpointEveryOption,
     CompileOption,
     GradAccumOption,
+    HoldPeopleOption,
     KeepEveryOption,
     LogEveryOption,
     MarginOption,
@@ -44,7 +46,16 @@ from facedan_cli.cli.training_options import (
     TensorboardOption,
     head_option,
 )
-from facedan_cli.config import CHANNELS, MODEL_NAMES, OPTIMIZERS, PRETRAIN_RECIPES, SCHEDULES, PretrainConfig
+from facedan_cli.config import (
+    CHANNELS,
+    MODEL_NAMES,
+    OPTIMIZERS,
+    PCANET_OPTIONS,
+    PRETRAIN_RECIPES,
+    SCHEDULES,
+    PretrainConfig,
+)
+from facedan_cli.errors import UsageError
 
 _RECIPES = PRETRAIN_RECIPES
 
@@ -55,7 +66,8 @@ def pretrain(
         str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
     ],
     model: Annotated[
-        str, option("Network: vggface, vggface-mini or facenet.", complete=MODEL_NAMES)
+        str,
+        option("Network: vggface, vggface-mini or facenet; or pcanet, which needs no labels.", complete=MODEL_NAMES),
     ] = PretrainConfig.model,
     init: Annotated[
         str | None,
@@ -71,6 +83,14 @@ def pretrain(
             "Order of the input channels that --init was trained with, where its form does not tell.", complete=CHANNELS
         ),
     ] = PretrainConfig.channels,
+    gallery: Annotated[
+        str | None,
+        option(
+            "Faces from which pcanet learns its whitening. Default: the source's.",
+            show_default=False,
+            complete=complete_datasets,
+        ),
+    ] = None,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,
     lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
@@ -88,6 +108,7 @@ def pretrain(
     ] = None,
     seed: SeedOption = PretrainConfig.seed,
     hold_aside: HoldAsideOption = PretrainConfig.hold_aside,
+    hold_people: HoldPeopleOption = PretrainConfig.hold_people,
     head: Annotated[str | None, head_option("softmax")] = PretrainConfig.head,
     margin: MarginOption = PretrainConfig.margin,
     scale: ScaleOption = PretrainConfig.scale,
@@ -124,6 +145,8 @@ def pretrain(
 
     console, first = console_of(context), Ranks.of(os.environ).first
     console.quiet |= not first
+    if model == "pcanet":
+        _refuse_meaningless(context)
     job = plan_pretrain(configured(PretrainConfig, context), workspace_of(context))
     if dry_run:
         print_plan(console, job.run)
@@ -131,3 +154,12 @@ def pretrain(
     result = train(job, force=force, report=console)
     if first:
         finish(console, result)
+
+
+def _refuse_meaningless(context: typer.Context) -> None:
+    """Refuse the options of networks where they are typed; those in a file or the environment are for other runs."""
+    of_networks = {field.name for field in fields(PretrainConfig)} - {*PCANET_OPTIONS}
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in of_networks and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} means nothing for --model pcanet", f"leave {parameter.opts[0]} out")

@@ -12,6 +12,16 @@ _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and che
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
 
+HoldPeopleOption = Annotated[
+    int | None,
+    option(
+        "People of the source, a tenth at most, whom no training sees: adapt --select verifies on them. Default: 0; of "
+        "adapt as many as the pretraining held aside.",
+        "--hold-people",
+        min=0,
+        show_default=False,
+    ),
+]
 MarginOption = Annotated[
     float | None,
     option(f"Margin of the head. Default: {_MARGINS}.", "--margin", show_default=False, rich_help_panel=_HEAD),

@@ -15,8 +15,11 @@ from torch import Tensor
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import NETWORKS, build
+from facedan_cli.models.pcanet import PCANet, Spec
 from facedan_cli.models.state_dict import METADATA_KEY
 from facedan_cli.workspace import replacing
+
+PCANET = "pcanet"
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Card:
     """What a checkpoint says of its network, kept in the file's own metadata.
 
     Args:
-        model: the name of its specification.
+        model: the name of its specification; `pcanet`, which is no network.
         identities: the people of the classifier's outputs, in order.
-        stage: "pretrain" or "adapt".
+        stage: "pretrain" or "adapt"; "weights" of published weights as they are.
         run: the name of the run that made it.
         config: those of that run's options that determine the result.
         init: the published weights that the run started from: form, sha256 and channels; None where there were none.
@@ -76,8 +79,9 @@ def read_card(path: Path) -> Card:
             f"{path} is not a facedan checkpoint",
             "give a run's name, its directory or its checkpoints/model.safetensors",
         ) from error
-    if card.model not in NETWORKS:
-        raise FacedanError(f"{path} holds an unknown model '{card.model}'", did_you_mean(card.model, NETWORKS))
+    known = (*NETWORKS, PCANET)
+    if card.model not in known:
+        raise FacedanError(f"{path} holds an unknown model '{card.model}'", did_you_mean(card.model, known))
     return card
 
 
@@ -85,9 +89,11 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
     """The network of a checkpoint, in evaluation mode, and its card.
 
     Raises:
-        FacedanError: as `read_card`, or the tensors are not those of its model.
+        FacedanError: as `read_card`, or the tensors are not those of its model, or it is no network.
     """
     card = read_card(path)
+    if card.model == PCANET:
+        raise FacedanError(f"{path} holds a PCANet, which is no network", "name the run of a network")
     network = build(card.model, len(card.identities), **card.head)
     try:
         network.load_state_dict(load_file(path))
@@ -96,3 +102,20 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
             f"{path} holds other tensors than {card.model} of this version has", "train it again with this version"
         ) from error
     return network.eval(), card
+
+
+def load_pcanet(path: Path) -> PCANet:
+    """The PCANet of a checkpoint.
+
+    Raises:
+        FacedanError: the tensors are not those of a PCANet.
+    """
+    tensors = load_file(path)
+    try:
+        network = PCANet(Spec(dimensions=len(tensors["projection"])))
+        network.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise FacedanError(
+            f"{path} holds other tensors than pcanet of this version has", "train it again with this version"
+        ) from error
+    return network.eval()

@@ -22,16 +22,17 @@ from facedan_cli.config import (
     resolve,
     settle_head,
 )
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.weights import Card, read_card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run
+from facedan_cli.runs import Run, checkpoint_of, newest_run, plan_run
 from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside
+from facedan_cli.stages.recogniser import LABELS, find_model
 from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
@@ -50,7 +51,7 @@ from facedan_cli.stages.training_work import Work, at_work, check_processes, set
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.training.loop import Domains, Examination
-from facedan_cli.workspace import Workspace, sha256_file, write_json
+from facedan_cli.workspace import Dataset, Workspace, sha256_file, write_json
 
 BANDWIDTH_SAMPLE = 512
 """Images of each domain whose distances give the frozen bandwidth."""
@@ -77,18 +78,20 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
-    source = read_source(workspace.dataset(config.source))
+    dataset = workspace.dataset(config.source)
+    init = find_init(config, workspace, dataset)
+    card = read_card(init)
+    config = replace(config, hold_people=_people_held(card, config))
+    source = read_source(dataset, config.hold_people or 0)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
-    init = find_init(config, workspace, source)
-    card = read_card(init)
     config, layers, multipliers = settle_penalty(config, MODEL_LAYERS[card.model])
     # In the form in which the same command, or config.toml given back, always means the same run.
     config = replace(config, init=config.init or init.parents[1].name)
     config = settle_head(resolve(_with_head_of(card, config), ADAPT_RECIPES[card.model]))
     check_training(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
-    check_processes(config)
+    check_processes(config, len(source.identities))
     run = plan_run(
         workspace,
         "adapt",
@@ -138,26 +141,45 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
                 loss=lambda: aside.loss(penalty),
             ),
         )
-        set_aside = write_unusable(run, [sources, targets], job.source.nameless) if work.ranks.first else None
+        unreadable = work.unusable(sources, targets)
+        set_aside = write_unusable(run, unreadable, job.source.nameless) if work.ranks.first else None
         tell(run.log, work.report)
     return TrainingResult(run, False, metrics, set_aside)
 
 
-def find_init(config: AdaptConfig, workspace: Workspace, source: Source) -> Path:
+def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Path:
     """The checkpoint that adaptation starts from: --init, else the newest finished pretraining on the source.
 
     Raises:
+        UsageError: it has nothing to adapt.
         FacedanError: there is none.
     """
     if config.init is not None:
-        return find_checkpoint(workspace, config.init)
-    newest = newest_run(workspace, "pretrain", source.dataset.name)
+        named = find_model(workspace, config.init)
+        if named.checkpoint is None or named.classical:
+            raise UsageError(
+                f"--init {config.init} is {LABELS[named.card.model]}, which has no layers to adapt",
+                "name the run of a network",
+            )
+        return named.checkpoint
+    newest = newest_run(workspace, "pretrain", source.name, MODEL_LAYERS)
     if newest is None:
         raise FacedanError(
-            f"there is no finished pretraining on '{source.dataset.name}' in this workspace",
+            f"there is no finished pretraining on '{source.name}' in this workspace",
             f"run `facedan pretrain --source {config.source}` first, or name a model with --init",
         )
     return checkpoint_of(newest)
+
+
+def _people_held(card: Card, config: AdaptConfig) -> int:
+    """How many people of the source are held aside: those of the pretraining, for the network knows the others."""
+    held = int(card.config.get("hold_people") or 0)
+    if config.hold_people not in (None, held):
+        raise UsageError(
+            f"--hold-people {config.hold_people} cannot be: {card.run} was trained with {held} people held aside",
+            "leave it out, or pretrain with as many",
+        )
+    return held
 
 
 def _with_head_of(card: Card, config: AdaptConfig) -> AdaptConfig:
@@ -175,7 +197,13 @@ def _start(job: AdaptJob, work: Work) -> FaceNetwork:
     network = build(card.model, len(people), **work.head(len(people)))
     with safe_open(job.init, framework="pt") as file:
         body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith("classifier.")}
-        network.load_state_dict(body, strict=False)
+        classifier = {key: value for key, value in network.state_dict().items() if key.startswith("classifier.")}
+        try:
+            network.load_state_dict(body | classifier)
+        except RuntimeError as error:
+            raise FacedanError(
+                f"{job.init} holds other tensors than {card.model} of this version has", "pretrain it again"
+            ) from error
         if card.identities != people:
             work.report.warn(
                 f"{card.run} was trained on other people than '{job.source.dataset.name}' has: "

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 import torch
 
 from facedan_cli.errors import UsageError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's mallopt, as its malloc.h numbers them."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -23,6 +27,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"there is no device '{name}' here", "use --device auto, cpu, cuda or cuda:N") from error
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that a step frees for the next one.
+
+    Else it gives blocks back to the system and fetches them again, page by page, which takes up to a fifth of a
+    training step on a CPU. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest there is
 
 
 def worker_count(asked: int) -> int:

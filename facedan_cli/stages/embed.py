@@ -1,4 +1,4 @@
-"""Features of faces: a matrix of L2-normalised rows and a table of whose they are."""
+"""Features of faces: a matrix with a row for each, and a table of whose they are."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from facedan_cli.config import MODEL_LAYERS, EmbedConfig, check_choice
+from facedan_cli.config import EmbedConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage
-from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.weights import load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.stages.features import extractor, template_of
+from facedan_cli.stages.recogniser import Recogniser
 from facedan_cli.training.distributed import ALONE, Ranks, share
-from facedan_cli.workspace import Workspace, digest, locked, replacing, sha256_file, write_csv, write_set_aside
+from facedan_cli.workspace import Workspace, digest, locked, replacing, write_csv, write_set_aside
 
 _TABLE, _SET_ASIDE = "images.csv", "set-aside.tsv"
 
@@ -53,56 +51,39 @@ class EmbedResult:
         return vectors, [row["path"] for row in rows], [row["identity"] for row in rows]
 
 
-def find_model(workspace: Workspace, name: str | None) -> Path:
-    """The checkpoint of a model: the one named, else of the newest finished adapt run, else of the newest pretrain run.
-
-    Raises:
-        FacedanError: there is none.
-    """
-    if name is not None:
-        return find_checkpoint(workspace, name)
-    newest = newest_run(workspace, "adapt") or newest_run(workspace, "pretrain")
-    if newest is None:
-        raise FacedanError(
-            f"there is no finished model in {workspace.root / 'runs'}",
-            "run `facedan pretrain` and `facedan adapt` first, or name a checkpoint with --model",
-        )
-    return checkpoint_of(newest)
-
-
 def embed(
     config: EmbedConfig,
     folder: FaceFolder,
-    checkpoint: Path,
+    model: Recogniser,
     workspace: Workspace,
     *,
     ranks: Ranks = ALONE,
     report: Report = SILENT,
 ) -> EmbedResult:
-    """Features of every image that can be read, in the order of the folder.
+    """Features of every image that can be read, in the order of the folder; of length one, but for LBP's histograms.
 
     Args:
         config: the layer, whether to add the mirrored image, batch size, device.
         folder: the faces; `config.dataset` is their name.
-        checkpoint: the model.
+        model: gives the features.
         workspace: where the features will lie.
         ranks: which of several processes, which have joined, this one is: they share the images.
         report: told of the progress.
 
     Raises:
+        UsageError: the model has no such layer.
         FacedanError: not one image can be read, or another process has ended.
     """
-    card = read_card(checkpoint)
-    layer = config.layer or MODEL_LAYERS[card.model][-1]
-    check_choice("--layer", layer, MODEL_LAYERS[card.model])
-    identity = digest([sha256_file(checkpoint), layer, config.flip, folder.fingerprint])
+    layer = model.layer(config.layer, flip=config.flip)
+    template = template_of(folder, report) if model.classical else ""  # a network sees the faces as they are
+    seen = [template] if model.classical else [layer, config.flip]
+    identity = digest([model.sha256, *seen, folder.fingerprint])
     directory = workspace.embedding_directory(config.dataset, identity)
     table = directory / _TABLE  # written last: with it the directory is complete
     if table.is_file() and not config.force:
         return _found(directory, skipped=True)
     device = ranks.device(choose_device(config.device))
-    network, _ = load_checkpoint(checkpoint)
-    network.to(device)
+    ready = extractor(model, layer, template, flip=config.flip, device=device)
     own = share(len(folder), ranks.rank, ranks.count)
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
     with ExitStack() as held:
@@ -115,9 +96,8 @@ def embed(
         pool = held.enter_context(ThreadPoolExecutor(workers))
         unreadable: list[tuple[str, str]] = []
         with part.open("wb") as file, report.progress(f"embedding {config.dataset}", len(own)) as advance:
-            for faces in _batches(folder, own, network.image_size, config.batch, pool, unreadable):
-                vectors = _features(network, np.stack(faces), layer, config.flip, device)
-                file.write(vectors.tobytes())
+            for faces in _batches(folder, own, ready.size, config.batch, pool, unreadable):
+                file.write(ready.extract(np.stack(faces)).tobytes())
                 advance(len(faces), "")
         unreadable = ranks.gather(unreadable)
         if ranks.first:
@@ -179,15 +159,3 @@ def _batches(
             waiting = []
     if waiting:
         yield waiting
-
-
-@torch.no_grad()
-def _features(network: FaceNetwork, faces: np.ndarray, layer: str, flip: bool, device: torch.device) -> np.ndarray:
-    """Centre crops through the network; with --flip the sum of a face and its mirror; rows of length one."""
-    margin = (faces.shape[1] - network.crop) // 2
-    crops = faces[:, margin : margin + network.crop, margin : margin + network.crop]
-    images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).to(device)
-    features = network(images)[layer]
-    if flip:
-        features = features + network(images.flip(3))[layer]
-    return torch.nn.functional.normalize(features.float()).cpu().numpy()

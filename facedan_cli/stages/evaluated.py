@@ -14,9 +14,10 @@ from facedan_cli.config import AdaptConfig, EmbedConfig, EvaluateConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.records import FAILED, read_records
-from facedan_cli.models.weights import Card, read_card
+from facedan_cli.models.weights import Card
 from facedan_cli.report import Report
-from facedan_cli.stages.embed import embed, find_model
+from facedan_cli.stages.embed import embed
+from facedan_cli.stages.recogniser import LABELS, Recogniser, find_model
 from facedan_cli.training.distributed import ALONE, Ranks
 from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside
 
@@ -27,7 +28,7 @@ class Faces:
 
     Args:
         root: the aligned faces' directory.
-        vectors: features of length one, shape (n, d).
+        vectors: features, shape (n, d).
         paths: the faces below `root`.
         people: whose they are; "" where no folder says so.
         unusable: faces that have no features and photographs that have no face, by path, with the reason.
@@ -46,34 +47,34 @@ class Faces:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A network that is measured."""
+class Model(Recogniser):
+    """A recogniser that is measured, by its name in tables."""
 
     name: str
-    checkpoint: Path
-    card: Card
 
 
 def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
     """The models that are asked for, each once, with the names that the tables give them.
 
     Raises:
-        UsageError: one is to be fused with itself.
+        UsageError: one is to be fused with itself, or has no such layer.
         FacedanError: there is no such model.
     """
-    found = [find_model(workspace, name) for name in config.model or (None,)]
-    checkpoints = list({path.resolve(): path for path in found}.values())
-    if config.fuse and len(checkpoints) < 2:
+    named = [find_model(workspace, name) for name in config.model or (None,)]
+    found = list({model.checkpoint and model.checkpoint.resolve(): model for model in named}.values())
+    if config.fuse and len(found) < 2:
         raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
-    cards = [read_card(checkpoint) for checkpoint in checkpoints]
-    return [Model(*of) for of in zip(_labels(cards), checkpoints, cards, strict=True)]
+    for model in found:
+        model.layer(config.layer, flip=config.flip)
+    names = _labels([model.card for model in found])
+    return [Model(model.card, model.checkpoint, name) for model, name in zip(found, names, strict=True)]
 
 
 def embed_faces(
     config: EvaluateConfig,
     dataset: Dataset,
     folder: FaceFolder,
-    checkpoint: Path,
+    model: Recogniser,
     workspace: Workspace,
     report: Report,
     ranks: Ranks = ALONE,
@@ -88,7 +89,7 @@ def embed_faces(
         device=config.device,
         force=config.force,
     )
-    embedded = embed(how, folder, checkpoint, workspace, ranks=ranks, report=report)
+    embedded = embed(how, folder, model, workspace, ranks=ranks, report=report)
     lost = _failed_to_align(folder.root) if dataset.root.is_dir() else {}
     unusable = lost | read_set_aside(embedded.set_aside)
     return Faces(folder.root, *embedded.load(), unusable)
@@ -120,7 +121,11 @@ def _labels(cards: Sequence[Card]) -> list[str]:
 
 
 def label_of(card: Card) -> str:
-    """The name of a network in the paper's tables."""
+    """The name of a model in the paper's tables."""
+    if card.model in LABELS:
+        return LABELS[card.model]
+    if card.stage == "weights":
+        return "as loaded"
     if card.stage == "pretrain":
         return "source only"
     config = card.config

@@ -24,13 +24,7 @@ from facedan_cli.stages.score_files import save_scores
 from facedan_cli.stages.training_people import seen_in_training
 from facedan_cli.stages.trials import Trials
 from facedan_cli.stages.worst import Worst, worst_pairs
-from facedan_cli.workspace import (
-    Dataset,
-    Workspace,
-    digest,
-    sha256_file,
-    write_set_aside,
-)
+from facedan_cli.workspace import Dataset, Workspace, digest, write_set_aside
 
 FUSION = "fusion"
 """The row of the fused scores."""
@@ -76,9 +70,9 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     paths: list[list[str]] = []
     scores: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
-        report.note(f"measuring {model.card.run} as '{model.name}' ({model.checkpoint})")
+        report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
         faces = [
-            embed_faces(config, dataset, folder, model.checkpoint, workspace, report)
+            embed_faces(config, dataset, folder, model, workspace, report)
             for dataset, folder in zip(protocol.datasets, folders, strict=True)
         ]
         if not trials:
@@ -87,7 +81,9 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
             raise FacedanError(
                 f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
             )
-        scores[model.name] = {name: part.score(faces[0].vectors, faces[-1].vectors) for name, part in trials.items()}
+        scores[model.name] = {
+            name: part.score(faces[0].vectors, faces[-1].vectors, model.similarity) for name, part in trials.items()
+        }
     if config.fuse:
         scores |= {FUSION: {name: fuse([by_part[name] for by_part in scores.values()]) for name in trials}}
     measured = [
@@ -151,7 +147,7 @@ def result_directory(
     ]
     identity = digest(
         {
-            "models": [sha256_file(model.checkpoint) for model in models],
+            "models": [model.sha256 for model in models],
             "images": [folder.fingerprint for folder in folders],
             "lists": list(lists),
             "config": settings,
@@ -165,7 +161,7 @@ def describe(
 ) -> dict[str, Any]:
     """With what an evaluation was made."""
     return provenance() | {
-        "models": {model.name: sha256_file(model.checkpoint) for model in models},
+        "models": {model.name: model.sha256 for model in models},
         "images": {
             dataset.name: {
                 "root": str(dataset.root.resolve()),

@@ -36,14 +36,15 @@ class HeldAside:
     target: FaceImages | None = None
 
     def loss(self, penalty: Penalty | None = None) -> float | None:
-        """The loss that is minimised (eq. 4), of these images; None where there are none.
+        """The loss of eq. 4, of these images; None where there are none.
 
-        It tells a good step from a worse one with labels of the source alone.
+        It tells a good step from a worse one with labels of the source alone. Labels are not smoothed, and sphereface's
+        margin is that of the first step, so that steps can be compared.
         """
-        rows = readable(self.source)
-        if not rows:
+        if not readable(self.source):
             return None
         source = features_of(self.network, self.source)
+        rows = readable(self.source)  # what cannot be read is known now
         own = share(len(rows), rank(), world_size())
         x = source[self.network.layers[-1]][own.start : own.stop]
         people = torch.from_numpy(self.labels[rows][own.start : own.stop]).to(x.device)
@@ -66,14 +67,18 @@ def readable(images: FaceImages) -> list[int]:
 def features_of(network: FaceNetwork, images: FaceImages) -> Mapping[str, Tensor]:
     """Features of the centre crops of all images that can be read, by layer, (n, length) float32."""
     device = next(network.parameters()).device
-    rows, margin = readable(images), (images.size - network.crop) // 2
+    margin, rows = (images.size - network.crop) // 2, readable(images)
     found = []
     with evaluating(network):
         for start in range(0, len(rows), _BATCH):
-            loaded = images.load(rows[start : start + _BATCH])
-            faces = torch.stack([torch.from_numpy(face) for _, face in loaded]).permute(0, 3, 1, 2)
-            centre = faces[:, :, margin : margin + network.crop, margin : margin + network.crop]
-            found.append(network(centre.to(device)))
+            asked = rows[start : start + _BATCH]
+            loaded = zip(asked, images.load(asked), strict=True)
+            # In place of one that cannot be read another one stands: it has its own row.
+            own = [face for row, (actual, face) in loaded if actual == row]
+            if own:
+                faces = torch.from_numpy(np.stack(own)).permute(0, 3, 1, 2)
+                centre = faces[:, :, margin : margin + network.crop, margin : margin + network.crop]
+                found.append(network(centre.to(device)))
     return {layer: torch.cat([features[layer] for features in found]) for layer in network.layers}
 
 

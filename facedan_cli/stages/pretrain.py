@@ -19,6 +19,7 @@ from facedan_cli.config import (
     resolve,
     settle_head,
 )
+from facedan_cli.errors import UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.facenet import RELEASES, fetch_release
 from facedan_cli.models.network import FaceNetwork
@@ -28,6 +29,7 @@ from facedan_cli.models.weights import Card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import Run, find_checkpoint, plan_run
 from facedan_cli.stages.held_aside import HeldAside
+from facedan_cli.stages.pcanet import PCANetJob, learn_pcanet, plan_pcanet
 from facedan_cli.stages.training_data import (
     SOURCE_SEED,
     Source,
@@ -59,19 +61,25 @@ class PretrainJob:
     caches: Path
 
 
-def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob:
+def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob | PCANetJob:
     """Check a configuration and its inputs; writes nothing.
 
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
+    if config.model == "lbp":
+        raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
     check_choice("--model", config.model, MODEL_NAMES)
+    if config.model == "pcanet":
+        return plan_pcanet(config, workspace)
+    if config.gallery is not None:
+        raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
     check_choice("--channels", config.channels, CHANNELS)
-    config = settle_head(resolve(config, PRETRAIN_RECIPES[config.model]))
+    config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), PRETRAIN_RECIPES[config.model]))
     check_training(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
-    check_processes(config)
-    source = read_source(workspace.dataset(config.source))
+    source = read_source(workspace.dataset(config.source), config.hold_people or 0)
+    check_processes(config, len(source.identities))
     inputs = {"source": describe(source.dataset, source.folder)}
     init = None
     if config.init is not None:
@@ -88,8 +96,10 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob:
     return PretrainJob(config, source, init, run, workspace.root / "cache")
 
 
-def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
+def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Train what was planned; a finished run is left as it is, an interrupted one is continued."""
+    if isinstance(job, PCANetJob):
+        return learn_pcanet(job, force=force, report=report)
     config, source, run = job.config, job.source, job.run
     if run.finished and not force:
         return TrainingResult(run, True, run.last_metrics, run.set_aside)
@@ -112,7 +122,8 @@ def pretrain(job: PretrainJob, *, force: bool = False, report: Report = SILENT) 
         aside = HeldAside(network, images.part(held), source.labels_of(held))
         card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
         metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss))
-        set_aside = write_unusable(run, [images], source.nameless) if work.ranks.first else None
+        unreadable = work.unusable(images)
+        set_aside = write_unusable(run, unreadable, source.nameless) if work.ranks.first else None
     return TrainingResult(run, False, metrics, set_aside)
 
 

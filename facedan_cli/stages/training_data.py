@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.faces.batches import FaceImages
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import read_records
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
-from facedan_cli.workspace import Dataset, find_manifest, write_set_aside
+from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
 """Second parts of the seeds of independent streams; the first is the run's seed."""
@@ -31,12 +30,21 @@ IMAGES_TO_KEEP = 3
 
 @dataclass(frozen=True)
 class Source:
-    """A labelled data set: the images that lie in identity folders."""
+    """A labelled data set: the images that lie in identity folders.
+
+    Args:
+        dataset: where it lies.
+        folder: images to train on.
+        identities: their people, in the order of the classes.
+        nameless: images in no folder of a person.
+        aside: images of people whom no training sees.
+    """
 
     dataset: Dataset
     folder: FaceFolder
     identities: tuple[str, ...]
     nameless: tuple[str, ...]
+    aside: FaceFolder
 
     def labels_of(self, folder: FaceFolder) -> np.ndarray:
         """Class of each image of (a part of) the data set, int64, shape (images,)."""
@@ -61,8 +69,13 @@ class TrainingResult:
     set_aside: Path | None
 
 
-def read_source(dataset: Dataset) -> Source:
+def read_source(dataset: Dataset, hold_people: int = 0) -> Source:
     """The labelled images of a data set.
+
+    Args:
+        dataset: where it lies.
+        hold_people: how many people to hold aside, a tenth at most. Who they are depends on the names alone, and fewer
+            are a part of more.
 
     Raises:
         FacedanError: no image lies in a folder that names a person, or all are of one person.
@@ -79,7 +92,14 @@ def read_source(dataset: Dataset) -> Source:
             layout,
         )
     nameless = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
-    return Source(dataset, part_of(folder, named), identities, nameless)
+    aside = set(sorted(identities, key=_falling)[: min(hold_people, len(identities) // 10)])
+    return Source(
+        dataset,
+        part_of(folder, [row for row in named if folder.names[row] not in aside]),
+        tuple(name for name in identities if name not in aside),
+        nameless,
+        part_of(folder, [row for row in named if folder.names[row] in aside]),
+    )
 
 
 def part_of(folder: FaceFolder, rows: Sequence[int]) -> FaceFolder:
@@ -102,7 +122,7 @@ def hold_aside(folder: FaceFolder, most: int, *, labelled: bool) -> tuple[FaceFo
     Returns:
         What to train on, and the sample.
     """
-    falling = sorted(range(len(folder)), key=lambda row: hashlib.sha256(_bytes(folder.paths[row])).digest())
+    falling = sorted(range(len(folder)), key=lambda row: _falling(folder.paths[row]))
     count = min(most, len(folder) // 10)
     if labelled:
         images_of = Counter(folder.names)
@@ -116,8 +136,9 @@ def hold_aside(folder: FaceFolder, most: int, *, labelled: bool) -> tuple[FaceFo
     return part_of(folder, [row for row in rows if row not in held]), part_of(folder, sorted(held))
 
 
-def _bytes(path: str) -> bytes:
-    return path.encode(errors="surrogateescape")
+def _falling(name: str) -> bytes:
+    """An order that has nothing to do with what the names mean, and is the same everywhere."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:
@@ -152,11 +173,10 @@ def template_of(manifest: Path) -> str:
     return "no template"
 
 
-def write_unusable(run: Run, images: list[FaceImages], nameless: tuple[str, ...] = ()) -> Path | None:
-    """List what was set aside in the run's directory; None where nothing was."""
-    rows = [(path, "not in an identity folder") for path in nameless]
-    rows += [(path, reason) for faces in images for path, reason in sorted(faces.unreadable.items())]
-    return write_set_aside(run.directory / "set-aside.tsv", rows)
+def write_unusable(run: Run, unreadable: Mapping[str, str], nameless: tuple[str, ...] = ()) -> Path | None:
+    """List what was set aside in the run's directory, also before an interruption; None where nothing was."""
+    known = read_set_aside(run.set_aside) | dict.fromkeys(nameless, "not in an identity folder") | dict(unreadable)
+    return write_set_aside(run.directory / "set-aside.tsv", sorted(known.items()))
 
 
 def refuse_same(source: Dataset, target: Dataset) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from facedan_cli.config import TrainingConfig, options
-from facedan_cli.errors import UsageError
+from facedan_cli.errors import Interrupted, UsageError
 from facedan_cli.faces.batches import FaceImages
 from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder
@@ -22,7 +22,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.weights import Card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import Run, working
-from facedan_cli.stages.devices import choose_device, worker_count
+from facedan_cli.stages.devices import choose_device, keep_freed_memory, worker_count
 from facedan_cli.training.checkpoint import Checkpoints
 from facedan_cli.training.distributed import Ranks, share
 from facedan_cli.training.log import check_tensorboard
@@ -73,22 +73,33 @@ class Work:
         """
         run, config = self.run, self.config
         board = run.directory / "tensorboard" if config.tensorboard else None
-        with Checkpoints(run.checkpoint.parent, card, config.keep_every) as checkpoints, ExitStack() as at_the_end:
-            at_the_end.callback(self._draw)
-            return train(
-                network,
-                domains,
-                training_plan(config),
-                checkpoints=checkpoints,
-                log=run.log,
-                tensorboard=board,
-                examination=examination,
-                report=self.report,
-            )
+        try:
+            with Checkpoints(run.checkpoint.parent, card, config.keep_every) as checkpoints:
+                return train(
+                    network,
+                    domains,
+                    training_plan(config),
+                    checkpoints=checkpoints,
+                    log=run.log,
+                    tensorboard=board,
+                    examination=examination,
+                    report=self.report,
+                )
+        finally:
+            self._draw()
+
+    def unusable(self, *images: FaceImages) -> dict[str, str]:
+        """Images that could not be read, by any process, with the reason; for the first, others learn nothing."""
+        found = [(path, reason) for faces in images for path, reason in faces.unreadable.items()]
+        return dict(self.ranks.gather(found))
 
     def _draw(self) -> None:
-        if self.ranks.first and self.run.last_metrics.get("step"):
+        if not (self.ranks.first and self.run.last_metrics.get("step")):
+            return
+        try:
             draw_curves(self.run.log, self.run.directory / "learning-curves.png")
+        except Exception as error:  # a picture that cannot be drawn costs no training
+            self.report.warn(f"the learning curves could not be drawn: {error}")
 
 
 @contextmanager
@@ -100,6 +111,7 @@ def at_work(config: TrainingConfig, run: Run, caches: Path, *, force: bool, repo
     """
     if config.tensorboard:
         check_tensorboard()
+    keep_freed_memory()
     ranks = Ranks.of(os.environ)
     device = ranks.device(choose_device(config.device))
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
@@ -109,7 +121,11 @@ def at_work(config: TrainingConfig, run: Run, caches: Path, *, force: bool, repo
             held.enter_context(working(run, force=force, device=str(device)))
         ranks.gather([])
         pool = held.enter_context(ThreadPoolExecutor(workers))
-        yield Work(config, run, ranks, device, pool, caches, report if ranks.first else SILENT)
+        try:
+            yield Work(config, run, ranks, device, pool, caches, report if ranks.first else SILENT)
+        except Interrupted:
+            ranks.gather([])  # the first one still writes the state; torchrun ends it soon after another has ended
+            raise
         ranks.gather([])
 
 
@@ -127,8 +143,12 @@ def settle_precision(precision: str, device: str) -> str:
     return "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def check_processes(config: TrainingConfig) -> None:
+def check_processes(config: TrainingConfig, people: int) -> None:
     """Refuse what cannot be divided among the processes there are, or among the parts of a batch.
+
+    Args:
+        config: resolved.
+        people: of the source.
 
     Raises:
         UsageError: naming the option.
@@ -138,6 +158,8 @@ def check_processes(config: TrainingConfig) -> None:
     if config.grad_accum * count > batch:
         what = f"{config.grad_accum} parts" if count == 1 else f"{count} processes times {config.grad_accum} parts"
         raise UsageError(f"a batch of {batch} cannot be divided into {what}", "lower --grad-accum or raise --batch")
+    if config.shard_classifier and people < count:
+        raise UsageError(f"{people} people cannot be divided among {count} processes", "leave --shard-classifier out")
     if config.shard_classifier and config.precision == "fp16":
         raise UsageError(
             "--shard-classifier does not go with --precision fp16: processes would disagree on which steps overflow",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from facedan_cli.stages.similarities import COSINE, Similarity
+
 PAIRS_AT_ONCE = 1 << 16
 
 
@@ -87,14 +89,14 @@ class Trials:
     fold: np.ndarray | None = None
     failures: Failures = Failures()
 
-    def score(self, query: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """Cosine similarities, given the features (of length one) of both sides' data sets."""
+    def score(self, query: np.ndarray, target: np.ndarray, similarity: Similarity = COSINE) -> np.ndarray:
+        """Similarities, given the features of both sides' data sets."""
         if self.crossed:
-            return np.asarray(query[self.query.rows] @ target[self.target.rows].T)
+            return np.asarray(similarity.crossed(query[self.query.rows], target[self.target.rows]))
         scores = np.empty(len(self.query.rows), np.float32)
         for start in range(0, len(scores), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            scores[part] = np.einsum("nd,nd->n", query[self.query.rows[part]], target[self.target.rows[part]])
+            scores[part] = similarity.paired(query[self.query.rows[part]], target[self.target.rows[part]])
         return scores
 
     @cached_property

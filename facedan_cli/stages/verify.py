@@ -20,6 +20,7 @@ from facedan_cli.stages.evaluation import Protocol, describe, evaluate, result_d
 from facedan_cli.stages.measures import OURS, Verification, streamed_figures
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
+from facedan_cli.stages.similarities import COSINE
 from facedan_cli.stages.training_people import seen_in_training
 from facedan_cli.stages.trials import Trials, crossing_failures
 from facedan_cli.training.distributed import Ranks
@@ -93,12 +94,18 @@ def _stream(
 ) -> EvaluateResult:
     folders = [read_folder(dataset.root) for dataset in datasets]
     models = find_models(config, workspace)
+    for model in models:
+        if model.similarity is not COSINE:
+            raise UsageError(
+                f"so many comparisons are streamed, which '{model.name}' cannot be: its similarity is no inner product",
+                "leave it out, or compare fewer images, in one process",
+            )
     absent: dict[str, str] = {}
     measured = []
     trials: dict[str, Trials] = {}
     with ranks.joined():
         for model in models:
-            report.note(f"measuring {model.card.run} as '{model.name}' ({model.checkpoint})")
+            report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
             faces = _embedded(config, datasets, model, workspace, ranks, report)
             trials = {"all": _trials(faces, absent)}
             figure = _measure(trials["all"], faces, config, ranks, report)
@@ -135,10 +142,7 @@ def _embedded(
     report: Report,
 ) -> list[Faces]:
     """The features of the data sets; the processes share the images that have none yet."""
-    return [
-        embed_faces(config, data, read_folder(data.root), model.checkpoint, workspace, report, ranks)
-        for data in datasets
-    ]
+    return [embed_faces(config, data, read_folder(data.root), model, workspace, report, ranks) for data in datasets]
 
 
 def _measure(

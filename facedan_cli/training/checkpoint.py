@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, optim
 
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.weights import Card, save_tensors
@@ -68,7 +68,7 @@ class Checkpoints:
         try:
             self._finish()
         except Exception:
-            if error is None:  # what stopped the training says more
+            if error is None or isinstance(error, Interrupted):  # any other error says more than this one
                 raise
         finally:
             self._writer.shutdown()
@@ -80,6 +80,7 @@ class Checkpoints:
 
     def told(self) -> str:
         """What an error may say of the state that is kept."""
+        self._finish()
         if self.saved is None:
             return "no state was saved before it"
         return f"the state after step {self.saved} is kept in {self.state}"
@@ -94,7 +95,7 @@ class Checkpoints:
         loss: float | None = None,
         last: bool = False,
     ) -> None:
-        """Save what there is after a step.
+        """Save what there is after a step. Every process calls it, and the first one writes.
 
         Args:
             step: steps that are done.
@@ -114,7 +115,6 @@ class Checkpoints:
         copies = _copies(network, optimizer, remembered)
         if rank() == 0:
             self._pending = self._writer.submit(self._write, step, copies, self.best, improved, last)
-        self.saved = step
 
     def load(self, network: FaceNetwork, optimizer: optim.Optimizer) -> tuple[int, dict[str, Tensor]]:
         """Bring a network and its optimiser back to where `save` left them.
@@ -134,6 +134,8 @@ class Checkpoints:
                 remembered = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}
                 _load_network(network, file)
                 _load_optimizer(optimizer, network.classifier, file)
+        except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the file
+            raise
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FacedanError(
                 f"the training state {self.state} cannot be used: {error}", "start the run again with --force"
@@ -153,6 +155,7 @@ class Checkpoints:
         if not last:
             with replacing(self.state) as temporary:
                 save_file(dict(tensors), temporary, metadata={"facedan": json.dumps({"step": step, "best": best})})
+            self.saved = step
 
     def _finish(self) -> None:
         """Wait until what was saved last is on the disk."""

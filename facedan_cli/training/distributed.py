@@ -5,7 +5,7 @@ torchrun starts them. Each takes its share of the data; of a training, its share
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, UsageError
 
 PATIENCE = timedelta(days=7)
 """How long processes wait for each other: at the end of a job some have the slower disk."""
+
+PATIENCE_ON_GPUS = timedelta(hours=2)
+"""The same for GPUs, which do not notice that another process has died: NCCL gives up after that time."""
 
 ENDED = ("another process of this job has ended", "its own message says why; the same command goes on from there")
 
@@ -52,10 +55,21 @@ class Ranks:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own GPU where only the kind of device is given."""
-        if str(device) != "cuda" or self.count == 1:
+        """This process's own GPU.
+
+        Raises:
+            UsageError: there are fewer GPUs than processes, or all would use the same one.
+        """
+        if device.type != "cuda" or self.count == 1:
             return device
-        return torch.device("cuda", self.local_rank % torch.cuda.device_count())
+        if device.index is not None and self.local_count > 1:
+            raise UsageError(f"several processes cannot share {device}", "give --device cuda: each takes its own")
+        if self.local_rank >= torch.cuda.device_count():
+            raise UsageError(
+                f"there are {self.local_count} processes here and {torch.cuda.device_count()} GPUs",
+                "start one process a GPU: --nproc-per-node gpu",
+            )
+        return torch.device("cuda", self.local_rank if device.index is None else device.index)
 
     @contextmanager
     def joined(self, device: torch.device | None = None) -> Iterator[None]:
@@ -71,7 +85,7 @@ class Ranks:
         if device is not None and device.type == "cuda":
             torch.cuda.set_device(device)
             backend = "cpu:gloo,cuda:nccl"
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        distributed.init_process_group(backend, timeout=PATIENCE if backend == "gloo" else PATIENCE_ON_GPUS)
         try:
             yield
         finally:
@@ -152,7 +166,11 @@ class _GatherRows(torch.autograd.Function):
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Give every process the mean of all processes' gradients."""
+    """Give every process the mean of all processes' gradients.
+
+    DistributedDataParallel would do it while the backward pass goes on, but for one backward pass a step: here the loss
+    reaches the network through gathered features, in as many passes as there are parts of a batch.
+    """
     if world_size() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -170,3 +188,28 @@ def sum_over_processes(value: Tensor) -> Tensor:
     if world_size() > 1:
         distributed.all_reduce(value)
     return value
+
+
+def begin_alike(tensors: Iterable[Tensor], step: int) -> None:
+    """See to it that all processes begin at the same step, with the first one's weights.
+
+    Args:
+        tensors: parameters and buffers that all processes have; changed in place.
+        step: steps that are done.
+
+    Raises:
+        FacedanError: the processes found different states.
+    """
+    if world_size() == 1:
+        return
+    steps = [torch.tensor(0) for _ in range(world_size())]
+    distributed.all_gather(steps, torch.tensor(step))
+    if len({int(found) for found in steps}) > 1:
+        raise FacedanError(
+            f"the processes do not find the same state (steps {', '.join(str(int(found)) for found in steps)})",
+            "the workspace must be a directory that all of them see",
+        )
+    for tensor in tensors:
+        copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+        distributed.broadcast(copy, 0)
+        tensor.detach().copy_(copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -20,7 +21,7 @@ from facedan_cli.faces.batches import Stream
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.checkpoint import Checkpoints
-from facedan_cli.training.distributed import ENDED, average_gradients, sum_over_processes, world_size
+from facedan_cli.training.distributed import ENDED, average_gradients, begin_alike, sum_over_processes, world_size
 from facedan_cli.training.log import Log, shape_of_features
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, set_rate, shared
 from facedan_cli.training.step import TOO_LARGE, Batch, Losses, Step
@@ -90,6 +91,7 @@ def train(
     optimizer, penalty = make_optimizer(network, plan), domains.penalty
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
     start = _resume(checkpoints, network, optimizer, penalty, scaler)
+    begin_alike((*shared(network), *network.buffers()), start)
     entries = Log(log, start, tensorboard)
     if start == 0 and (measured := examination.ends()):
         entries.write({"step": 0, **measured})
@@ -105,7 +107,7 @@ def train(
             average_gradients(shared(network))
             scaler.unscale_(optimizer)
             gradient_norm = _gradient_norm(network)
-            _refuse_what_is_not_finite(losses.total, gradient_norm, scaler, step, checkpoints.told())
+            _refuse_what_is_not_finite(losses.total, gradient_norm, scaler, step, checkpoints)
             scaler.step(optimizer)
             scaler.update()
             if penalty is not None:
@@ -118,7 +120,8 @@ def train(
             saving, held = last or step % plan.checkpoint_every == 0, None
             if saving or step % plan.log_every == 0:
                 entry = {"step": step, "lr": rate, **_measured(losses, penalty, step)}
-                entry["gradient_norm"] = gradient_norm.item()
+                if math.isfinite(norm := gradient_norm.item()):
+                    entry["gradient_norm"] = norm
                 entry["images_per_second"] = round(seen / (time.monotonic() - since), 1)
                 if saving and (held := examination.loss()) is not None:
                     entry["held_aside_loss"] = held
@@ -187,21 +190,22 @@ def _gradient_norm(network: FaceNetwork) -> Tensor:
 
 
 def _refuse_what_is_not_finite(
-    loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler, step: int, saved: str
+    loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler, step: int, checkpoints: Checkpoints
 ) -> None:
     """Stop before a step that would leave no number in the network.
 
     Raises:
         FacedanError: naming the step, the last good state and what to try.
     """
-    if bool(torch.isfinite(loss)):
+    loss_is_finite, norm_is_finite = torch.stack([loss, gradient_norm]).isfinite().tolist()
+    if loss_is_finite:
         # Of half precision's gradients some overflow while the scaler looks for a scale: it leaves these steps out.
-        if bool(torch.isfinite(gradient_norm)) or (scaler.is_enabled() and scaler.get_scale() >= 1):
+        if norm_is_finite or (scaler.is_enabled() and scaler.get_scale() >= 1):
             return
         what = f"the gradient's norm became {gradient_norm.item()}"
     else:
         what = f"the loss became {loss.item()}"
-    raise FacedanError(f"{what} at step {step}; {saved}", TOO_LARGE)
+    raise FacedanError(f"{what} at step {step}; {checkpoints.told()}", TOO_LARGE)
 
 
 def _measured(losses: Losses, penalty: Penalty | None, step: int) -> dict[str, Any]:
@@ -251,6 +255,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world_size() > 1 and ("gloo" in str(error) or isinstance(error, distributed.DistError)):
+        ended = isinstance(error, distributed.DistNetworkError) or "remote process exited" in str(error)
+        if world_size() > 1 and (ended or "gloo" in str(error)):
             raise FacedanError(*ENDED) from error
         raise

@@ -59,7 +59,9 @@ def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
     body = [parameter for parameter in network.parameters() if id(parameter) not in own]
     groups = [{"params": body, "scale": 1.0}, {"params": classifier, "scale": plan.classifier_lr}]
     if plan.optimizer == "sgd":
-        return optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=True)
+        # PyTorch's fused SGD leaves its momentum uninitialised where the first step overflows and is left out.
+        fused = plan.precision != "fp16"
+        return optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=fused)
     return optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,9 @@ from facedan_cli.training.plan import Plan
 TOO_LARGE = (
     "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
 )
+
+_AS_WITHOUT: dict[str, Any] = {"fallback_random": True}
+"""A compiled network draws the random numbers of one that is not: a run may go on with or without it."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -87,7 +91,7 @@ class Step:
         self.plan = plan
         self.scaler = scaler
         self.device = next(network.parameters()).device
-        self._forward = torch.compile(network) if plan.compile else network
+        self._forward = torch.compile(network, options=_AS_WITHOUT) if plan.compile else network
 
     def __call__(self, batch: Batch, step: int) -> Losses:
         """Losses of a step, whose number counts from 1; gradients are added to what the parameters have.
@@ -168,7 +172,7 @@ class Step:
     @contextmanager
     def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
         """Random numbers and precision of a pass of some rows; what is drawn belongs to the global batch."""
-        torch.manual_seed(self.plan.seed * 1_000_003 + step)
+        torch.manual_seed((self.plan.seed * 1_000_003 + step) % (1 << 63))
         own = share(self.plan.batch, rank(), world_size())[rows]
         domains = 1 if batch.target is None else 2
         numbers = [row + domain * self.plan.batch for domain in range(domains) for row in own]

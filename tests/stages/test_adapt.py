@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from safetensors.torch import load_file
 from tiny import ADAPT, Notes, metrics, same
 
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
+from facedan_cli.faces.batches import FaceImages
+from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.models.weights import load_checkpoint, read_card, save_checkpoint
@@ -22,7 +25,8 @@ from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers
-from facedan_cli.stages.training_data import TrainingResult, hold_aside
+from facedan_cli.stages.held_aside import HeldAside
+from facedan_cli.stages.training_data import TrainingResult, hold_aside, part_of
 from facedan_cli.workspace import Workspace
 
 
@@ -288,6 +292,22 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
     other = run(pretrained).run
     assert other.name != made.name
     assert metrics(other)[-1]["mmd2_fc7"] == after["mmd2_fc7"]
+
+
+def test_an_image_held_aside_that_cannot_be_read_stands_for_no_other(pretrained: Workspace, trained: Any) -> None:
+    network, _ = load_checkpoint(checkpoint_of(trained.before))
+    folder = read_folder(pretrained.root / "aligned" / "casia")
+    labels = np.arange(len(folder)) % 4
+    (folder.root / folder.paths[3]).write_bytes(b"no image")
+    with ThreadPoolExecutor(1) as pool:
+        lazily = HeldAside(network, FaceImages(folder, 72, pool, cache=Cache("none")), labels)
+        losses = [lazily.loss(), lazily.loss()]  # before it is known, and after
+        at_once = HeldAside(network, FaceImages(folder, 72, pool, cache=Cache("ram")), labels)
+        assert losses == [at_once.loss()] * 2
+    others = [row for row in range(len(folder)) if row != 3]
+    with ThreadPoolExecutor(1) as pool:
+        without = HeldAside(network, FaceImages(part_of(folder, others), 72, pool), labels[others])
+        assert without.loss() == pytest.approx(losses[0])
 
 
 def test_a_labelled_sample_has_one_image_a_person_who_keeps_three() -> None:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, optim
 
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.models.weights import Card
@@ -81,6 +81,17 @@ def test_there_is_nothing_to_go_on_from_at_first(tmp_path: Path) -> None:
     assert checkpoints.told() == "no state was saved before it"
 
 
+def test_a_full_device_is_no_fault_of_the_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    save(tmp_path, 1, *make())
+    network, optimizer = make()
+    monkeypatch.setattr(network, "load_state_dict", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Checkpoints(tmp_path, CARD).load(network, optimizer)
+
+
 def test_the_best_is_remembered(tmp_path: Path) -> None:
     network, optimizer = make()
     with Checkpoints(tmp_path, CARD) as checkpoints:
@@ -116,13 +127,15 @@ def test_what_stopped_the_training_is_told_before_what_stopped_the_disk(
 
     monkeypatch.setattr("facedan_cli.training.checkpoint.save_file", full)
 
-    def train() -> None:
+    def train(stopped_by: BaseException) -> None:
         with Checkpoints(tmp_path, CARD) as checkpoints:
             checkpoints.save(1, *make(), {})
-            raise KeyboardInterrupt
+            raise stopped_by
 
     with pytest.raises(KeyboardInterrupt):
-        train()
+        train(KeyboardInterrupt())
+    with pytest.raises(OSError, match="No space"):  # for the state that is promised is not there
+        train(Interrupted("stopped", "goes on"))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40], lambda b: b"", lambda b: b"x" * len(b)])

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import facedan_cli
+from facedan_cli.errors import UsageError
 from facedan_cli.training.distributed import Ranks, share
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
@@ -96,6 +97,11 @@ def test_ranks_are_what_the_launcher_says() -> None:
 
 def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda"))) == "cuda:1"
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cuda:0"))) == "cuda:0"
-    assert str(Ranks(5, 8, local_rank=3).device(torch.device("cpu"))) == "cpu"
+    second = Ranks(5, 8, local_rank=1, local_count=2)
+    assert str(second.device(torch.device("cuda"))) == "cuda:1"
+    assert str(second.device(torch.device("cpu"))) == "cpu"
+    assert str(Ranks().device(torch.device("cuda:1"))) == "cuda:1"
+    with pytest.raises(UsageError, match="several processes cannot share cuda:0"):
+        second.device(torch.device("cuda:0"))
+    with pytest.raises(UsageError, match="there are 3 processes here and 2 GPUs"):
+        Ranks(2, 3, local_rank=2, local_count=3).device(torch.device("cuda"))

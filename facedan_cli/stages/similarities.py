@@ -1,0 +1,43 @@
+"""How features are compared. Always: the larger the number, the more alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from facedan_cli.models import lbp
+
+Comparison = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """A measure of how alike two faces are.
+
+    Args:
+        name: for people.
+        crossed: of every query to every target: features (n, d) and (m, d) → scores (n, m), float32.
+        paired: of each row to the same row: features (n, d) and (n, d) → scores (n,), float32.
+    """
+
+    name: str
+    crossed: Comparison
+    paired: Comparison
+
+
+def _chi_square_crossed(query: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.asarray(lbp.similarities(torch.from_numpy(query), torch.from_numpy(target)))
+
+
+def _chi_square_paired(query: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.asarray(-lbp.chi_square(torch.from_numpy(query), torch.from_numpy(target)))
+
+
+COSINE = Similarity("cosine", lambda query, target: query @ target.T, lambda a, b: np.einsum("nd,nd->n", a, b))
+"""Of features of length one."""
+
+CHI_SQUARE = Similarity("negative chi-square", _chi_square_crossed, _chi_square_paired)
+"""Of weighted histograms (`facedan_cli.models.lbp`): 0 of equal ones, else less."""
