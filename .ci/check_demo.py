@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-MODELS = 4  # before, the control, DAN_s7, DAN_m67
+MODELS = 4  # before, the control, DAN_m67, the one that is chosen
 PARTITIONS = {"Good", "Bad", "Ugly"}
 
 

@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from facedan_cli.cli.app import app
-from facedan_cli.cli.options import complete_datasets, complete_runs
+from facedan_cli.cli.options import complete_datasets, complete_models, complete_runs
 
 Kind = Literal["flag", "dataset", "run", "path", "word", "number", "text"]
 
@@ -122,7 +122,7 @@ def _parameter(given: Any, annotation: Any) -> Parameter:
         facts=_facts(given, kind),
         required=given.required,
         repeatable=getattr(given, "multiple", False),
-        common=getattr(given, "rich_help_panel", None) is not None,
+        common=getattr(given, "rich_help_panel", None) == "Common",
     )
 
 
@@ -132,7 +132,7 @@ def _kind(given: Any, annotation: Any, information: Any) -> tuple[Kind, tuple[st
     complete = information.autocompletion
     if complete is complete_datasets:
         return "dataset", ()
-    if complete is complete_runs:
+    if complete in (complete_runs, complete_models):
         return "run", ()
     if complete is not None:
         return "word", tuple(complete())

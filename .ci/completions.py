@@ -121,6 +121,7 @@ def _bash_command(command: Command) -> str:
         rest = f"kind=word words='{' '.join(below.words[-1] for below in command.commands)}'"
     else:
         rest = _bash_kind(command.arguments[0]) if command.arguments else "kind=option"
+        rest = rest.replace("kind=value words", "kind=word words")  # in its place an option may stand too
     lines = [f"        {rest}"]
     if cases:
         values = [f"        {' | '.join(names)}) {then} ;;" for then, names in cases.items()]

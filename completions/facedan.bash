@@ -40,7 +40,7 @@ _facedan() {
     case $command in
     '')
         options='--version --help -h'
-        kind=word words='align pretrain adapt embed export demo evaluate'
+        kind=word words='align pretrain adapt embed table export demo evaluate'
         ;;
     align)
         options='--root --size --template --min-face --second-pass --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
@@ -53,13 +53,13 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --channels --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --channels --gallery --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --hold-people --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
-        --source) kind=dataset ;;
-        --model) kind=value words='vggface vggface-mini facenet' ;;
+        --source | --gallery) kind=dataset ;;
+        --model) kind=value words='vggface vggface-mini facenet pcanet' ;;
         --init) kind=run ;;
         --channels) kind=value words='auto rgb bgr' ;;
-        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --hold-people | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --head) kind=value words='softmax arcface cosface sphereface' ;;
@@ -71,12 +71,12 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --hold-aside --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --layers) kind=value words='fc6,fc7 fc7 fc6 pool,embedding' ;;
-        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --hold-aside | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --strengths | --hold-aside | --hold-people | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
@@ -100,6 +100,20 @@ _facedan() {
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;
+        esac
+        ;;
+    table)
+        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --images --protocol --any-lists --pairs --gallery --probe --far --ci --replicates --format --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        case $option in
+        --source | --target | --images | --gallery | --probe) kind=dataset ;;
+        --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
+        --model) kind=value words='vggface vggface-mini facenet' ;;
+        --init) kind=run ;;
+        --protocol | --pairs | --workspace | -w | --config) kind=path ;;
+        --ci) kind=value words='bootstrap wilson none' ;;
+        --format) kind=value words='text markdown latex csv' ;;
+        --device) kind=value words='auto cpu cuda' ;;
+        *) kind=word words='gbu feret identify pairs' ;;
         esac
         ;;
     export)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from facedan_cli import __version__
-from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain
+from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain, table
 from facedan_cli.cli.console import Console
 from facedan_cli.errors import FacedanError, UsageError
 
@@ -25,9 +25,11 @@ _OS_FIXES = {
     errno.EROFS: "the file system is read-only; name another --workspace",
 }
 
+_LESS_MEMORY = "in training raise --grad-accum, which changes nothing else; elsewhere lower --batch"
+
 _KNOWN = (
-    ("out of memory", "out of memory on the device", "lower --batch"),  # of torch.OutOfMemoryError, so before the next
-    ("MemoryError", "out of memory", "lower --batch"),
+    ("out of memory", "out of memory on the device", _LESS_MEMORY),  # of torch.OutOfMemoryError, so before the next
+    ("MemoryError", "out of memory", _LESS_MEMORY),
     (
         "torchvision::nms does not exist",
         "torchvision cannot load beside this build of torch",
@@ -50,6 +52,7 @@ app.command("pretrain")(pretrain.pretrain)
 app.command("adapt")(adapt.adapt)
 app.command("embed")(embed.embed)
 app.add_typer(evaluate.app, name="evaluate")
+app.command("table")(table.table)
 app.command("export")(export.export)
 app.command("demo")(demo.demo)
 

@@ -30,12 +30,11 @@ from facedan_cli.errors import FacedanError
 
 _FARS = ["0.1", "0.01"]
 
-# The paper's rows that the demo trains, and the control: the same steps on the same batches without the penalty.
-ADAPTATIONS = (
-    ("--lambda", "0"),
-    ("--kernels", "1", "--layers", "fc7"),
-    ("--kernels", "5", "--layers", "fc6,fc7"),
-)
+# The control: the same steps on the same batches without the penalty. The choice among several λ, of which the paper's
+# is one: so that what comes last is there already.
+CONTROL, CHOICE, PAPER = ("--lambda", "0"), ("--select",), ("--kernels", "5", "--layers", "fc6,fc7")
+
+PEOPLE_ASIDE = 24
 
 
 def demo(
@@ -65,9 +64,11 @@ def demo(
     common = ["--workspace", root, "--workers", str(workers)] + (["--quiet"] if quiet else [])
     _run(console, ["align", f"{root}/raw", f"{root}/aligned", *common])
     seeded = [*common, "--seed", str(seed)]
-    models = [_run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *seeded])]
-    for choice in ADAPTATIONS:
-        models.append(_run(console, ["adapt", "--source", "web", "--target", "studio", *choice, *seeded]))
+    aside = ["--hold-people", str(PEOPLE_ASIDE)]
+    before = _run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
+    adapt = ["adapt", "--source", "web", "--target", "studio"]
+    control, chosen, paper = (_run(console, [*adapt, *how, *seeded]) for how in (CONTROL, CHOICE, PAPER))
+    models = [before, control, paper, chosen]
     _run(console, ["embed", "gbu", "--model", models[-1], *common])
     named = [word for model in models for word in ("--model", model)]
     fars = [word for rate in far for word in ("--far", rate)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 
@@ -24,18 +25,20 @@ from facedan_cli.config import (
 )
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import Stream
+from facedan_cli.metrics.domains import plot_domains
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
-from facedan_cli.models.weights import Card, read_card
+from facedan_cli.models.weights import Card, load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import Run, checkpoint_of, newest_run, plan_run
 from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
-from facedan_cli.stages.held_aside import HeldAside
+from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 from facedan_cli.stages.recogniser import LABELS, find_model
 from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
+    LEAST_SAMPLE,
     SOURCE_SEED,
     TARGET_SEED,
     Source,
@@ -144,7 +147,26 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         unreadable = work.unusable(sources, targets)
         set_aside = write_unusable(run, unreadable, job.source.nameless) if work.ranks.first else None
         tell(run.log, work.report)
+        if work.ranks.first:
+            _draw_domains(job, aside, work)
     return TrainingResult(run, False, metrics, set_aside)
+
+
+def _draw_domains(job: AdaptJob, aside: HeldAside, work: Work) -> None:
+    """The features of images held aside, by the network before and by the one after, in the run's domains.png."""
+    images = (aside.source, aside.target)
+    if any(domain is None or len(readable(domain)) < LEAST_SAMPLE for domain in images):
+        return
+
+    def features(network: FaceNetwork) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        found = [features_of(network, domain) for domain in images if domain is not None]
+        return {layer: (found[0][layer].cpu().numpy(), found[1][layer].cpu().numpy()) for layer in job.layers}
+
+    before, _ = load_checkpoint(job.init)
+    try:
+        plot_domains(features(before.to(work.device)), features(aside.network), job.run.directory / "domains.png")
+    except Exception as error:  # a picture that cannot be drawn costs no training
+        work.report.warn(f"the domains could not be drawn: {error}")
 
 
 def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Path:

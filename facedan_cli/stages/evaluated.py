@@ -137,4 +137,4 @@ def label_of(card: Card) -> str:
     strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
-    return name + strength
+    return name + strength + (" chosen" if "strengths" in config else "")

@@ -106,7 +106,7 @@ def test_environment_variables_follow_the_rule_of_the_man_pages() -> None:
                 assert f"{context.auto_envvar_prefix}_{written}" in names
 
 
-@pytest.mark.parametrize("name", ["align", "pretrain", "adapt", "embed", "evaluate", "demo"])
+@pytest.mark.parametrize("name", ["align", "pretrain", "adapt", "embed", "evaluate", "table", "export", "demo"])
 def test_man_page_names_every_option(name: str) -> None:
     page = (ROOT / "man" / f"facedan-{name}.1").read_text(encoding="ascii")
     printed = re.sub(r"\\f[BIR]", "", page).replace("\\-", "-")

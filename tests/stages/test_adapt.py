@@ -281,6 +281,7 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
     for entry in (before, after):
         assert entry["two_sample"].keys() == {"fc6", "fc7"}
         assert 0 < entry["two_sample"]["fc7"]["p_value"] <= 1
+    assert (made.directory / "domains.png").read_bytes().startswith(b"\x89PNG")
     told = [note for note in report.notes if note.startswith("fc7, images held aside: before MMD² ")]
     assert len(told) == 1
 

@@ -1,0 +1,233 @@
+"""`facedan table`: the paper's tables, trained and measured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from facedan_cli.cli.console import Console
+from facedan_cli.cli.evaluate_show import as_text
+from facedan_cli.cli.options import (
+    ConfigOption,
+    DryRunOption,
+    JsonOption,
+    QuietOption,
+    VerboseOption,
+    WorkspaceOption,
+    complete_datasets,
+    complete_runs,
+    console_of,
+    option,
+    workspace_of,
+)
+from facedan_cli.cli.outcome import set_aside_exit
+from facedan_cli.cli.table_settings import settings, tested_by
+from facedan_cli.config import (
+    INTERVALS,
+    MODEL_LAYERS,
+    TABLE_FORMATS,
+    TABLE_PROTOCOLS,
+    TABLE_ROWS,
+    check_choice,
+)
+from facedan_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from facedan_cli.stages.table_models import Cell
+    from facedan_cli.stages.table_result import TableResult
+
+_TESTED = "By what it is measured"
+_FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
+
+
+def table(
+    context: typer.Context,
+    by: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROTOCOL",
+            help=f"By what the models are measured: {', '.join(TABLE_PROTOCOLS)}, as `facedan evaluate` does.",
+            show_default=False,
+            show_envvar=False,
+            autocompletion=lambda: list(TABLE_PROTOCOLS),
+        ),
+    ],
+    source: Annotated[
+        str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
+    ],
+    target: Annotated[str, option("Unlabelled faces, as `adapt` takes them.", complete=complete_datasets)],
+    rows: Annotated[
+        str | None,
+        option(
+            f"Rows, as in source,m67; of {', '.join(TABLE_ROWS)}. Default: all, but vgg only with --init, lbp and "
+            "pcanet only of feret.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[str, option("Seeds of the trainings, as in 0,1,2; each has models of its own.")] = "0",
+    model: Annotated[
+        str | None, option("Network. Default: that of `pretrain`.", show_default=False, complete=MODEL_LAYERS)
+    ] = None,
+    init: Annotated[
+        str | None,
+        option(
+            "Weights that stage 1 starts from; as loaded they are the row vgg.",
+            show_default=False,
+            complete=complete_runs,
+        ),
+    ] = None,
+    pretrain_iterations: Annotated[
+        int | None, option("Training steps of stage 1. Default: those of `pretrain`.", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, option("Training steps of stage 2. Default: those of `adapt`.", show_default=False)
+    ] = None,
+    lambda_: Annotated[
+        float | None,
+        option(
+            "λ, the weight of the penalty. Default: that of `adapt`.",
+            "--lambda",
+            envvar="FACEDAN_TABLE_LAMBDA",
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        option(
+            "Test images of gbu, feret and pairs. Default: the data set gbu or feret.",
+            show_default=False,
+            complete=complete_datasets,
+            rich_help_panel=_TESTED,
+        ),
+    ] = None,
+    protocol: Annotated[
+        Path | None,
+        option(
+            "Directory of the lists of gbu and feret. Default: protocols/gbu or protocols/feret in the workspace.",
+            show_default=False,
+            rich_help_panel=_TESTED,
+        ),
+    ] = None,
+    any_lists: Annotated[
+        bool, option("Take lists of feret that are not the published ones.", "--any-lists", rich_help_panel=_TESTED)
+    ] = False,
+    pairs: Annotated[Path | None, option("The list of pairs.", show_default=False, rich_help_panel=_TESTED)] = None,
+    gallery: Annotated[
+        str | None,
+        option("Known people of identify.", show_default=False, complete=complete_datasets, rich_help_panel=_TESTED),
+    ] = None,
+    probe: Annotated[
+        str | None,
+        option(
+            "Faces to be recognised of identify.",
+            show_default=False,
+            complete=complete_datasets,
+            rich_help_panel=_TESTED,
+        ),
+    ] = None,
+    far: Annotated[
+        list[str] | None,
+        option(
+            "False-accept rate; may be repeated. Default: that of `evaluate`.",
+            show_default=False,
+            rich_help_panel=_TESTED,
+        ),
+    ] = None,
+    ci: Annotated[
+        str | None,
+        option(
+            "95 % intervals of a single seed: bootstrap, wilson or none. Default: those of `evaluate`.",
+            show_default=False,
+            complete=INTERVALS,
+            rich_help_panel=_TESTED,
+        ),
+    ] = None,
+    replicates: Annotated[
+        int | None,
+        option("Bootstrap replicates. Default: those of `evaluate`.", show_default=False, rich_help_panel=_TESTED),
+    ] = None,
+    format: Annotated[
+        str, option(f"What is printed: {', '.join(TABLE_FORMATS)}; all are written.", complete=TABLE_FORMATS)
+    ] = "text",
+    workers: Annotated[
+        int | None,
+        option("Threads that decode images; 0: one a processor.", show_default=False, rich_help_panel="Common"),
+    ] = None,
+    device: Annotated[
+        str | None,
+        option(
+            "Where to compute: auto, cpu, cuda or cuda:N.",
+            show_default=False,
+            complete=("auto", "cpu", "cuda"),
+            rich_help_panel="Common",
+        ),
+    ] = None,
+    workspace: WorkspaceOption = Path("."),
+    config: ConfigOption = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """The paper's whole table: train what is missing, measure each model, print the rates with their intervals.
+
+    Rows: the weights as loaded, stage 1, the control λ = 0, the paper's four adaptations (kernels 1 or 5, last layer or
+    all) and their fusion; of feret also LBP and PCANet. Every model is an ordinary run: finished ones are taken, an
+    interrupted table goes on. Other settings come from the sections pretrain, adapt and evaluate of facedan.toml. By
+    the paper's own protocols its figures stand beside.
+
+    Example: facedan table gbu --source casia --target frgc --init vgg_face_dag.pth --seeds 0,1,2
+    """
+    from facedan_cli.stages.table import fill_table
+    from facedan_cli.stages.table_models import plan_table
+
+    _check(by, format, as_json)
+    console, place = console_of(context), workspace_of(context)
+    whole, test = settings(context)
+    protocol_of = tested_by(by, test, place)
+    if dry_run:
+        _print_plan(console, plan_table(whole, place))
+        return
+    result = fill_table(whole, place, protocol_of, report=console)
+    _show(console, result, format)
+    console.note(f"results: {result.directory}")
+    set_aside_exit(console, result.set_aside)
+
+
+def _check(by: str, format: str, as_json: bool) -> None:
+    check_choice("PROTOCOL", by, TABLE_PROTOCOLS)
+    check_choice("--format", format, TABLE_FORMATS)
+    if as_json and format != "text":
+        raise UsageError("--json and --format cannot both be printed", "take one; the results directory has all forms")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "a table is filled by one process",
+            "train what --dry-run names by torchrun -m facedan_cli pretrain and adapt; the table takes finished runs",
+        )
+
+
+def _print_plan(console: Console, cells: list[Cell]) -> None:
+    if console.as_json:
+        console.json(
+            [{"row": c.row, "seed": c.seed, "run": c.run and str(c.run.directory), "state": c.state} for c in cells]
+        )
+        return
+    for cell in cells:
+        name = "after stage 1" if cell.run is None else str(cell.run.directory)
+        console.result(f"{cell.row}, seed {cell.seed}: {name} ({cell.state})")
+
+
+def _show(console: Console, result: TableResult, format: str) -> None:
+    """Print the table in the form that is asked for."""
+    from facedan_cli.stages.table_forms import gains_table, rates_table
+
+    if console.as_json:
+        console.json(result.summary())
+    elif format in _FILES:
+        console.result((result.directory / _FILES[format]).read_text(encoding="utf-8").rstrip("\n"))
+    else:
+        shown = [found for found in (rates_table(result), gains_table(result)) if found is not None]
+        console.result("\n\n".join(as_text(found, titled=True) for found in shown))

@@ -1,0 +1,100 @@
+"""The figures that the paper publishes, and whether a protocol is the one that they were measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from facedan_cli.protocols.feret import read_feret
+from facedan_cli.protocols.gbu import read_gbu
+
+PAPER = "Luo, Hu, Deng, Shen 2018"
+
+GBU_SHAPE, GBU_GENUINE = (1085, 1085), 3297
+"""Query and target images of each partition of GBU, and how many of their comparisons are of one person."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of the paper.
+
+    Args:
+        name: as the paper calls it.
+        at: the FAR of its rates; "1" for rank 1.
+        partitions: its columns, by our names.
+        rows: per cent by row of `config.TABLE_ROWS`.
+        elsewhere: further rows, of methods that nobody can run.
+        notes: what a reader should know of them.
+    """
+
+    name: str
+    at: str
+    partitions: tuple[str, ...]
+    rows: Mapping[str, tuple[float, ...]]
+    elsewhere: Mapping[str, tuple[float, ...]]
+    notes: tuple[str, ...]
+
+    def rates(self, row: str) -> dict[tuple[str, str], float]:
+        """The published rates of a row, as shares, by partition and what they are taken at; empty of other rows."""
+        found = self.rows.get(row) or self.elsewhere.get(row) or ()
+        return {
+            (partition, self.at): round(value / 100, 4)
+            for partition, value in zip(self.partitions, found, strict=False)
+        }
+
+
+TABLE_1 = Published(
+    name="Table I",
+    at="0.001",
+    partitions=("Good", "Bad", "Ugly"),
+    rows={
+        "vgg": (85.00, 52.00, 26.00),
+        "source": (95.57, 73.55, 48.80),
+        "s7": (98.00, 84.95, 60.78),
+        "s67": (98.54, 87.08, 63.42),
+        "m7": (98.67, 87.68, 68.42),
+        "m67": (98.93, 88.87, 69.42),
+    },
+    elsewhere={"FRVT 2006 fusion": (98.00, 80.00, 15.00)},
+    notes=("the paper takes 'FRVT 2006 fusion' and VGG from Phillips 2017, where VGG's faces are cut in another way",),
+)
+
+TABLE_2 = Published(
+    name="Table II",
+    at="1",
+    partitions=("fb", "fc", "dup1", "dup2", "mean"),
+    rows={
+        "lbp": (97.00, 79.00, 66.00, 64.00, 81.00),
+        "pcanet": (99.58, 100.00, 95.43, 94.02, 97.26),
+        "source": (99.67, 98.45, 95.15, 95.72, 97.25),
+        "s7": (99.74, 98.96, 97.09, 97.43, 98.31),
+        "s67": (99.75, 98.97, 96.40, 97.00, 98.03),
+        "m7": (99.58, 99.48, 96.54, 97.01, 98.15),
+        "m67": (99.67, 99.48, 97.37, 98.29, 98.70),
+    },
+    elsewhere={},
+    notes=("the paper's average of LBP, 81, is the mean of Ahonen's permutation test, not of the four rates",),
+)
+
+
+def published_gbu(directory: Path) -> Published | None:
+    """Table I where the sigsets have the shape of the challenge's; None of others, such as the demo's.
+
+    Raises:
+        FacedanError: the sigsets cannot be read.
+    """
+    for partition in read_gbu(directory).values():
+        if (len(partition.query), len(partition.target)) != GBU_SHAPE or partition.genuine_mask().sum() != GBU_GENUINE:
+            return None
+    return TABLE_1
+
+
+def published_feret(directory: Path, *, check_lists: bool) -> Published | None:
+    """Table II; None where the lists need not be the published ones.
+
+    Raises:
+        FacedanError: the lists cannot be read, or are not those that were published although they must be.
+    """
+    read_feret(directory, check=check_lists)
+    return TABLE_2 if check_lists else None
