@@ -26,8 +26,11 @@ CPU = torch.device("cpu")
 
 PREFETCHED_BATCHES = 3
 
-PREFETCHING_THREADS = 2
-"""One more than one batch is made at a time, so that the pool decodes the next while the last faces of one come in."""
+DECODING_AHEAD = 2
+"""Batches that are decoded at a time, so that the pool begins with the next while the last faces of one come in.
+
+Of kept faces one batch is made at a time: more threads would only hold up the one that trains.
+"""
 
 
 def read_face(path: Path, size: int) -> np.ndarray:
@@ -112,6 +115,11 @@ class FaceImages:
         part._rows = np.array([rows[path] for path in folder.paths], np.int64)
         return part
 
+    @property
+    def decoding(self) -> bool:
+        """Whether each use of a face decodes it anew."""
+        return self._kept is None
+
     def load(self, indices: Sequence[int]) -> list[tuple[int, np.ndarray]]:
         """The faces at these indices, or their stand-ins; each with the index it really is of.
 
@@ -179,7 +187,7 @@ class Stream:
         """Batches start … stop-1 on a device, made and sent there by threads ahead of their use."""
         side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         make = self.__getitem__ if device.type == "cpu" else partial(self._sent, device=device, side=side)
-        with ThreadPoolExecutor(PREFETCHING_THREADS) as ahead:
+        with ThreadPoolExecutor(DECODING_AHEAD if self.images.decoding else 1) as ahead:
             steps = iter(range(start, stop))
             queue = deque(ahead.submit(make, step) for step in islice(steps, PREFETCHED_BATCHES))
             try:

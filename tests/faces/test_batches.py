@@ -246,11 +246,15 @@ def test_batches_are_the_items_one_after_the_other(images: FaceImages, start: in
         assert all(map(torch.equal, batch, stream(images)[step]))
 
 
-def test_a_reader_that_stops_leaves_no_thread_behind(images: FaceImages) -> None:
+@pytest.mark.parametrize("mode", ["ram", "none"])
+def test_a_reader_that_stops_leaves_no_thread_behind(folder: FaceFolder, pool: ThreadPoolExecutor, mode: str) -> None:
+    images = FaceImages(folder, SIZE, pool, cache=Cache(mode))
+    list(pool.map(abs, range(100)))  # all of the pool's own threads are there
+    stream(images)[0]
     running = threading.active_count()
     taken = stream(images).batches(0, 1000)
     next(taken)
-    assert threading.active_count() == running + batches.PREFETCHING_THREADS
+    assert threading.active_count() == running + (1 if mode == "ram" else batches.DECODING_AHEAD)
     taken.close()
     assert threading.active_count() == running
 
