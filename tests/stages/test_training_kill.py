@@ -20,7 +20,7 @@ from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Workspace
 
-STEPS, KILLS = 60, 6
+STEPS, KILLS = 44, 4
 COMMON: dict[str, Any] = {"source": "casia", "batch": 4, "log_every": 3, "checkpoint_every": 2, "keep_every": 40}
 
 
@@ -74,7 +74,7 @@ def test_killed_many_times_it_ends_with_the_same_bits(roots: list[Path], options
     while True:
         process = processes.Process(target=work, args=(roots[0], options))
         process.start()
-        patience = random.uniform(0.2, 1.2)
+        patience = random.uniform(0.2, 1.0)
         process.join(patience if killed < KILLS else None)
         if process.exitcode is None:
             os.kill(process.pid or 0, signal.SIGKILL)
@@ -83,7 +83,7 @@ def test_killed_many_times_it_ends_with_the_same_bits(roots: list[Path], options
         else:
             assert process.exitcode == 0
             break
-    assert killed >= 3
+    assert killed >= 2
     found, expected = (ends(work(root, options)) for root in roots)
     assert found.keys() == expected.keys()
     assert {"model.safetensors", "best.safetensors", "step-40.safetensors"} <= found.keys()
