@@ -67,7 +67,7 @@ complete -c facedan -n '__facedan_calls align' -l detector-batch -r -f -d 'Photo
 complete -c facedan -n '__facedan_calls align' -l landmarks -r -F -d 'CSV of eye or five-point coordinates to use where it has them (GBU\'s eyes.csv)'
 complete -c facedan -n '__facedan_calls align' -l no-align -d 'The faces are aligned already: copy them, and scale those of another size'
 complete -c facedan -n '__facedan_calls align' -l contact-sheet -r -F -d 'Draw the 100 least certain faces with their points into this picture'
-complete -c facedan -n '__facedan_calls align' -l workers -r -f -d 'Threads that decode images; 0: one a processor'
+complete -c facedan -n '__facedan_calls align' -l workers -r -f -d 'Processes that align, threads with a GPU; 0: one a processor'
 complete -c facedan -n '__facedan_calls align' -l device -r -f -a 'auto cpu cuda' -d 'Where to compute: auto, cpu, cuda or cuda:N'
 complete -c facedan -n '__facedan_calls align' -l workspace -s w -r -F -d 'Directory of data sets, runs and results'
 complete -c facedan -n '__facedan_calls align' -l config -r -F -d 'Take defaults from this TOML file (such as a run\'s config.toml) before facedan.toml'

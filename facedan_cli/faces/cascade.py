@@ -119,7 +119,7 @@ def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Netwo
     kinds = [(height, width, min_face) for (height, width), min_face in zip(tables.sizes, min_faces, strict=True)]
     for (height, width, min_face), run in groupby(range(len(kinds)), key=kinds.__getitem__):
         indices = list(run)
-        for scale in _scales(min(height, width), min_face):
+        for level, scale in enumerate(_scales(min(height, width), min_face)):
             size = int(height * scale + 1), int(width * scale + 1)
             step = _step(size[0] * size[1], networks.device)
             if networks.device.type == "cpu":
@@ -128,20 +128,22 @@ def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Netwo
                 stop = min(begin + step, indices[-1] + 1)
                 strips = []
                 for strip in _strips(*size, networks.device):
-                    level = tables.scaled(begin, stop, *size, strip)
-                    outputs = networks.pnet(_to_device(_filled(level, step, networks.device), networks.device))
+                    pixels = tables.scaled(begin, stop, *size, strip)
+                    outputs = networks.pnet(_to_device(_filled(pixels, step, networks.device), networks.device))
                     strips.append([output[: stop - begin] for output in outputs])
                 # Read only when all are under way, so that a GPU does not wait for the host in between.
-                passes.append((begin, scale, [torch.cat(parts, 2) for parts in zip(*strips, strict=True)]))
+                passes.append((level, begin, scale, [torch.cat(parts, 2) for parts in zip(*strips, strict=True)]))
     found = [
         _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scale, threshold)
-        for begin, scale, (shifts, scores) in passes
+        for _, begin, scale, (shifts, scores) in passes
     ]
     if not found:
         return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
     boxes, scores, pictures, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    levels = np.repeat(np.arange(len(found)), [len(part[1]) for part in found])
-    kept = _suppress(boxes, scores, levels * len(tables.sizes) + pictures, 0.5)
+    # First within each level: those of a picture are laid side by side, which its whole numbers survive exactly.
+    levels = np.repeat([level for level, *_ in passes], [len(part[1]) for part in found])
+    aside = (levels * 2 * tables.sizes.max()).astype(np.float32)
+    kept = _suppress(boxes + aside[:, None], scores, pictures, 0.5)
     kept = kept[_suppress(boxes[kept], scores[kept], pictures[kept], 0.7)]
     boxes = boxes[kept]
     sides = boxes[:, 2:] - boxes[:, :2]

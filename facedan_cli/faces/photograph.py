@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -19,7 +20,8 @@ class Photograph:
         name: what its face is named after, with forward slashes; "" where it cannot be read, so that it has no face.
         size: of its file, bytes; in an archive of its entry.
         modified: when that was last changed, whole seconds since 1970.
-        content: its file, or a function that reads the bytes and may raise UnreadableImage.
+        content: its file, or a function that reads the bytes and may raise UnreadableImage; another process can be sent
+            it.
     """
 
     path: str
@@ -43,11 +45,11 @@ class Photograph:
 
 def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:
     """A photograph that is to be set aside with a reason."""
+    return Photograph(path, "", size, modified, partial(_refuse, reason))
 
-    def read() -> bytes:
-        raise UnreadableImage(reason)
 
-    return Photograph(path, "", size, modified, read)
+def _refuse(reason: str) -> bytes:
+    raise UnreadableImage(reason)
 
 
 def stays_inside(path: str) -> bool:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import torch
 from facedan_cli.config import AlignConfig
 from facedan_cli.faces.detect import Detector
 from facedan_cli.faces.landmarks import read_landmarks
-from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord, ManifestWriter
+from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.align_copy import GIVEN, Copier
 from facedan_cli.stages.align_faces import Aligner
@@ -25,14 +23,13 @@ from facedan_cli.stages.align_plan import Job, Plan
 from facedan_cli.stages.align_ranks import manifest_of, merge_parts
 from facedan_cli.stages.align_settings import SET_ASIDE, check_config, settle, start_over
 from facedan_cli.stages.align_sheet import write_contact_sheet
+from facedan_cli.stages.align_workers import Work, in_order, workers
 from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
 FILE_BYTES_AT_ONCE = 1_000_000
 """Photographs whose files are so large make a batch, however few they are: they gain nothing by company."""
-
-Work = Callable[[list[Job]], list[AlignedRecord]]
 
 
 @dataclass(frozen=True)
@@ -81,11 +78,12 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
     """
     check_config(config)
     ranks = Ranks.of(os.environ)
-    work = _work(config, ranks)
+    device = ranks.device(choose_device(config.device))
+    work = _work(config, device)
     manifest = config.out / MANIFEST_FILE
     with ranks.joined(), _prepared(config, ranks):
         ranks.gather([])
-        share = _align_share(config, ranks, work, report)
+        share = _align_share(config, ranks, work, report, processes=device.type == "cpu")
         shares = ranks.gather([share])
         failures = sorted(failure for share in shares for failure in share.failures)
         without_landmarks = sum(share.without_landmarks for share in shares)
@@ -101,13 +99,12 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
     return AlignResult(config.out, manifest, aligned, already, len(failures), set_aside)
 
 
-def _work(config: AlignConfig, ranks: Ranks) -> Work:
+def _work(config: AlignConfig, device: torch.device) -> Work:
     """What is done with photographs."""
     if config.no_align:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
     landmarks = read_landmarks(config.landmarks, root) if config.landmarks else None
-    device = ranks.device(choose_device(config.device))
     return Aligner(Output(config, config.template), landmarks, Detector(device, config.min_face, config.second_pass))
 
 
@@ -125,18 +122,20 @@ def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report) -> _Share:
+def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, *, processes: bool) -> _Share:
     plan = Plan(config, Ledger(config.out / MANIFEST_FILE), ranks)
-    workers = config.workers or max(1, worker_count(0) // ranks.local_count)
+    most = config.workers or worker_count(0) // ranks.local_count
+    count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
     counts = {ALIGNED: 0, FAILED: 0}
     failures = list(plan.failures)
     without_landmarks = 0
     with (
         ManifestWriter(manifest_of(ranks, config.out)) as writer,
+        # Before the progress, which has a thread of its own.
+        workers(work, count, processes=processes) as pool,
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
-        _threads(workers) as pool,
     ):
-        for records in _in_order(pool, work, _batches(plan.jobs(), config.detector_batch), 2 * workers):
+        for records in in_order(pool, work, _batches(plan.jobs(), config.detector_batch), 2 * count):
             writer.append(records)
             for record in records:
                 counts[record.status] += 1
@@ -148,23 +147,8 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report) 
     return _Share(counts[ALIGNED], plan.already, failures, without_landmarks)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each take a batch from file to file; the libraries leave the interpreter to the others meanwhile.
-
-    So each runs its networks on one core: sharing a network of such small layers among cores costs more than it gains.
-    """
-    usual = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(usual)
-
-
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """As many jobs at a time, or fewer of large files: then each thread has its own, and memory stays bounded."""
+    """As many jobs at a time, or fewer of large files: then each worker has its own, and memory stays bounded."""
     batch: list[Job] = []
     for job in jobs:
         batch.append(job)
@@ -173,16 +157,3 @@ def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
             batch = []
     if batch:
         yield batch
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, work: Work, batches: Iterable[list[Job]], ahead: int
-) -> Iterator[list[AlignedRecord]]:
-    """What the pool makes of the batches, in their order whichever is ready first; at most `ahead` are under way."""
-    running: deque[Future[list[AlignedRecord]]] = deque()
-    for batch in batches:
-        running.append(pool.submit(work, batch))
-        if len(running) == ahead:
-            yield running.popleft().result()
-    while running:
-        yield running.popleft().result()

@@ -19,7 +19,7 @@ _JPEG = b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Copier:
-    """Copies JPEG files of the size asked for byte for byte, and scales other pictures to it; for several threads."""
+    """Copies JPEG files of the size asked for byte for byte, and scales other pictures to it; for several workers."""
 
     output: Output
 

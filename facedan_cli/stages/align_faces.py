@@ -18,12 +18,12 @@ from facedan_cli.stages.align_output import Output
 from facedan_cli.stages.align_plan import Job
 
 BYTES_AT_ONCE = 100_000_000
-"""A thread goes on to detection when it holds photographs of so many bytes, however few they are."""
+"""A worker goes on to detection when it holds photographs of so many bytes, however few they are."""
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """Takes photographs from their files to the files of their aligned faces; may be called by several threads."""
+    """Takes photographs from their files to the files of their aligned faces; several workers may share it."""
 
     output: Output
     landmarks: Landmarks | None

@@ -23,7 +23,7 @@ _UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST
 
 @dataclass(frozen=True)
 class Output:
-    """Writes faces into the aligned tree and makes the manifest's records of them; several threads may share it.
+    """Writes faces into the aligned tree and makes the manifest's records of them; several workers may share it.
 
     Args:
         config: names the tree.
@@ -73,10 +73,13 @@ def _replace(path: Path, content: bytes) -> None:
     Unlike `workspace.replacing` it gives the unfinished file a name that a later run, which writes the same face, gives
     it again: however often runs are killed, none stays behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
     try:
-        temporary.write_bytes(content)
+        try:
+            temporary.write_bytes(content)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)

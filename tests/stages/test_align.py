@@ -308,13 +308,15 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(
     given_eyes: AlignConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bytes = Path.write_bytes
-    room = iter(range(3))
+    written = []
 
     def until_full(path: Path, data: bytes) -> int:
-        if next(room, None) is None:
+        if len(written) == 3:
             write_bytes(path, data[:10])
             raise OSError(28, "No space left on device")
-        return write_bytes(path, data)
+        size = write_bytes(path, data)
+        written.append(path)
+        return size
 
     monkeypatch.setattr(Path, "write_bytes", until_full)
     config = replace(given_eyes, detector_batch=1, workers=1)

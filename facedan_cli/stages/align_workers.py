@@ -1,0 +1,102 @@
+"""Who aligns batches of photographs: processes, or threads where processes cannot be."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import cv2
+import torch
+
+from facedan_cli.errors import FacedanError
+from facedan_cli.faces.records import AlignedRecord
+from facedan_cli.stages.align_plan import Job
+
+Work = Callable[[list[Job]], list[AlignedRecord]]
+
+_PR_SET_PDEATHSIG = 1
+
+_of_process: list[Work] = []  # in a forked process its work
+
+
+@contextmanager
+def workers(work: Work, count: int, *, processes: bool) -> Iterator[Executor]:
+    """As many workers, each of which takes a batch from file to file on one core.
+
+    Sharing a network of such small layers among cores costs more than it gains. So does sharing an interpreter: between
+    the layers there is enough Python that two threads wait for each other a tenth of the time, more of them longer.
+    Processes are forked, so that they are there at once and share the networks' memory; a GPU cannot be shared so, and
+    outside Linux forking is not safe.
+
+    Args:
+        work: what is done with a batch; batches and what it gives back must be picklable.
+        count: how many work at a time.
+        processes: whether they may be processes.
+    """
+    forked = processes and count > 1 and sys.platform == "linux"
+    usual = torch.get_num_threads()
+    pool: Executor
+    if forked:
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, (work, os.getpid()))
+        pool.submit(os.getpid).result()  # that all are forked now, before the caller begins threads
+    else:
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(usual)
+
+
+def in_order(pool: Executor, work: Work, batches: Iterable[list[Job]], ahead: int) -> Iterator[list[AlignedRecord]]:
+    """What the pool makes of the batches, in their order whichever is ready first.
+
+    Args:
+        pool: of `workers`.
+        work: the same as theirs.
+        batches: taken as they are wanted.
+        ahead: so many are under way at most.
+
+    Raises:
+        FacedanError: the system has killed a process.
+    """
+    if isinstance(pool, ProcessPoolExecutor):
+        work = _work_here  # theirs is there already
+    running: deque[Future[list[AlignedRecord]]] = deque()
+    try:
+        for batch in batches:
+            running.append(pool.submit(work, batch))
+            if len(running) == ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    except BrokenProcessPool as error:
+        raise FacedanError(
+            "a process that aligns was killed, perhaps because the memory was full",
+            "run it again, it goes on from there; fewer --workers or a smaller --detector-batch take less memory",
+        ) from error
+
+
+def _begin(work: Work, parent: int) -> None:
+    """What a forked process does first."""
+    _of_process[:] = [work]
+    # It shall not outlive the process that it works for, and leaves interrupts to that.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Threads do not survive a fork: neither library may look for its own.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _work_here(batch: list[Job]) -> list[AlignedRecord]:
+    return _of_process[0](batch)
