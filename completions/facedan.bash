@@ -71,10 +71,11 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
+        --preset) kind=value words='paper strong' ;;
         --layers) kind=value words='fc6,fc7 fc7 fc6 pool,embedding' ;;
         --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --strengths | --hold-aside | --hold-people | --iterations | --batch | --lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;

@@ -206,6 +206,20 @@ class AdaptConfig(TrainingConfig):
     strengths: str = "0.5,2,10"  # of select
 
 
+_USUAL = {
+    name: getattr(AdaptConfig, name)
+    for name in (
+        *("layers", "kernels", "lambda_", "lambda_ramp", "discrepancy"),
+        *("estimator", "bandwidth", "multipliers", "betas", "queue"),
+    )
+}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": _USUAL | {"estimator": "biased"},
+    "strong": _USUAL | {"lambda_": 10.0},
+}
+"""What `adapt --preset` sets: the penalty of the paper to the letter, and the better one by docs/results.md."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EmbedConfig:
     """Features of a data set by one model."""

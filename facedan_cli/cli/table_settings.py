@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from facedan_cli.cli.adapt import configured_adapt
 from facedan_cli.cli.options import configured
-from facedan_cli.config import AdaptConfig, EvaluateConfig, PretrainConfig, TableConfig
+from facedan_cli.config import EvaluateConfig, PretrainConfig, TableConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
 
     given = context.params
     pretrain = configured(PretrainConfig, _parsed(context, "pretrain", _words(context, _PRETRAIN)))
-    adapt = configured(AdaptConfig, _parsed(context, "adapt", _words(context, _ADAPT)))
+    adapt = configured_adapt(_parsed(context, "adapt", _words(context, _ADAPT)))
     if (given["pairs"] is not None) != (given["by"] == "pairs"):
         raise UsageError(
             "the protocol pairs, and no other, is a list of pairs", "table pairs --pairs FILE --images DATASET"

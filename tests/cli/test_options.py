@@ -167,3 +167,23 @@ def test_a_runs_config_means_the_same_run_when_a_newer_start_is_there(
     assert by_default["init"] != trained.before.name
     again = planned(facedan, "--config", trained.dan_m67 / "config.toml", command="adapt")
     assert again["init"] == trained.before.name
+
+
+def test_a_preset_sets_the_penalty_but_for_what_is_typed(facedan: Facedan, trained: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(trained.workspace.root)
+    init = ("--target", "frgc", "--init", trained.before.name)
+    before = planned(facedan, *init, command="adapt")
+    paper = planned(facedan, *init, "--preset", "paper", command="adapt")
+    assert {key for key in paper if paper[key] != before[key]} == {"estimator"}
+    assert (paper["estimator"], paper["lambda"], paper["kernels"], paper["layers"]) == ("biased", 0.5, 5, "fc6,fc7")
+    monkeypatch.setenv("FACEDAN_ADAPT_LAMBDA", "3")
+    monkeypatch.setenv("FACEDAN_ADAPT_SEED", "7")
+    typed = planned(facedan, *init, "--preset", "strong", "--kernels", 1, command="adapt")
+    assert (typed["lambda"], typed["kernels"], typed["seed"]) == (10, 1, 7)
+
+
+def test_an_unknown_preset_is_told(facedan: Facedan, trained: Any, monkeypatch: Any) -> None:
+    monkeypatch.chdir(trained.workspace.root)
+    ended = facedan("adapt", "--source", "casia", "--target", "frgc", "--preset", "papper", "--dry-run")
+    assert ended.code == 2
+    assert "paper" in ended.err

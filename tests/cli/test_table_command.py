@@ -166,3 +166,9 @@ def test_torchrun_is_told_what_to_do(table: Facedan, monkeypatch: pytest.MonkeyP
     ended = table("gbu")
     assert ended.code == 2
     assert "torchrun -m facedan_cli pretrain" in ended.err
+
+
+def test_a_preset_of_adapt_is_that_of_the_table(table: Facedan, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert table("gbu", "--dry-run", rows="source,m67").out.splitlines()[1].endswith("(finished)")
+    monkeypatch.setenv("FACEDAN_ADAPT_PRESET", "strong")
+    assert table("gbu", "--dry-run", rows="source,m67").out.splitlines()[1].endswith("(to be run)")

@@ -18,17 +18,10 @@ from facedan_cli.faces.synthetic import STUDIO
 from facedan_cli.models.weights import read_card
 from facedan_cli.runs import checkpoint_of, read_record
 from facedan_cli.stages.adapt import plan_adapt
+from facedan_cli.stages.candidates import Candidate, choose, decidability, why_out
 from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.stages.recogniser import find_model
-from facedan_cli.stages.selection import (
-    Candidate,
-    choose,
-    decidability,
-    parse_strengths,
-    plan_selection,
-    select,
-    why_out,
-)
+from facedan_cli.stages.selection import parse_strengths, plan_selection, select
 from facedan_cli.workspace import Workspace
 
 ADAPT = AdaptConfig(source="casia", target="frgc", iterations=12, batch=6, strengths="0.5,4")

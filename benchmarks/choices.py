@@ -1,0 +1,162 @@
+"""Which choices of the method matter? Each changed by itself: what is seen without target labels, and what they say.
+
+    python benchmarks/choices.py WORKSPACE... --source web --target studio [--images D --pairs LIST] [--far 0.1]
+        [--choices NAME,...] [--finished] [--json]
+
+For each workspace and each finished pretraining on its source (as `facedan demo` and `facedan table` leave them) the
+network is adapted once a choice, which is an ordinary run: finished ones are taken. Of each network three things are
+measured without labels of the target: MMD² of the last layer on images held aside, in multiples of what chance gives;
+how well it knows target images again; the source's equal error rate. Then, as an oracle that chooses nothing, the
+verification rate; of GBU the mean of Bad and Ugly. Printed are means over the networks that were started from, and how
+each measure, over all choices, correlates with the oracle by rank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from facedan_cli.config import AdaptConfig, EvaluateConfig
+from facedan_cli.runs import Run
+from facedan_cli.stages.adapt import adapt, plan_adapt
+from facedan_cli.stages.candidates import Judge
+from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
+from facedan_cli.stages.measures import Verification
+from facedan_cli.workspace import Workspace
+
+CHOICES: Mapping[str, Mapping[str, Any]] = {
+    "λ=0": {"lambda_": 0.0},
+    "s7": {"kernels": 1, "layers": "fc7"},
+    "s67": {"kernels": 1},
+    "m7": {"layers": "fc7"},
+    "m67": {},
+    "m67 λ=0.1": {"lambda_": 0.1},
+    "m67 λ=2": {"lambda_": 2.0},
+    "m67 λ=10": {"lambda_": 10.0},
+    "s67 λ=2": {"kernels": 1, "lambda_": 2.0},
+    "s67 λ=10": {"kernels": 1, "lambda_": 10.0},
+    "m7 λ=10": {"layers": "fc7", "lambda_": 10.0},
+    "biased": {"estimator": "biased"},
+    "linear": {"estimator": "linear"},
+    "γ of each batch": {"bandwidth": "batch"},
+    "γ ema": {"bandwidth": "ema"},
+    "optimal β": {"betas": "optimal"},
+    "queue 128": {"queue": 128},
+    "batch 16": {"batch": 16},
+    "batch 64": {"batch": 64},
+    "900 steps": {"iterations": 900},
+    "λ=0 900 steps": {"lambda_": 0.0, "iterations": 900},
+    "jmmd": {"discrepancy": "jmmd"},
+    "coral": {"discrepancy": "coral"},
+    "coral λ=10": {"discrepancy": "coral", "lambda_": 10.0},
+    "energy": {"discrepancy": "energy"},
+}
+"""By name, what differs from the paper's DAN_m67."""
+
+
+MEASURES = ("mmd2", "agreement", "source_error", "oracle")
+
+
+def starts(workspace: Workspace, source: str) -> Iterator[Path]:
+    """The finished pretrainings on a source, by name."""
+    for record in sorted((workspace.root / "runs").glob("pretrain-*/run.json")):
+        found = json.loads(record.read_text(encoding="utf-8"))
+        if found["status"] == "complete" and found["config"]["source"] == source:
+            yield record.parent
+
+
+def oracle(options: argparse.Namespace, workspace: Workspace, models: list[Path]) -> list[float]:
+    """Verification rates by labels of the target."""
+    config = EvaluateConfig(model=tuple(map(str, models)), far=(options.far,), ci="none")
+    if options.pairs is None:
+        result = evaluate_gbu(config, workspace, workspace.dataset("gbu"), workspace.root / "protocols" / "gbu")
+    else:
+        result = evaluate_pairs(config, workspace, workspace.dataset(options.images), workspace.root / options.pairs)
+    rates = []
+    for model in result.models:
+        parts = [part for name, part in model.partitions.items() if name != "Good" and isinstance(part, Verification)]
+        rates.append(mean(part.points[options.far].vr for part in parts))
+    return rates
+
+
+def beyond_chance(run: Run) -> float:
+    """MMD² of the last layer on images held aside at the end of a run, in multiples of what chance gives."""
+    test = list(run.last_metrics["two_sample"].values())[-1]
+    return float(test["mmd2"] / test["chance"])
+
+
+def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """The choices from one network, by name."""
+    seed = json.loads((start / "run.json").read_text(encoding="utf-8"))["config"]["seed"]
+    jobs = {}
+    for name in options.choices.split(","):
+        config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed)
+        job = plan_adapt(replace(config, **CHOICES[name]), workspace)
+        if job.run.finished or not options.finished:
+            jobs[name] = job
+    found = {}
+    with ThreadPoolExecutor(1) as pool:
+        judge = Judge(next(iter(jobs.values())), pool, torch.device("cpu"))
+        for name, job in jobs.items():
+            run = adapt(job).run
+            judged = judge.candidate(job.config.lambda_, 0, run.checkpoint)
+            found[name] = [beyond_chance(run), judged.agreement, judged.source_error]
+    rates = oracle(options, workspace, [job.run.checkpoint for job in jobs.values()])
+    for rate, (name, values) in zip(rates, found.items(), strict=True):
+        yield name, dict(zip(MEASURES, [*values, rate], strict=True))
+
+
+def rank_correlation(first: list[float], second: list[float]) -> float:
+    """Spearman's ρ; ties, which are hardly ever among such figures, stand in their order."""
+    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def main() -> None:
+    """Adapt, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("workspaces", nargs="+", type=Path)
+    parser.add_argument("--source", default="web")
+    parser.add_argument("--target", default="studio")
+    parser.add_argument("--images", help="test images of --pairs")
+    parser.add_argument("--pairs", help="the list, in each workspace; without it GBU's lists in protocols/gbu")
+    parser.add_argument("--far", default="0.1")
+    parser.add_argument("--choices", default=",".join(CHOICES))
+    parser.add_argument("--finished", action="store_true", help="only what was trained already")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for root in options.workspaces:
+        workspace = Workspace.open(root)
+        for start in starts(workspace, options.source):
+            found[f"{root}/{start.name}"] = dict(measure(options, workspace, start))
+    if options.json:
+        print(json.dumps(found))
+        return
+    print(f"{'choice':16} " + " ".join(f"{name:>22}" for name in MEASURES))
+    for name in options.choices.split(","):
+        of = [choices[name] for choices in found.values() if name in choices]
+        cells = ([values[measured] for values in of] for measured in MEASURES)
+        if of:
+            shown = (f"{mean(cell):.3f} [{min(cell):.3f}, {max(cell):.3f}]" for cell in cells)
+            print(f"{name:16} " + " ".join(f"{text:>22}" for text in shown))
+    for measured, sign in (("mmd2", -1), ("agreement", 1), ("source_error", -1)):
+        rhos = []
+        for choices in found.values():
+            blind, seen = ([values[key] for values in choices.values()] for key in (measured, "oracle"))
+            rhos.append(rank_correlation([sign * value for value in blind], seen))
+        print(f"{measured}: rank correlation with the oracle {', '.join(f'{rho:.2f}' for rho in rhos)}")
+
+
+if __name__ == "__main__":
+    main()
