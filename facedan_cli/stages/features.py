@@ -14,8 +14,8 @@ from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.geometry import TEMPLATE_SIZE, TEMPLATES
 from facedan_cli.faces.records import read_records
 from facedan_cli.models import lbp, pcanet
+from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.frame import Frame
-from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.weights import load_checkpoint, load_pcanet
 from facedan_cli.report import Report
 from facedan_cli.stages.recogniser import Recogniser
@@ -73,7 +73,8 @@ def extractor(model: Recogniser, layer: str | None, template: str, *, flip: bool
         filters = load_pcanet(model.checkpoint).to(device)
         return Extractor(FRAMED_FROM, lambda faces: _of_pcanet(filters, framed(faces, pcanet.FRAME, template, device)))
     network = load_checkpoint(model.checkpoint)[0].to(device)
-    return Extractor(network.image_size, lambda faces: _of_network(network, faces, layer, flip, device))
+    embedder = Embedder(network, layer, flip=flip)
+    return Extractor(network.image_size, lambda faces: _of_network(embedder, faces, device))
 
 
 def framed(faces: np.ndarray, frame: Frame, template: str, device: torch.device) -> Tensor:
@@ -87,21 +88,10 @@ def _of_lbp(windows: Tensor) -> np.ndarray:
 
 
 def _of_pcanet(network: pcanet.PCANet, windows: Tensor) -> np.ndarray:
-    return _unit(pcanet.transform(network, windows))
+    return F.normalize(pcanet.transform(network, windows).float()).cpu().numpy()
 
 
 @torch.no_grad()
-def _of_network(network: FaceNetwork, faces: np.ndarray, layer: str, flip: bool, device: torch.device) -> np.ndarray:
-    """Centre crops through the network; with --flip the sum of a face and its mirror; rows of length one."""
-    margin = (faces.shape[1] - network.crop) // 2
-    crops = faces[:, margin : margin + network.crop, margin : margin + network.crop]
-    images = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).to(device)
-    features = network(images)[layer]
-    if flip:
-        features = features + network(images.flip(3))[layer]
-    return _unit(features)
-
-
-def _unit(features: Tensor) -> np.ndarray:
-    """Rows of length one."""
-    return F.normalize(features.float()).cpu().numpy()
+def _of_network(embedder: Embedder, faces: np.ndarray, device: torch.device) -> np.ndarray:
+    rows: np.ndarray = embedder(torch.from_numpy(faces).permute(0, 3, 1, 2).to(device)).cpu().numpy()
+    return rows
