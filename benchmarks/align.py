@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.detect import Face, choose
 from facedan_cli.faces.folder import walk_images
 from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp

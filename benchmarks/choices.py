@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from facedan_cli.config import AdaptConfig, EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.training import AdaptConfig
 from facedan_cli.runs import Run
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.candidates import Judge

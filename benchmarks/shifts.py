@@ -20,7 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facedan_cli.config import AdaptConfig, EvaluateConfig, PretrainConfig
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.faces.synthetic import WEB, Style, draw_identity, draw_view, render
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.evaluate import evaluate_pairs

@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config import PRETRAIN_RECIPES
+from facedan_cli.config.training import PRETRAIN_RECIPES
 from facedan_cli.faces.batches import FaceImages, Stream
 from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder, read_folder

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config import as_toml
+from facedan_cli.config.common import as_toml
 from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
 from facedan_cli.workspace import Workspace, digest, locked, sha256_file, write_json, write_text
 

@@ -9,17 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.config import (
+from facedan_cli.config.common import MODEL_LAYERS, as_toml, check_choice, determining, options
+from facedan_cli.config.training import (
     ADAPT_RECIPES,
-    MODEL_LAYERS,
     PRETRAIN_RECIPES,
     AdaptConfig,
     PretrainConfig,
-    as_toml,
-    check_choice,
     check_training,
-    determining,
-    options,
     resolve,
     settle_head,
 )

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from facedan_cli.config import PRETRAIN_RECIPES, PretrainConfig, determining, options, resolve
+from facedan_cli.config.common import determining, options
+from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, resolve
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run, read_record, working
 from facedan_cli.workspace import Workspace, write_json

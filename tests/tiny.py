@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from facedan_cli.config import AdaptConfig, PretrainConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.faces.synthetic import STUDIO, WEB, Style, draw_identity, draw_view, render
 from facedan_cli.protocols.gbu import PARTITIONS, sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset

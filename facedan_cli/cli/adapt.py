@@ -47,18 +47,8 @@ from facedan_cli.cli.training_options import (
     TensorboardOption,
     head_option,
 )
-from facedan_cli.config import (
-    ADAPT_RECIPES,
-    BANDWIDTHS,
-    BETAS,
-    DISCREPANCIES,
-    ESTIMATORS,
-    OPTIMIZERS,
-    PRESETS,
-    SCHEDULES,
-    AdaptConfig,
-    check_choice,
-)
+from facedan_cli.config.common import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, OPTIMIZERS, SCHEDULES, check_choice
+from facedan_cli.config.training import ADAPT_RECIPES, PRESETS, AdaptConfig
 
 _RECIPES = ADAPT_RECIPES
 

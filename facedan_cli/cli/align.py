@@ -29,7 +29,7 @@ from facedan_cli.cli.options import (
     option,
 )
 from facedan_cli.cli.outcome import set_aside_exit
-from facedan_cli.config import TEMPLATE_NAMES, AlignConfig
+from facedan_cli.config.common import TEMPLATE_NAMES, AlignConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from facedan_cli.cli.options import (
     console_of,
     workspace_of,
 )
-from facedan_cli.config import DemoConfig
+from facedan_cli.config.common import DemoConfig
 from facedan_cli.errors import FacedanError
 
 _FARS = ["0.1", "0.01"]

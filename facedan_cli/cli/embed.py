@@ -28,7 +28,7 @@ from facedan_cli.cli.options import (
     workspace_of,
 )
 from facedan_cli.cli.outcome import set_aside_exit
-from facedan_cli.config import EmbedConfig
+from facedan_cli.config.common import EmbedConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from facedan_cli.cli.options import (
     option,
     workspace_of,
 )
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 
 app = typer.Typer(
     help="Measure models: verification at a false-accept rate, identification, by the field's protocols.",

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facedan_cli.cli.options import complete_datasets, complete_models, configured, option
-from facedan_cli.config import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig
+from facedan_cli.config.common import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig
 
 ModelOption = Annotated[
     list[str] | None,

@@ -42,7 +42,7 @@ from facedan_cli.cli.options import (
     option,
     workspace_of,
 )
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 
 
 def identify(

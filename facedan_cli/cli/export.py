@@ -21,7 +21,7 @@ from facedan_cli.cli.options import (
     option,
     workspace_of,
 )
-from facedan_cli.config import EXPORT_SUFFIXES, MODEL_LAYERS, ExportConfig
+from facedan_cli.config.common import EXPORT_SUFFIXES, MODEL_LAYERS, ExportConfig
 
 _FORMATS = tuple(dict.fromkeys(EXPORT_SUFFIXES.values()))
 _LAYERS = tuple(dict.fromkeys(layer for layers in MODEL_LAYERS.values() for layer in layers))

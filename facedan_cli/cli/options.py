@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from facedan_cli.cli.console import Console
-from facedan_cli.config import Recipe
+from facedan_cli.config.training import Recipe
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
 

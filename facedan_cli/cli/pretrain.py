@@ -46,15 +46,8 @@ from facedan_cli.cli.training_options import (
     TensorboardOption,
     head_option,
 )
-from facedan_cli.config import (
-    CHANNELS,
-    MODEL_NAMES,
-    OPTIMIZERS,
-    PCANET_OPTIONS,
-    PRETRAIN_RECIPES,
-    SCHEDULES,
-    PretrainConfig,
-)
+from facedan_cli.config.common import CHANNELS, MODEL_NAMES, OPTIMIZERS, PCANET_OPTIONS, SCHEDULES
+from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig
 from facedan_cli.errors import UsageError
 
 _RECIPES = PRETRAIN_RECIPES

@@ -25,14 +25,8 @@ from facedan_cli.cli.options import (
 )
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.cli.table_settings import settings, tested_by
-from facedan_cli.config import (
-    INTERVALS,
-    MODEL_LAYERS,
-    TABLE_FORMATS,
-    TABLE_PROTOCOLS,
-    TABLE_ROWS,
-    check_choice,
-)
+from facedan_cli.config.common import INTERVALS, MODEL_LAYERS, check_choice
+from facedan_cli.config.table import TABLE_FORMATS, TABLE_PROTOCOLS, TABLE_ROWS
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ import typer
 
 from facedan_cli.cli.adapt import configured_adapt
 from facedan_cli.cli.options import configured
-from facedan_cli.config import EvaluateConfig, PretrainConfig, TableConfig
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.table import TableConfig
+from facedan_cli.config.training import PretrainConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:

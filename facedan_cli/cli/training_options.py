@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from facedan_cli.cli.options import option
-from facedan_cli.config import CACHES, HEADS, PRECISIONS
+from facedan_cli.config.common import CACHES, PRECISIONS
+from facedan_cli.config.training import HEADS
 
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
 

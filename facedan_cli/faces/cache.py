@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from facedan_cli import __version__
-from facedan_cli.config import CACHES
+from facedan_cli.config.common import CACHES
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedan_cli.config import HEADS
+from facedan_cli.config.training import HEADS
 from facedan_cli.models.dropout import BatchDropout
 
 _BLOCK = 1024

@@ -13,16 +13,8 @@ from safetensors import safe_open
 
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config import (
-    ADAPT_RECIPES,
-    MODEL_LAYERS,
-    AdaptConfig,
-    check_training,
-    determining,
-    options,
-    resolve,
-    settle_head,
-)
+from facedan_cli.config.common import MODEL_LAYERS, determining, options
+from facedan_cli.config.training import ADAPT_RECIPES, AdaptConfig, check_training, resolve, settle_head
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.metrics.domains import plot_domains

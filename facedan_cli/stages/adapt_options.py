@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from facedan_cli.adaptation.kernels import octaves
-from facedan_cli.config import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, AdaptConfig, check_choice
+from facedan_cli.config.common import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, check_choice
+from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
 
 WITHOUT_KERNELS = ("coral", "energy")

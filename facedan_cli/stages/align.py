@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.detect import Detector
 from facedan_cli.faces.landmarks import read_landmarks
 from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter

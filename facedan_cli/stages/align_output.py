@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord
 from facedan_cli.stages.align_plan import Job
 

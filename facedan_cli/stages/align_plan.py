@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.stages.align_ledger import ABSENT, Ledger, contained, digest64, output_digest, repeated

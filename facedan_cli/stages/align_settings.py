@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config import TEMPLATE_NAMES, AlignConfig, check_choice
+from facedan_cli.config.common import TEMPLATE_NAMES, AlignConfig, check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs

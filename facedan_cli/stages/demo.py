@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from facedan_cli.config import DemoConfig
+from facedan_cli.config.common import DemoConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.synthetic import STUDIO, WEB, Style, between, draw_identity, draw_view, render
 from facedan_cli.protocols.gbu import sigset_name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.config import EmbedConfig
+from facedan_cli.config.common import EmbedConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder

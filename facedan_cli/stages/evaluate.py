@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.metrics.streaming import verification_of_tiles
 from facedan_cli.protocols.bee import (

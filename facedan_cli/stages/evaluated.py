@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.config import AdaptConfig, EmbedConfig, EvaluateConfig
+from facedan_cli.config.common import EmbedConfig, EvaluateConfig
+from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.records import FAILED, read_records

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig, check_choice
+from facedan_cli.config.common import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig, check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.metrics.fusion import fuse

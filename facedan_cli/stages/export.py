@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedan_cli import __version__
-from facedan_cli.config import EXPORT_SUFFIXES, ExportConfig, check_choice
+from facedan_cli.config.common import EXPORT_SUFFIXES, ExportConfig, check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.accuracy import fold_accuracy
 from facedan_cli.metrics.bootstrap import percentile_interval, vr_replicates, wilson

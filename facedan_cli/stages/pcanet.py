@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facedan_cli.config import PCANET_OPTIONS, PretrainConfig, determining, options
+from facedan_cli.config.common import PCANET_OPTIONS, determining, options
+from facedan_cli.config.training import PretrainConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder, read_folder

@@ -7,18 +7,8 @@ from pathlib import Path
 
 import torch
 
-from facedan_cli.config import (
-    CHANNELS,
-    MODEL_NAMES,
-    PRETRAIN_RECIPES,
-    PretrainConfig,
-    check_choice,
-    check_training,
-    determining,
-    options,
-    resolve,
-    settle_head,
-)
+from facedan_cli.config.common import CHANNELS, MODEL_NAMES, check_choice, determining, options
+from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, check_training, resolve, settle_head
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.facenet import RELEASES, fetch_release

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.metrics.plots import plot_cmc, plot_det, plot_roc, plot_scores
 from facedan_cli.stages.differences import Difference, Figure
 from facedan_cli.stages.measures import LEVEL, Verification

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.bootstrap import percentile_interval, rank1_replicates, wilson
 from facedan_cli.metrics.identification import OpenSetPoint, cmc, open_set, rank_1, ranks

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config import AdaptConfig, determining, options
+from facedan_cli.config.common import determining, options
+from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.models.weights import load_checkpoint, save_checkpoint
 from facedan_cli.report import SILENT, Report

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedan_cli.config import EvaluateConfig, TableConfig
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.table import TableConfig
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
 from facedan_cli.stages.differences import Difference, Figure, differences

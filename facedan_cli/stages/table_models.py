@@ -6,15 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedan_cli.config import (
-    CLASSICAL,
-    MODEL_LAYERS,
-    TABLE_ROWS,
-    AdaptConfig,
-    PretrainConfig,
-    TableConfig,
-    check_choice,
-)
+from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS, check_choice
+from facedan_cli.config.table import TABLE_ROWS, TableConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights

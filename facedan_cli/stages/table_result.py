@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config import TableConfig
+from facedan_cli.config.table import TableConfig
 from facedan_cli.stages.measures import LEVEL, Interval
 from facedan_cli.stages.published import PAPER, Published
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config import TrainingConfig, options
+from facedan_cli.config.common import options
+from facedan_cli.config.training import TrainingConfig
 from facedan_cli.errors import Interrupted, UsageError
 from facedan_cli.faces.batches import FaceImages
 from facedan_cli.faces.cache import Cache

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
 from facedan_cli.metrics.streaming import verification_streamed

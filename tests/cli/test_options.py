@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from facedan_cli.config import PRETRAIN_RECIPES
+from facedan_cli.config.training import PRETRAIN_RECIPES
 from facedan_cli.workspace import Workspace
 
 Facedan = Callable[..., Any]

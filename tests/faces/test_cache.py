@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from facedan_cli.config import CACHES
+from facedan_cli.config.common import CACHES
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces import batches, cache
 from facedan_cli.faces.batches import FaceImages, read_faces

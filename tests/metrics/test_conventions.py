@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from facedan_cli.config import CONVENTIONS
+from facedan_cli.config.common import CONVENTIONS
 from facedan_cli.metrics.roc import verification_rate
 
 tied_scores = st.lists(st.integers(0, 6), min_size=1, max_size=40)

@@ -12,7 +12,8 @@ from facenet_pytorch.models import inception_resnet_v1 as library
 from torch import nn
 from torch.nn import functional as F
 
-from facedan_cli.config import ADAPT_RECIPES, MODEL_LAYERS, PRETRAIN_RECIPES
+from facedan_cli.config.common import MODEL_LAYERS
+from facedan_cli.config.training import ADAPT_RECIPES, PRETRAIN_RECIPES
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.facenet import RELEASES, Facenet, fetch_release, release_file

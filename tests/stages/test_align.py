@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.geometry import TEMPLATES, three_points
 from facedan_cli.faces.records import AlignedRecord, read_records

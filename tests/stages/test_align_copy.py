@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import read_face
 from facedan_cli.faces.records import read_records

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from align_sets import draw_set, made
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.records import read_records
 from facedan_cli.stages.align import AlignResult, align

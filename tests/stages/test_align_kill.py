@@ -8,7 +8,7 @@ from pathlib import Path
 
 from align_sets import command, draw_set, environment, made, run
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.stages.align import align
 
 PHOTOGRAPHS = 300

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.photograph import Photograph, unreadable
 from facedan_cli.faces.records import AlignedRecord, ManifestWriter
 from facedan_cli.stages import align_plan

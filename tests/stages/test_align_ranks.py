@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from align_sets import draw_set, made, run
 
-from facedan_cli.config import AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.records import ManifestWriter
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render

@@ -14,7 +14,8 @@ from conftest import Outcome
 from safetensors.torch import load_file
 from tiny import ADAPT, Notes
 
-from facedan_cli.config import EmbedConfig, EvaluateConfig, PretrainConfig
+from facedan_cli.config.common import EmbedConfig, EvaluateConfig
+from facedan_cli.config.training import PretrainConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import read_face
 from facedan_cli.faces.folder import read_folder

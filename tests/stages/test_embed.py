@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from facedan_cli.config import EmbedConfig
+from facedan_cli.config.common import EmbedConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.models.weights import load_checkpoint

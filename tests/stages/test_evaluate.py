@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import ADAPT, draw
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
 from facedan_cli.faces.records import AlignedRecord

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import Notes
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.protocols.bee import IGNORED, MATCH, NON_MATCH, write_matrix

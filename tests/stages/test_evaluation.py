@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny import ADAPT, Notes, draw
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.metrics.bootstrap import difference_interval, rank1_replicates
 from facedan_cli.metrics.fusion import fuse

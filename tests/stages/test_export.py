@@ -14,7 +14,7 @@ from conftest import Outcome
 from safetensors import safe_open
 from torch import Tensor
 
-from facedan_cli.config import EmbedConfig, ExportConfig
+from facedan_cli.config.common import EmbedConfig, ExportConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
 from facedan_cli.models.networks import NETWORKS, build

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.weights import Card
 from facedan_cli.protocols.feret import read_feret

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Notes, draw, weights
 
-from facedan_cli.config import AdaptConfig, PretrainConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.synthetic import STUDIO
 from facedan_cli.models.weights import read_card

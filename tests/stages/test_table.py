@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import ADAPT, PRETRAIN, Notes, same
 
-from facedan_cli.config import TABLE_ROWS, EvaluateConfig, TableConfig
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
 from facedan_cli.metrics.page import Table
 from facedan_cli.protocols.gbu import read_gbu

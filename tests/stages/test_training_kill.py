@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny import draw
 
-from facedan_cli.config import AdaptConfig, PretrainConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.faces.synthetic import STUDIO
 from facedan_cli.runs import Run
 from facedan_cli.stages.adapt import adapt, plan_adapt

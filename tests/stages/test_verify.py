@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny import Notes
 
-from facedan_cli.config import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.stages.results import EvaluateResult
 from facedan_cli.stages.verify import evaluate_verify

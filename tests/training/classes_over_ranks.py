@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn, optim
 
-from facedan_cli.config import HEADS
+from facedan_cli.config.training import HEADS
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.training.classification import (

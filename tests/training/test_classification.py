@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, optim
 
 import facedan_cli
-from facedan_cli.config import HEADS
+from facedan_cli.config.training import HEADS
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.training.classification import (
     classification_loss,

@@ -1,4 +1,4 @@
-"""One frozen configuration a command. Its defaults are the paper's; the command line reads them from here.
+"""What `pretrain` and `adapt` can be asked. The defaults are the paper's.
 
 Fields that are None by default take the value of the model's recipe (`PRETRAIN_RECIPES`, `ADAPT_RECIPES`): the paper's
 for VGG-Face, and what trains well on a CPU for the small network of the same topology.
@@ -6,43 +6,12 @@ for VGG-Face, and what trains well on a CPU for the small network of the same to
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from facedan_cli.errors import UsageError, did_you_mean
-
-MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "vggface": ("fc6", "fc7"),
-    "vggface-mini": ("fc6", "fc7"),
-    "facenet": ("pool", "embedding"),
-}
-"""The networks, each with the layers that can be adapted, in order."""
-
-MODEL_NAMES = (*MODEL_LAYERS, "pcanet")
-"""What `pretrain` trains."""
-
-CLASSICAL = ("lbp", "pcanet")
-"""The models that are no networks: what came before them, to compare with. Only `pcanet` is trained."""
-
-PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
-"""The options of `pretrain` that mean something for `pcanet`."""
-
-TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
-ESTIMATORS = ("unbiased", "biased", "linear")
-DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
-BANDWIDTHS = ("frozen", "ema", "batch")
-BETAS = ("equal", "optimal")
-OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("constant", "onecycle")
-CONVENTIONS = ("max-tar", "bob", "openbr", "nearest")
-INTERVALS = ("bootstrap", "wilson", "none")
-PLOT_FORMATS = ("png", "svg", "pdf")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-CACHES = ("auto", "ram", "disk", "none")
-CHANNELS = ("auto", "rgb", "bgr")
+from facedan_cli.config.common import CACHES, OPTIMIZERS, PRECISIONS, SCHEDULES, check_choice, options
+from facedan_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -66,26 +35,6 @@ HEADS: Mapping[str, Head] = {
     "sphereface": Head(margin=4),
 }
 """The classification heads, `facedan_cli.models.classifier`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignConfig:
-    """What `align` does to photographs."""
-
-    raw: Path
-    out: Path
-    root: Path = Path()  # of the photographs that a list names
-    size: int = 250
-    template: str = "vggface"
-    min_face: int = 40
-    second_pass: bool = True
-    detector_batch: int = 32
-    landmarks: Path | None = None
-    no_align: bool = False
-    contact_sheet: Path | None = None
-    workers: int = 0  # 0: as many as there are processors
-    device: str = "auto"
-    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,110 +169,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """What `adapt --preset` sets: the penalty of the paper to the letter, and the better one by docs/results.md."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class EmbedConfig:
-    """Features of a data set by one model."""
-
-    dataset: str
-    model: str | None = None
-    layer: str | None = None  # the last one of the model
-    flip: bool = False
-    batch: int = 64
-    workers: int = 0
-    device: str = "auto"
-    force: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """How models are measured; the protocol itself is named by the subcommand."""
-
-    model: tuple[str, ...] = ()
-    far: tuple[str, ...] = ("0.001",)
-    fpir: tuple[str, ...] = ("0.01",)
-    convention: str = "max-tar"
-    ci: str = "bootstrap"
-    replicates: int = 1000
-    fuse: bool = False
-    save_scores: bool = False
-    plot: str = "png"
-    layer: str | None = None
-    flip: bool = False
-    seed: int = 0
-    batch: int = 64
-    workers: int = 0
-    device: str = "auto"
-    force: bool = False
-
-
-EXPORT_SUFFIXES = {
-    ".onnx": "onnx",
-    ".pt": "torchscript",
-    ".ts": "torchscript",
-    ".safetensors": "safetensors",
-}
-"""The formats that a model is exported in, by the suffixes that mean them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """A model as a file for other programs."""
-
-    model: str
-    out: Path
-    format: str | None = None  # that of the suffix of `out`
-    layer: str | None = None  # the last one of the model
-    flip: bool = False
-    force: bool = False
-
-
-TABLE_PROTOCOLS = ("gbu", "feret", "identify", "pairs")
-TABLE_FORMATS = ("text", "markdown", "latex", "csv")
-TABLE_ROWS = ("lbp", "pcanet", "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
-"""The rows of `table` in order: the paper's, the control λ = 0 and the fusion of the adapted models."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableConfig:
-    """The paper's table: every row is what `pretrain` and `adapt` train and `evaluate` measures.
-
-    Args:
-        rows: of `TABLE_ROWS`.
-        seeds: each seed has models of its own.
-        pretrain: stage 1; its seed is replaced.
-        adapt: stage 2; its seed, λ, kernels and layers are those of seed and row.
-        evaluate: how models are measured.
-    """
-
-    rows: tuple[str, ...]
-    seeds: tuple[int, ...] = (0,)
-    pretrain: PretrainConfig
-    adapt: AdaptConfig
-    evaluate: EvaluateConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """The world that `demo` draws: how many people, and pictures of each."""
-
-    source_people: int = 240
-    source_images: int = 10
-    target_people: int = 150
-    target_images: int = 5
-    test_people: int = 90
-    size: int = 160
-    seed: int = 0
-    workers: int = 0
-
-
-# How fast or how chattily a run goes, never what it computes; and the inputs, of which the run keeps digests.
-_NOT_DETERMINING = frozenset(
-    {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
-    | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
-    | {"source", "target", "init", "gallery"}
-    | {"select", "strengths"}  # they determine which runs there are
-)
-
 Training = TypeVar("Training", bound=TrainingConfig)
 
 
@@ -331,27 +176,6 @@ def resolve(config: Training, recipe: Recipe) -> Training:
     """Fill what is not set with the model's recipe."""
     unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
     return replace(config, **unset)
-
-
-def options(config: Any) -> dict[str, Any]:
-    """A configuration by option name: what is a Python keyword there carries an underscore here (`lambda_`)."""
-    return {field.name.rstrip("_"): getattr(config, field.name) for field in fields(config)}
-
-
-def determining(config: Any) -> dict[str, Any]:
-    """Those options that determine the result of a run."""
-    return {key: value for key, value in options(config).items() if key not in _NOT_DETERMINING}
-
-
-def as_toml(command: str, values: Mapping[str, Any]) -> str:
-    """The section of a command as it may stand in facedan.toml or be given to --config; what is None is left out."""
-    lines = [f"[{command}]"]
-    for key, value in values.items():
-        if value is not None:
-            # JSON's strings, numbers, booleans and arrays of them are TOML too.
-            plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}")
-    return "\n".join(lines) + "\n"
 
 
 def check_training(config: TrainingConfig) -> None:
@@ -399,13 +223,3 @@ def settle_head(config: Training) -> Training:
         margin=usual.margin if config.margin is None else config.margin,
         scale=usual.scale if config.scale is None else config.scale,
     )
-
-
-def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the known ones.
-
-    Raises:
-        UsageError: with the nearest known values.
-    """
-    if value not in known:
-        raise UsageError(f"{option} does not know '{value}'", did_you_mean(value, known))

@@ -1,0 +1,1 @@
+"""Settings of every command: what they mean, and what they are where nobody says otherwise."""
