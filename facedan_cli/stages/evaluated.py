@@ -67,7 +67,7 @@ def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
         raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
     for model in found:
         model.layer(config.layer, flip=config.flip)
-    names = _labels([model.card for model in found])
+    names = _labels(found)
     return [Model(model.card, model.checkpoint, name) for model, name in zip(found, names, strict=True)]
 
 
@@ -111,14 +111,24 @@ def _failed_to_align(root: Path) -> dict[str, str]:
     }
 
 
-def _labels(cards: Sequence[Card]) -> list[str]:
-    """Names for a table, as the paper has them; models that would share one get their run's hash as well."""
-    names = [label_of(card) for card in cards]
+def _labels(models: Sequence[Recogniser]) -> list[str]:
+    """Names for a table, as the paper has them; models that would share one get their run's hash, then a number too."""
+    names = [label_of(model.card) + _step_of(model.checkpoint) for model in models]
     counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{name} {card.run.rpartition('-')[2]}"
-        for name, card in zip(names, cards, strict=True)
+    names = [
+        name if counts[name] == 1 else f"{name} {model.card.run.rpartition('-')[2]}"
+        for name, model in zip(names, models, strict=True)
     ]
+    return [
+        name if names.count(name) == 1 else f"{name} #{names[:row].count(name) + 1}" for row, name in enumerate(names)
+    ]
+
+
+def _step_of(checkpoint: Path | None) -> str:
+    """Which of a run's networks a checkpoint is, as " step 50"; "" of the last one and of files elsewhere."""
+    if checkpoint is None or checkpoint.parent.name != "checkpoints" or checkpoint.stem == "model":
+        return ""
+    return " " + checkpoint.stem.replace("-", " ")
 
 
 def label_of(card: Card) -> str:

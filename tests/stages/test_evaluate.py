@@ -18,9 +18,10 @@ from facedan_cli.faces.folder import read_folder
 from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.models.weights import Card
 from facedan_cli.protocols.gbu import PARTITIONS
+from facedan_cli.runs import checkpoint_of
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_identify, evaluate_pairs
-from facedan_cli.stages.evaluated import label_of
+from facedan_cli.stages.evaluated import find_models, label_of
 from facedan_cli.stages.results import EvaluateResult
 from facedan_cli.workspace import Dataset, Workspace
 
@@ -140,6 +141,24 @@ def test_models_of_one_name_are_told_apart_by_their_runs(place: Workspace, train
         f"DAN_m67 {trained.dan_m67.name[-8:]}",
         f"DAN_m67 {other.name[-8:]}",
     ]
+
+
+def test_networks_of_one_run_and_copies_are_measured_each_by_itself(trained: Any, tmp_path: Path) -> None:
+    last = checkpoint_of(trained.dan_m67)
+    for copy in (
+        tmp_path / "checkpoints" / "step-50.safetensors",
+        tmp_path / "a.safetensors",
+        tmp_path / "b.safetensors",
+    ):
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(last, copy)
+    models = [last, *sorted(tmp_path.rglob("*.safetensors"))]
+    config = EvaluateConfig(model=tuple(map(str, models)), replicates=0)
+    found = find_models(config, trained.workspace)
+    run = trained.dan_m67.name[-8:]
+    assert [(model.checkpoint, model.name) for model in found] == list(
+        zip(models, [f"DAN_m67 {run} #1", f"DAN_m67 {run} #2", f"DAN_m67 {run} #3", "DAN_m67 step 50"], strict=True)
+    )
 
 
 @pytest.mark.parametrize(
