@@ -58,6 +58,7 @@ _LOOK = {
 _PANEL_SIZE = (2.6, 2.7)
 _SINGLE_SIZE = (4.0, 3.4)
 _COLUMNS = 4
+_LEGEND_LINE = 0.17  # inches
 _METADATA: Mapping[str, dict[str, None]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -116,6 +117,8 @@ def name_curves(figure: Figure, axes: Sequence[Axes], lines: Mapping[str, Line2D
                 return
     entry_inches = 0.8 + 0.07 * max(len(name) for name in lines)
     columns = min(len(lines), max(1, int(figure.get_figwidth() / entry_inches)))
+    # Room for a long legend is added; what two lines need, the panels can spare.
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * max(0, math.ceil(len(lines) / columns) - 2))
     figure.legend(list(lines.values()), [plain(name) for name in lines], loc="outside lower center", ncols=columns)
 
 
