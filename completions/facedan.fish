@@ -120,7 +120,7 @@ complete -c facedan -n '__facedan_calls pretrain' -l help -s h -d 'Show this mes
 complete -c facedan -n '__facedan_calls adapt' -l source -r -F -a '(__facedan_datasets)' -d 'Labelled faces, one folder a person: a path or a data set\'s name'
 complete -c facedan -n '__facedan_calls adapt' -l target -r -F -a '(__facedan_datasets)' -d 'Unlabelled faces: any tree of images, whose folder names are not read, or a sigset such as a training set of GBU (protocols/gbu/GBU_Training_Uncontrolledx8.xml: its images in the data set gbu)'
 complete -c facedan -n '__facedan_calls adapt' -l init -r -F -a '(__facedan_runs)' -d 'Run or checkpoint to start from'
-complete -c facedan -n '__facedan_calls adapt' -l preset -r -f -a 'paper strong' -d 'Set all of the penalty but what is typed: paper (eq. 2 to the letter, 5 kernels, λ = 0.5) or strong (the defaults with λ = 10, which adapted better than 0.5 where we compared them)'
+complete -c facedan -n '__facedan_calls adapt' -l preset -r -f -a 'paper strong' -d 'Set all of the penalty but what is typed: paper (eq. 2 to the letter, 5 kernels, λ = 0.5) or strong (the defaults with λ = 10, for domains that differ much)'
 complete -c facedan -n '__facedan_calls adapt' -l layers -r -f -a 'fc6,fc7 fc7 fc6 pool,embedding' -d 'Layers whose features are brought together; fc6:0.5,fc7 weighs them'
 complete -c facedan -n '__facedan_calls adapt' -l kernels -r -f -d 'Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5'
 complete -c facedan -n '__facedan_calls adapt' -l lambda -r -f -d 'λ, the weight of the penalty; 0 is the control'

@@ -93,7 +93,7 @@ def adapt(
         str | None,
         option(
             "Set all of the penalty but what is typed: paper (eq. 2 to the letter, 5 kernels, λ = 0.5) or strong (the"
-            " defaults with λ = 10, which adapted better than 0.5 where we compared them).",
+            " defaults with λ = 10, for domains that differ much).",
             show_default=False,
             complete=tuple(PRESETS),
         ),

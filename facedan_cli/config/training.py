@@ -166,7 +166,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": _USUAL | {"estimator": "biased"},
     "strong": _USUAL | {"lambda_": 10.0},
 }
-"""What `adapt --preset` sets: the penalty of the paper to the letter, and the better one by docs/results.md."""
+"""What `adapt --preset` sets: the paper's penalty to the letter, or a strong one for domains that differ much."""
 
 
 Training = TypeVar("Training", bound=TrainingConfig)
