@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from safetensors.torch import load_file
 import facedan_cli
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+Facedan = Callable[..., Any]
+
 ENVIRONMENT = {
     **{key: value for key, value in os.environ.items() if not key.startswith("FACEDAN_")},
     "OMP_NUM_THREADS": "1",
@@ -26,9 +30,8 @@ ENVIRONMENT = {
 }
 
 
-def facedan(root: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable] if processes == 1 else [*TORCHRUN, str(processes)]
-    command = [*launcher, "-m", "facedan_cli", *arguments, "--workspace", str(root)]
+def by_two(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, "2", "-m", "facedan_cli", *arguments, "--workspace", str(root)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
 
 
@@ -39,33 +42,34 @@ def assert_same_network(one: str, other: str) -> None:
         torch.testing.assert_close(networks[1][name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_two_processes_make_what_one_makes_and_say_it_once(drawn: Path, tmp_path: Path) -> None:
+def test_two_processes_make_what_one_makes_and_say_it_once(drawn: Path, tmp_path: Path, facedan: Facedan) -> None:
     one, two = (shutil.copytree(drawn, tmp_path / name) for name in ("one", "two"))
     commands = [
         ("pretrain", "--source", "casia", "--optimizer", "sgd", "--lr", "0.001"),
         ("adapt", "--source", "casia", "--target", "frgc", "--optimizer", "sgd", "--cache", "disk"),
     ]
     for command in commands:
-        alone, together = facedan(one, *command), facedan(two, *command, processes=2)
-        assert (alone.returncode, together.returncode) == (0, 0), together.stderr
+        alone, together = facedan(*command, "-w", one), by_two(two, *command)
+        assert (alone.code, together.returncode) == (0, 0), together.stderr
         assert len(together.stdout.splitlines()) == 1
-        assert Path(alone.stdout).parts[-3].rpartition("-")[0] == Path(together.stdout).parts[-3].rpartition("-")[0]
-        assert_same_network(alone.stdout, together.stdout)
-    again = facedan(two, *command, processes=2)
+        assert Path(alone.out).parts[-3].rpartition("-")[0] == Path(together.stdout).parts[-3].rpartition("-")[0]
+        assert_same_network(alone.out, together.stdout)
+    again = by_two(two, *command)
     assert again.stdout == together.stdout
     assert again.stderr.count("is finished already") == 1
     embed = ("embed", "gbu", "--model", together.stdout.strip())
-    alone = facedan(one, *embed)
-    together = facedan(two, *embed, processes=2)
+    alone = facedan(*embed, "-w", one)
+    together = by_two(two, *embed)
     assert together.returncode == 0, together.stderr
-    found, expected = (np.load(Path(made.stdout.strip()) / "vectors.npy") for made in (together, alone))
+    places = [Path(printed.strip()) for printed in (together.stdout, alone.out)]
+    found, expected = (np.load(place / "vectors.npy") for place in places)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    tables = [(Path(made.stdout.strip()) / "images.csv").read_text(encoding="utf-8") for made in (together, alone)]
+    tables = [(place / "images.csv").read_text(encoding="utf-8") for place in places]
     assert tables[0] == tables[1]
-    assert not list(Path(together.stdout.strip()).glob(".vectors*"))
+    assert not list(places[0].glob(".vectors*"))
 
 
-def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path: Path, facedan: Facedan) -> None:
     root = shutil.copytree(drawn, tmp_path / "work")
     # Small steps, in which what differs by rounding between one process and two stays small.
     recipe = ("--optimizer", "sgd", "--schedule", "constant", "--lr", "0.00001")
@@ -83,10 +87,10 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path:
     assert output == ""
     assert "Error: another process of this job has ended" in errors
     assert "Traceback" not in errors.partition("torch/distributed")[0]
-    resumed = facedan(root, *command)
-    assert resumed.returncode == 0, resumed.stderr
-    whole = facedan(shutil.copytree(drawn, tmp_path / "whole"), *command)
-    assert_same_network(resumed.stdout, whole.stdout)
+    resumed = facedan(*command, "-w", root)
+    assert resumed.code == 0, resumed.err
+    whole = facedan(*command, "-w", shutil.copytree(drawn, tmp_path / "whole"))
+    assert_same_network(resumed.out, whole.out)
 
 
 def worker(launcher: int, rank: int) -> int:
