@@ -3,9 +3,8 @@
     python benchmarks/shifts.py [--kinds clear,haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
 
 For each kind a network that was trained on clear web pictures is measured on pictures of other people with that
-nuisance, then adapted to unlabelled pictures of yet others, once with λ = 0 and once as DAN_m67, and measured again.
-The faces are drawn to the
-template, so that alignment plays no part.
+nuisance, then adapted to unlabelled pictures of yet others, with λ = 0, as DAN_m67 and as DAN_m67 with λ = 10, and
+measured again. The faces are drawn to the template, so that alignment plays no part.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import cv2
 import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.config.training import PRESETS, AdaptConfig, PretrainConfig
 from facedan_cli.faces.synthetic import WEB, Style, draw_identity, draw_view, render
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.evaluate import evaluate_pairs
@@ -84,7 +83,7 @@ def main() -> None:
             draw(target, PEOPLE["target"], 6, KINDS[kind], options.seed)
             draw(test, PEOPLE["test"], 6, KINDS[kind], options.seed)
             models = [before]
-            for strength in (0.0, AdaptConfig.lambda_):
+            for strength in (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"]):
                 config = AdaptConfig(
                     source="web", target=target.name, lambda_=strength, seed=options.seed, hold_aside=0
                 )
