@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig
@@ -104,6 +104,8 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
         job = plan_adapt(replace(config, **CHOICES[name]), workspace)
         if job.run.finished or not options.finished:
             jobs[name] = job
+    if not jobs:
+        return
     found = {}
     with ThreadPoolExecutor(1) as pool:
         judge = Judge(next(iter(jobs.values())), pool, torch.device("cpu"))
@@ -114,12 +116,6 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
     rates = oracle(options, workspace, [job.run.checkpoint for job in jobs.values()])
     for rate, (name, values) in zip(rates, found.items(), strict=True):
         yield name, dict(zip(MEASURES, [*values, rate], strict=True))
-
-
-def rank_correlation(first: list[float], second: list[float]) -> float:
-    """Spearman's ρ; ties, which are hardly ever among such figures, stand in their order."""
-    ranks = [np.argsort(np.argsort(values)) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def main() -> None:
@@ -135,12 +131,18 @@ def main() -> None:
     parser.add_argument("--finished", action="store_true", help="only what was trained already")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    unknown = set(options.choices.split(",")) - CHOICES.keys()
+    if unknown:
+        parser.error(f"no such choices: {', '.join(sorted(unknown))}")
+    if (options.pairs is None) != (options.images is None):
+        parser.error("--pairs and --images go together")
     torch.set_num_threads(1)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for root in options.workspaces:
         workspace = Workspace.open(root)
         for start in starts(workspace, options.source):
-            found[f"{root}/{start.name}"] = dict(measure(options, workspace, start))
+            if choices := dict(measure(options, workspace, start)):
+                found[f"{root}/{start.name}"] = choices
     if options.json:
         print(json.dumps(found))
         return
@@ -155,7 +157,7 @@ def main() -> None:
         rhos = []
         for choices in found.values():
             blind, seen = ([values[key] for values in choices.values()] for key in (measured, "oracle"))
-            rhos.append(rank_correlation([sign * value for value in blind], seen))
+            rhos.append(spearmanr([sign * value for value in blind], seen).statistic)
         print(f"{measured}: rank correlation with the oracle {', '.join(f'{rho:.2f}' for rho in rhos)}")
 
 

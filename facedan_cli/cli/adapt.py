@@ -52,9 +52,15 @@ from facedan_cli.config.training import ADAPT_RECIPES, PRESETS, AdaptConfig
 
 _RECIPES = ADAPT_RECIPES
 
+_PLACES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
+"""Where an option's value can come from, as the command line's library calls it; --config and facedan.toml are one."""
+
 
 def configured_adapt(context: typer.Context) -> AdaptConfig:
-    """The configuration of a command line of `adapt`: what is typed, then the preset, then the rest.
+    """The configuration of a command line of `adapt`; what a preset sets goes before what weaker places say of it.
+
+    A typed preset goes before the environment and the files, but not before what is typed itself; one in a file only
+    before the defaults.
 
     Raises:
         UsageError: there is no such preset.
@@ -63,9 +69,13 @@ def configured_adapt(context: typer.Context) -> AdaptConfig:
     if preset is None:
         return config
     check_choice("--preset", preset, tuple(PRESETS))
-    sources = {name: context.get_parameter_source(name) for name in PRESETS[preset]}
-    typed = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-    return replace(config, **{name: value for name, value in PRESETS[preset].items() if name not in typed})
+
+    def strength(name: str) -> int:
+        source = context.get_parameter_source(name)
+        return _PLACES.index(source.name) if source is not None else 0
+
+    own = strength("preset")
+    return replace(config, **{name: value for name, value in PRESETS[preset].items() if strength(name) < own})
 
 
 def adapt(

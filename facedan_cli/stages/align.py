@@ -78,7 +78,7 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
     """
     check_config(config)
     ranks = Ranks.of(os.environ)
-    device = ranks.device(choose_device(config.device))
+    device = torch.device("cpu") if config.no_align else ranks.device(choose_device(config.device))
     work = _work(config, device)
     manifest = config.out / MANIFEST_FILE
     with ranks.joined(), _prepared(config, ranks):

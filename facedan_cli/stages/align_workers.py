@@ -40,13 +40,16 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Executor]:
         work: what is done with a batch; batches and what it gives back must be picklable.
         count: how many work at a time.
         processes: whether they may be processes.
+
+    Raises:
+        FacedanError: the system has killed a process.
+        OSError: it allows no more processes.
     """
     forked = processes and count > 1 and sys.platform == "linux"
     usual = torch.get_num_threads()
     pool: Executor
     if forked:
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, (work, os.getpid()))
-        pool.submit(os.getpid).result()  # that all are forked now, before the caller begins threads
+        pool = _forked(work, count)
     else:
         pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
@@ -71,13 +74,34 @@ def in_order(pool: Executor, work: Work, batches: Iterable[list[Job]], ahead: in
     if isinstance(pool, ProcessPoolExecutor):
         work = _work_here  # theirs is there already
     running: deque[Future[list[AlignedRecord]]] = deque()
-    try:
+    with _losses_told():
         for batch in batches:
             running.append(pool.submit(work, batch))
             if len(running) == ahead:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
+
+
+def _forked(work: Work, count: int) -> ProcessPoolExecutor:
+    """Processes that are all there already, before the caller begins threads."""
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, (work, os.getpid()))
+    others = set(multiprocessing.active_children())
+    try:
+        with _losses_told():
+            pool.submit(os.getpid).result()
+    except BaseException:
+        # Nobody else ends those that were begun before the one that could not be.
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        raise
+    return pool
+
+
+@contextmanager
+def _losses_told() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as error:
         raise FacedanError(
             "a process that aligns was killed, perhaps because the memory was full",
@@ -88,11 +112,12 @@ def in_order(pool: Executor, work: Work, batches: Iterable[list[Job]], ahead: in
 def _begin(work: Work, parent: int) -> None:
     """What a forked process does first."""
     _of_process[:] = [work]
-    # It shall not outlive the process that it works for, and leaves interrupts to that.
+    # It leaves interrupts to the process that it works for, can be ended by that, and does not outlive it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Threads do not survive a fork: neither library may look for its own.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

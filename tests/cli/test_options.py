@@ -180,6 +180,14 @@ def test_a_preset_sets_the_penalty_but_for_what_is_typed(facedan: Facedan, train
     monkeypatch.setenv("FACEDAN_ADAPT_SEED", "7")
     typed = planned(facedan, *init, "--preset", "strong", "--kernels", 1, command="adapt")
     assert (typed["lambda"], typed["kernels"], typed["seed"]) == (10, 1, 7)
+    monkeypatch.setenv("FACEDAN_ADAPT_PRESET", "paper")
+    assert planned(facedan, *init, command="adapt")["lambda"] == 3
+    monkeypatch.delenv("FACEDAN_ADAPT_LAMBDA")
+    monkeypatch.delenv("FACEDAN_ADAPT_PRESET")
+    settings("[adapt]\npreset = 'strong'\niterations = 4\n", "other.toml")
+    assert planned(facedan, *init, "--config", "other.toml", command="adapt")["lambda"] == 10
+    settings("[adapt]\npreset = 'strong'\nlambda = 2\n", "other.toml")
+    assert planned(facedan, *init, "--config", "other.toml", command="adapt")["lambda"] == 2
 
 
 def test_an_unknown_preset_is_told(facedan: Facedan, trained: Any, monkeypatch: Any) -> None:

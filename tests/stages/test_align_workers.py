@@ -1,10 +1,11 @@
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import chain
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cv2
@@ -64,12 +65,44 @@ def test_a_killed_process_is_told() -> None:
 
 
 @on_linux
+def test_a_process_killed_while_it_waits_is_told_under_torchrun_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There SIGTERM, by which the pool ends the others, is ignored."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with workers(slow_at_first, 3, processes=True) as pool:
+            assert isinstance(pool, ProcessPoolExecutor)
+            for process in list(pool._processes)[:2]:
+                os.kill(process, signal.SIGKILL)
+            with pytest.raises(FacedanError, match="was killed"):
+                list(in_order(pool, slow_at_first, [[0], [1], [2]], ahead=3))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@on_linux
+def test_a_system_without_room_for_processes_says_so_and_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    fork, begun = os.fork, []
+
+    def full() -> int:
+        if begun:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        begun.append(fork())
+        return begun[0]
+
+    monkeypatch.setattr(os, "fork", full)
+    with pytest.raises(OSError, match="temporarily unavailable"), workers(slow_at_first, 2, processes=True):
+        pass
+    gone, _ = os.waitpid(begun[0], 0)
+    assert gone == begun[0]
+
+
+@on_linux
 def test_libraries_with_threads_work_in_a_forked_process() -> None:
     def calculate(batch: list[int]) -> list[float]:
         pixels = torch.full((64, 64, 3), float(batch[0]))
         resized = cv2.resize(pixels.numpy(), (512, 512))
         found = torch.nn.functional.conv2d(torch.from_numpy(resized)[None, None, :, :, 0], torch.ones(1, 1, 3, 3))
-        return [float(found.mean())]
+        return [float(found.mean()), torch.get_num_threads(), cv2.getNumThreads()]
 
     usual = torch.get_num_threads()
     try:
@@ -78,7 +111,8 @@ def test_libraries_with_threads_work_in_a_forked_process() -> None:
         found = results(calculate, [[number] for number in range(4)], 2, processes=True)
     finally:
         torch.set_num_threads(usual)
-    assert list(chain(*found)) == [0, 9, 18, 27]
+    assert [mean for mean, *_ in found] == [0, 9, 18, 27]
+    assert {threads for _, *threads in found for threads in threads} == {1}
 
 
 @on_linux
@@ -94,11 +128,12 @@ def work(batch):
 with workers(work, 2, processes=True) as pool:
     list(in_order(pool, work, [[0], [1]], 2))
 """
-    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    children = [int(parent.stdout.readline()) for _ in range(2)]
-    parent.kill()
-    parent.wait()
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        try:
+            children = [int(parent.stdout.readline()) for _ in range(2)]
+        finally:
+            parent.kill()
     deadline = time.monotonic() + 10
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
