@@ -40,6 +40,10 @@ def config(tmp_path: Path) -> AlignConfig:
     return AlignConfig(raw=tmp_path / "raw", out=tmp_path / "out", size=112, no_align=True)
 
 
+def test_copying_needs_no_device(config: AlignConfig) -> None:
+    assert align(replace(config, device="cuda:99")).aligned == 5
+
+
 def test_jpegs_of_the_size_are_copied_and_others_scaled(config: AlignConfig) -> None:
     result = align(config)
     assert (result.aligned, result.failed) == (5, 1)
