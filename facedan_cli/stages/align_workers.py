@@ -32,7 +32,7 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Executor]:
     """As many workers, each of which takes a batch from file to file on one core.
 
     Sharing a network of such small layers among cores costs more than it gains. So does sharing an interpreter: between
-    the layers there is enough Python that two threads wait for each other a tenth of the time, more of them longer.
+    the layers there is enough Python that two threads wait for each other a tenth of the time.
     Processes are forked, so that they are there at once and share the networks' memory; a GPU cannot be shared so, and
     outside Linux forking is not safe.
 
