@@ -27,7 +27,7 @@ from scipy.stats import spearmanr
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig
-from facedan_cli.runs import Run
+from facedan_cli.runs import Run, read_record
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.candidates import Judge
 from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
@@ -63,16 +63,15 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
 }
 """By name, what differs from the paper's DAN_m67."""
 
-
 MEASURES = ("mmd2", "agreement", "source_error", "oracle")
 
 
 def starts(workspace: Workspace, source: str) -> Iterator[Path]:
     """The finished pretrainings on a source, by name."""
-    for record in sorted((workspace.root / "runs").glob("pretrain-*/run.json")):
-        found = json.loads(record.read_text(encoding="utf-8"))
-        if found["status"] == "complete" and found["config"]["source"] == source:
-            yield record.parent
+    for directory in sorted((workspace.root / "runs").glob("pretrain-*")):
+        record = read_record(directory)
+        if record.get("status") == "complete" and record["config"]["source"] == source:
+            yield directory
 
 
 def oracle(options: argparse.Namespace, workspace: Workspace, models: list[Path]) -> list[float]:
@@ -97,7 +96,7 @@ def beyond_chance(run: Run) -> float:
 
 def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """The choices from one network, by name."""
-    seed = json.loads((start / "run.json").read_text(encoding="utf-8"))["config"]["seed"]
+    seed = read_record(start)["config"]["seed"]
     jobs = {}
     for name in options.choices.split(","):
         config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed)

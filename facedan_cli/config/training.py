@@ -44,7 +44,8 @@ class Recipe:
     Args:
         lr: base learning rate; the peak where the schedule is one-cycle.
         classifier_lr: the last layer's learning rate as a multiple of `lr`.
-        batch: images a step from the source, and from the target as many again.
+        schedule: "constant" or "onecycle".
+        batch: images a step from the source, of all processes together, and from the target as many again.
     """
 
     optimizer: str

@@ -132,10 +132,10 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, 
     with (
         ManifestWriter(manifest_of(ranks, config.out)) as writer,
         # Before the progress, which has a thread of its own.
-        workers(work, count, processes=processes) as pool,
+        workers(work, count, processes=processes) as begin,
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
     ):
-        for records in in_order(pool, work, _batches(plan.jobs(), config.detector_batch), 2 * count):
+        for records in in_order(begin, _batches(plan.jobs(), config.detector_batch), 2 * count):
             writer.append(records)
             for record in records:
                 counts[record.status] += 1

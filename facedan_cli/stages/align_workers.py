@@ -21,6 +21,7 @@ from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.stages.align_plan import Job
 
 Work = Callable[[list[Job]], list[AlignedRecord]]
+Begin = Callable[[list[Job]], Future[list[AlignedRecord]]]
 
 _PR_SET_PDEATHSIG = 1
 
@@ -28,8 +29,8 @@ _of_process: list[Work] = []  # in a forked process its work
 
 
 @contextmanager
-def workers(work: Work, count: int, *, processes: bool) -> Iterator[Executor]:
-    """As many workers, each of which takes a batch from file to file on one core.
+def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
+    """As many workers, each of which takes a batch from file to file on one core; gives what sends them a batch.
 
     Sharing a network of such small layers among cores costs more than it gains. So does sharing an interpreter: between
     the layers there is enough Python that two threads wait for each other a tenth of the time.
@@ -49,34 +50,31 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Executor]:
     usual = torch.get_num_threads()
     pool: Executor
     if forked:
-        pool = _forked(work, count)
+        pool, work = _forked(work, count), _work_here
     else:
         pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield pool
+        yield lambda batch: pool.submit(work, batch)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(usual)
 
 
-def in_order(pool: Executor, work: Work, batches: Iterable[list[Job]], ahead: int) -> Iterator[list[AlignedRecord]]:
-    """What the pool makes of the batches, in their order whichever is ready first.
+def in_order(begin: Begin, batches: Iterable[list[Job]], ahead: int) -> Iterator[list[AlignedRecord]]:
+    """What the workers make of the batches, in their order whichever is ready first.
 
     Args:
-        pool: of `workers`.
-        work: the same as theirs.
+        begin: from `workers`.
         batches: taken as they are wanted.
         ahead: so many are under way at most.
 
     Raises:
         FacedanError: the system has killed a process.
     """
-    if isinstance(pool, ProcessPoolExecutor):
-        work = _work_here  # theirs is there already
     running: deque[Future[list[AlignedRecord]]] = deque()
     with _losses_told():
         for batch in batches:
-            running.append(pool.submit(work, batch))
+            running.append(begin(batch))
             if len(running) == ahead:
                 yield running.popleft().result()
         while running:
@@ -85,7 +83,7 @@ def in_order(pool: Executor, work: Work, batches: Iterable[list[Job]], ahead: in
 
 def _forked(work: Work, count: int) -> ProcessPoolExecutor:
     """Processes that are all there already, before the caller begins threads."""
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _begin, (work, os.getpid()))
+    pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _prepare, (work, os.getpid()))
     others = set(multiprocessing.active_children())
     try:
         with _losses_told():
@@ -109,7 +107,7 @@ def _losses_told() -> Iterator[None]:
         ) from error
 
 
-def _begin(work: Work, parent: int) -> None:
+def _prepare(work: Work, parent: int) -> None:
     """What a forked process does first."""
     _of_process[:] = [work]
     # It leaves interrupts to the process that it works for, can be ended by that, and does not outlive it.

@@ -32,7 +32,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.weights import load_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.adapt import AdaptJob
-from facedan_cli.stages.held_aside import features_of
+from facedan_cli.stages.held_aside import features_of, readable
 from facedan_cli.stages.training_data import LEAST_SAMPLE, Source, hold_aside, part_of
 
 IMAGES = 256
@@ -191,8 +191,8 @@ def _view(network: FaceNetwork, images: FaceImages, seed: tuple[int, ...]) -> Te
 
 
 def _source_error(network: FaceNetwork, images: FaceImages, names: np.ndarray) -> float:
-    rows = [row for row, path in enumerate(images.folder.paths) if path not in images.unreadable]
     features = F.normalize(features_of(network, images)[network.layers[-1]])
+    rows = readable(images)  # what cannot be read is known now
     scores = (features @ features.T).double().cpu().numpy()
     upper = np.triu(np.ones_like(scores, bool), 1)
     same = names[rows][:, None] == names[rows][None]

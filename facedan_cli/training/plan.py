@@ -7,32 +7,21 @@ from dataclasses import dataclass
 
 from torch import nn, optim
 
+from facedan_cli.config.training import Recipe
 from facedan_cli.models.network import FaceNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The resolved recipe of a run.
+class Plan(Recipe):
+    """A recipe, and what else a run's training needs to be told.
 
     Args:
-        classifier_lr: the classifier's learning rate as a multiple of `lr`.
-        schedule: "constant" or "onecycle".
-        batch: images a step from the source, of all processes together, and from the target as many.
         precision: "fp32", "bf16" or "fp16", of the network's own arithmetic; losses and weights are always float32.
         grad_accum: parts in which a batch goes through the network.
         sample_rate: share of all people that a step classifies among.
         compile: whether torch.compile makes the network faster.
     """
 
-    optimizer: str
-    lr: float
-    classifier_lr: float
-    schedule: str
-    batch: int
-    iterations: int
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
     seed: int
     checkpoint_every: int
     log_every: int

@@ -1,11 +1,11 @@
 import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import cv2
@@ -19,8 +19,8 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads
 
 
 def results(work: Callable[[Any], Any], batches: list[Any], count: int, *, processes: bool) -> list[Any]:
-    with workers(work, count, processes=processes) as pool:
-        return list(in_order(pool, work, batches, ahead=3))
+    with workers(work, count, processes=processes) as begin:
+        return list(in_order(begin, batches, ahead=3))
 
 
 def slow_at_first(batch: list[int]) -> list[int]:
@@ -65,16 +65,15 @@ def test_a_killed_process_is_told() -> None:
 
 
 @on_linux
-def test_a_process_killed_while_it_waits_is_told_under_torchrun_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_killed_while_it_waits_is_told_under_torchrun_too() -> None:
     """There SIGTERM, by which the pool ends the others, is ignored."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with workers(slow_at_first, 3, processes=True) as pool:
-            assert isinstance(pool, ProcessPoolExecutor)
-            for process in list(pool._processes)[:2]:
-                os.kill(process, signal.SIGKILL)
+        with workers(slow_at_first, 3, processes=True) as begin:
+            for process in multiprocessing.active_children()[:2]:
+                process.kill()
             with pytest.raises(FacedanError, match="was killed"):
-                list(in_order(pool, slow_at_first, [[0], [1], [2]], ahead=3))
+                list(in_order(begin, [[0], [1], [2]], ahead=3))
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -125,8 +124,8 @@ def work(batch):
     os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(60)
 
-with workers(work, 2, processes=True) as pool:
-    list(in_order(pool, work, [[0], [1]], 2))
+with workers(work, 2, processes=True) as begin:
+    list(in_order(begin, [[0], [1]], 2))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
