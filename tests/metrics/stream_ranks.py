@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from torch import distributed
+from together import joined
 
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
 
@@ -28,17 +28,15 @@ def pieces():
         yield rng.integers(-4, 5, (rows, 9)).astype(np.float32), rng.random((rows, 9)) < 0.3
 
 
-if __name__ == "__main__":
-    part, parts, directory = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    if parts > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
+def main(part: int, parts: int, directory: Path) -> None:
     (query, a), (target, b) = features(101, 1), features(70, 2)
     seen: list[int] = []
-    results = [
-        verification_streamed(query, target, a, b, FARS, tile=32, advance=seen.append),
-        verification_streamed(query, query, a, a, FARS, tile=32, once=True),
-        verification_of_tiles(pieces, FARS),
-    ]
+    with joined(part, parts, directory):
+        results = [
+            verification_streamed(query, target, a, b, FARS, tile=32, advance=seen.append),
+            verification_streamed(query, query, a, a, FARS, tile=32, once=True),
+            verification_of_tiles(pieces, FARS),
+        ]
     found = {
         "points": [[asdict(point) for point in result.points.values()] for result in results],
         "eer": [result.eer for result in results],
@@ -46,3 +44,7 @@ if __name__ == "__main__":
         "seen": sum(seen),
     }
     (directory / f"found{part}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from stream_ranks import FARS, features, pieces
+from together import run_together
 
-import facedan_cli
 from facedan_cli.metrics.roc import equal_error_rate, verification_rate
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
 
@@ -66,24 +63,11 @@ def test_pieces_of_any_shape() -> None:
 
 
 def test_several_processes_are_one(tmp_path: Path) -> None:
-    package = str(Path(facedan_cli.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": package}
     found = {}
     for parts in (1, 2):
         directory = tmp_path / str(parts)
         directory.mkdir()
-        running = [
-            subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(part), str(parts), str(directory)],
-                stderr=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-            for part in range(parts)
-        ]
-        for process in running:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors
+        run_together(SCRIPT, parts, directory)
         found[parts] = [json.loads((directory / f"found{part}.json").read_text("utf-8")) for part in range(parts)]
     seen = [result.pop("seen") for result in found[2]]
     assert sum(seen) == found[1][0].pop("seen") == 2 * 101 * 70

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, distributed, nn, optim
+from together import joined
+from torch import Tensor, nn, optim
 
 from facedan_cli.config.training import HEADS
 from facedan_cli.models.classifier import Classifier
@@ -98,7 +98,6 @@ def trained(rank: Rank) -> dict[str, Tensor]:
 
 def main(part: int, parts: int, directory: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
     found: dict[str, dict[str, Tensor]] = {}
     for head, smoothing in SMOOTHING.items():
         for divided in (True, False):
@@ -116,10 +115,9 @@ def main(part: int, parts: int, directory: Path) -> None:
         found["read"] = {**rank.classifier.state_dict(), "momentum": own_classes(rank.classifier, file, "momentum")}
     tensors = {f"{name}.{key}": value.clone() for name, case in found.items() for key, value in case.items()}
     save_file(tensors, directory / f"found{part}.safetensors")
-    distributed.barrier()
-    # All is written. A gloo thread that is not joined yet may abort the interpreter's own way out.
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    of_all = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    with joined(*of_all):
+        main(*of_all)

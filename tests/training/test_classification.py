@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from together import run_together
 from torch import Tensor, optim
 
-import facedan_cli
 from facedan_cli.config.training import HEADS
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.training.classification import (
@@ -89,13 +86,7 @@ def shares(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """What each of two and of three processes found."""
     directory, parts = tmp_path_factory.mktemp("ranks"), request.param
     save_file(whole_state(), directory / "whole.safetensors")
-    commands = [[sys.executable, str(SCRIPT), str(part), str(parts), str(directory)] for part in range(parts)]
-    package = str(Path(facedan_cli.__file__).parents[1])  # not installed where the tests run from a checkout
-    environment = {**os.environ, "PYTHONPATH": package}
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_together(SCRIPT, parts, directory)
     return [load_file(directory / f"found{part}.safetensors") for part in range(parts)]
 
 

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from together import run_together
 
-import facedan_cli
 from facedan_cli.errors import UsageError
 from facedan_cli.training.distributed import Ranks, share
 
@@ -21,14 +18,7 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 def train_together(directory: Path, parts: int, options: dict[str, Any]) -> None:
     directory.mkdir(exist_ok=True)
     (directory / "store").unlink(missing_ok=True)
-    given = json.dumps(options)
-    commands = [[sys.executable, str(SCRIPT), str(part), str(parts), str(directory), given] for part in range(parts)]
-    package = str(Path(facedan_cli.__file__).parents[1])  # not installed where the tests run from a checkout
-    environment = {**os.environ, "PYTHONPATH": package}
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    run_together(SCRIPT, parts, directory, json.dumps(options))
 
 
 def assert_alike(one: Path, other: Path) -> None:

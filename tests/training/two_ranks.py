@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from together import joined
+from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.faces.batches import Stream
@@ -80,8 +81,6 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
 
 def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    if parts > 1:
-        distributed.init_process_group("gloo", init_method=f"file://{directory}/store", rank=part, world_size=parts)
     die_after = options.pop("die_after", None)
     divided = bool(options.pop("divided", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
@@ -94,11 +93,9 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
     source, target = (cast(Stream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
     with Checkpoints(directory, CARD) as checkpoints:
         train(network, Domains(source, target, penalty), plan, checkpoints=checkpoints, log=directory / "metrics.jsonl")
-    if parts > 1:
-        distributed.barrier()
-        # All is written. A gloo thread that is not joined yet may abort the interpreter's own way out.
-        os._exit(0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))
+    of_all = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    with joined(*of_all):
+        main(*of_all, json.loads(sys.argv[4]))
