@@ -15,10 +15,18 @@ from typer.main import get_command
 from facedan_cli.cli.app import app
 from facedan_cli.cli.options import complete_datasets, complete_models, complete_runs
 
-Kind = Literal["flag", "dataset", "run", "path", "word", "number", "text"]
+Kind = Literal["flag", "dataset", "run", "model", "path", "word", "number", "text"]
 
 _NUMBERS = {int: "N", float: "X"}
-_METAVARS: Mapping[Kind, str] = {"dataset": "DATASET", "run": "RUN", "path": "PATH", "word": "WORD", "text": "VALUE"}
+_METAVARS: Mapping[Kind, str] = {
+    "dataset": "DATASET",
+    "run": "RUN",
+    "model": "RUN",
+    "path": "PATH",
+    "word": "WORD",
+    "text": "VALUE",
+}
+_FROM_THE_WORKSPACE: Mapping[Any, Kind] = {complete_datasets: "dataset", complete_runs: "run", complete_models: "model"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +138,8 @@ def _kind(given: Any, annotation: Any, information: Any) -> tuple[Kind, tuple[st
     if getattr(given, "is_flag", False):
         return "flag", ()
     complete = information.autocompletion
-    if complete is complete_datasets:
-        return "dataset", ()
-    if complete in (complete_runs, complete_models):
-        return "run", ()
     if complete is not None:
-        return "word", tuple(complete())
+        return (_FROM_THE_WORKSPACE[complete], ()) if complete in _FROM_THE_WORKSPACE else ("word", tuple(complete()))
     plain = _plain_type(annotation)
     if plain is Path:
         return "path", ()

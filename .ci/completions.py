@@ -81,9 +81,10 @@ _facedan() {
         # shellcheck disable=SC2046
         _facedan_names "$workspace"/aligned/*/ $(@SETTINGS@ "$workspace/facedan.toml" 2>/dev/null)
         ;;
-    run)
+    run | model)
         _facedan_workspace
         _facedan_names "$workspace"/runs/*/
+        [[ $kind == model ]] && _facedan_names lbp
         ;;
     path) ;;
     *)
@@ -162,6 +163,10 @@ _facedan_runs() {
   _alternative 'runs:run:compadd -a names' 'paths:path:_files'
 }
 
+_facedan_models() {
+  _alternative 'models:model without a run:(lbp)' 'runs:run:_facedan_runs'
+}
+
 @COMMANDS@
 
 if [[ $funcstack[1] == _facedan ]]; then
@@ -220,7 +225,8 @@ def _zsh_option(option: Parameter) -> list[str]:
 def _zsh_action(parameter: Parameter) -> str:
     if parameter.kind == "word":
         return f"({' '.join(parameter.words)})"
-    return {"dataset": "_facedan_datasets", "run": "_facedan_runs", "path": "_files"}.get(parameter.kind, " ")
+    named = {"dataset": "_facedan_datasets", "run": "_facedan_runs", "model": "_facedan_models", "path": "_files"}
+    return named.get(parameter.kind, " ")
 
 
 _FISH = r"""
@@ -297,7 +303,12 @@ def _fish_command(command: Command) -> list[str]:
 def _fish_values(parameter: Parameter) -> str:
     if parameter.kind == "word":
         return f"-f -a {_fish_quote(' '.join(parameter.words))}"
-    named = {"dataset": "-F -a '(__facedan_datasets)'", "run": "-F -a '(__facedan_runs)'", "path": "-F"}
+    named = {
+        "dataset": "-F -a '(__facedan_datasets)'",
+        "run": "-F -a '(__facedan_runs)'",
+        "model": "-F -a '(__facedan_runs) lbp'",
+        "path": "-F",
+    }
     return named.get(parameter.kind, "-f")
 
 

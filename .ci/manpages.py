@@ -144,7 +144,7 @@ def _environment(command: Command, facedan: Command) -> list[str]:
         (
             (_bold("FACEDAN_WORKSPACE"), _text("The workspace, where --workspace does not name it.")),
             (f"{_bold(f'FACEDAN_{name}_')}{_italic('OPTION')}", _text(rule)),
-            (_bold("FACEDAN_DEBUG"), _text("Where it is set, an error shows its traceback.")),
+            (_bold("FACEDAN_DEBUG"), _text("Where it is 1, an error shows its traceback.")),
             (_bold("NO_COLOR"), _text("Where it is set, nothing is printed in colour.")),
         ),
     )

@@ -95,7 +95,7 @@ _facedan() {
     embed)
         options='--model --layer --flip --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
-        --model) kind=run ;;
+        --model) kind=model ;;
         --layer) kind=value words='fc7 fc6 embedding pool' ;;
         --batch | --workers) kind=value ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -141,7 +141,7 @@ _facedan() {
     'evaluate gbu')
         options='--model --far --images --protocol --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
-        --model) kind=run ;;
+        --model) kind=model ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
@@ -156,7 +156,7 @@ _facedan() {
     'evaluate feret')
         options='--model --images --protocol --any-lists --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
-        --model) kind=run ;;
+        --model) kind=model ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
         --ci) kind=value words='bootstrap wilson none' ;;
@@ -170,7 +170,7 @@ _facedan() {
     'evaluate lfw')
         options='--model --far --images --pairs --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
-        --model) kind=run ;;
+        --model) kind=model ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --pairs | --workspace | -w | --config) kind=path ;;
@@ -186,7 +186,7 @@ _facedan() {
         options='--images --model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --images) kind=dataset ;;
-        --model) kind=run ;;
+        --model) kind=model ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
@@ -201,7 +201,7 @@ _facedan() {
         options='--gallery --probe --model --fpir --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --gallery | --probe) kind=dataset ;;
-        --model) kind=run ;;
+        --model) kind=model ;;
         --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
@@ -214,7 +214,7 @@ _facedan() {
     'evaluate verify')
         options='--model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
-        --model) kind=run ;;
+        --model) kind=model ;;
         --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
@@ -245,9 +245,10 @@ _facedan() {
         # shellcheck disable=SC2046
         _facedan_names "$workspace"/aligned/*/ $(sed -n '/^\[datasets\]/,/^\[/s/^ *"\{0,1\}\([[:alnum:]_.-]\{1,\}\)"\{0,1\} *=.*/\1/p' "$workspace/facedan.toml" 2>/dev/null)
         ;;
-    run)
+    run | model)
         _facedan_workspace
         _facedan_names "$workspace"/runs/*/
+        [[ $kind == model ]] && _facedan_names lbp
         ;;
     path) ;;
     *)

@@ -219,6 +219,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     datasets = settings.get("datasets", {})
     if not all(isinstance(value, str) for value in datasets.values()):
         raise UsageError(f"[datasets] in {path} must map names to paths", 'write lines such as casia = "/data/casia"')
+    for name in datasets:
+        if not name or os.sep in name or name.startswith("."):
+            raise UsageError(
+                f"the data set '{name}' in [datasets] of {path} has the name of a path",
+                "name it without slashes, and without a dot at its beginning",
+            )
     return settings
 
 

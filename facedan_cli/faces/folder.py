@@ -77,13 +77,20 @@ def walk_images(root: Path) -> Iterator[str]:
 def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Paths of the files with wanted names under a directory, relative to it, with forward slashes, in a fixed order.
 
-    Hidden directories are passed over. The names in one directory are held at a time.
+    Hidden directories are passed over, and links to a directory above them. The names in one directory are held at a
+    time.
     """
     for directory, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_up(directory, name))
         place = Path(directory).relative_to(root).as_posix()
         prefix = "" if place == "." else f"{place}/"
         yield from (prefix + file for file in sorted(filter(wanted, files)))
+
+
+def _leads_up(directory: str, name: str) -> bool:
+    """Whether a name in a directory is a link to one that the way there has passed: it would be walked for ever."""
+    link = Path(directory, name).absolute()
+    return link.is_symlink() and any(link.samefile(above) for above in link.parents)
 
 
 def _read_list(path: Path) -> FaceFolder:

@@ -287,6 +287,8 @@ def test_the_unexpected_is_one_line_unless_debugging(
     assert "Error: this should not have happened: ZeroDivisionError: division by zero" in ended.err
     assert "FACEDAN_DEBUG=1" in ended.err
     assert "Traceback" not in ended.err
+    monkeypatch.setenv("FACEDAN_DEBUG", "0")
+    assert "Error:" in facedan("evaluate", "gbu").err
     monkeypatch.setenv("FACEDAN_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main()

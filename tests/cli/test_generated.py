@@ -179,6 +179,8 @@ def completed(words: list[str], where: Path, **environment: str) -> list[str]:
         ("evaluate identify --gall", ["--gallery"]),
         ("evaluate gbu --model a", ["adapt-casia-frgc-4e5f6a7b"]),
         ("evaluate gbu --model none-such", []),
+        ("evaluate gbu --model l", ["lbp"]),
+        ("adapt --init l", []),
         ("align ra", []),  # left to readline, which completes paths
     ],
 )
@@ -221,6 +223,7 @@ def test_zsh_completion_parses() -> None:
         ("facedan adapt --source=c", ["--source=casia"]),
         ("facedan evaluate ", ["feret", "gbu", "identify", "lfw", "pairs", "scores", "verify"]),
         ("facedan evaluate gbu --model p", ["pretrain-casia-0a1b2c3d"]),
+        ("facedan evaluate gbu --model l", ["lbp"]),
         ("facedan embed f", ["facedan.toml", "frgc"]),
     ],
 )

@@ -32,6 +32,18 @@ def test_linked_folders_are_followed(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "faces").paths == ("ann/1.png",)
 
 
+def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "faces/ann/1.png", "more/bob/2.png")
+    (tmp_path / "faces" / "ann" / "up").symlink_to(tmp_path / "faces")
+    (tmp_path / "faces" / "ann" / "here").symlink_to(".")
+    (tmp_path / "faces" / "more").symlink_to(tmp_path / "more")
+    (tmp_path / "more" / "bob" / "back").symlink_to(tmp_path / "faces" / "ann")
+    (tmp_path / "faces" / "lost").symlink_to(tmp_path / "nothing")
+    (tmp_path / "faces" / "turning").symlink_to("turning")
+    paths = read_folder(tmp_path / "faces").paths
+    assert paths == ("ann/1.png", "more/bob/2.png", "more/bob/back/1.png")
+
+
 def test_a_list_file_names_images_and_people(tmp_path: Path) -> None:
     touch(tmp_path, "a b/1.png", "2.png")
     path = tmp_path / "list.txt"

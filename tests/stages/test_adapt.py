@@ -232,6 +232,12 @@ def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace
         plan_adapt(replace(ADAPT, target="webface"), pretrained)
 
 
+def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
+    person = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
+    with pytest.raises(UsageError, match="lies inside the source"):
+        plan_adapt(replace(ADAPT, target=str(person)), pretrained)
+
+
 def test_without_a_pretraining_it_says_how_to_make_one(workspace: Workspace) -> None:
     with pytest.raises(FacedanError, match="there is no finished pretraining on 'casia'") as caught:
         plan_adapt(ADAPT, workspace)
