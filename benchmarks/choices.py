@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,12 +28,13 @@ from scipy.stats import spearmanr
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig
+from facedan_cli.faces.folder import read_folder
 from facedan_cli.runs import Run, read_record
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.candidates import Judge
 from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
 from facedan_cli.stages.measures import Verification
-from facedan_cli.workspace import Workspace
+from facedan_cli.workspace import Workspace, write_text
 
 CHOICES: Mapping[str, Mapping[str, Any]] = {
     "λ=0": {"lambda_": 0.0},
@@ -60,8 +62,18 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "coral": {"discrepancy": "coral"},
     "coral λ=10": {"discrepancy": "coral", "lambda_": 10.0},
     "energy": {"discrepancy": "energy"},
+    "conv lr 0.1": {"conv_lr": 0.1},
+    "conv lr 0": {"conv_lr": 0.0},
+    "λ=0 conv lr 0": {"lambda_": 0.0, "conv_lr": 0.0},
+    "λ=10 conv lr 0.1": {"lambda_": 10.0, "conv_lr": 0.1},
+    "λ=10 conv lr 0": {"lambda_": 10.0, "conv_lr": 0.0},
+    "target / 2": {"target_every": 2},
+    "target / 4": {"target_every": 4},
+    "target / 8": {"target_every": 8},
+    "λ=10 target / 4": {"lambda_": 10.0, "target_every": 4},
+    "λ=10 target / 8": {"lambda_": 10.0, "target_every": 8},
 }
-"""By name, what differs from the paper's DAN_m67."""
+"""By name, what differs from the paper's DAN_m67; `target_every` n takes one target image in n."""
 
 MEASURES = ("mmd2", "agreement", "source_error", "oracle")
 
@@ -94,13 +106,27 @@ def beyond_chance(run: Run) -> float:
     return float(test["mmd2"] / test["chance"])
 
 
+def thinned(workspace: Workspace, target: str, every: int) -> str:
+    """One in so many images of a target, as a list that lies in the workspace."""
+    if every == 1:
+        return target
+    root = workspace.dataset(target).root.absolute()
+    path = workspace.root / f"{target}-every-{every}.txt"
+    write_text(
+        path, "".join(os.path.relpath(root / image, path.parent) + "\n" for image in read_folder(root).paths[::every])
+    )
+    return str(path)
+
+
 def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, dict[str, float]]]:
     """The choices from one network, by name."""
     seed = read_record(start)["config"]["seed"]
     jobs = {}
     for name in options.choices.split(","):
-        config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed)
-        job = plan_adapt(replace(config, **CHOICES[name]), workspace)
+        choice = dict(CHOICES[name])
+        target = thinned(workspace, options.target, choice.pop("target_every", 1))
+        config = AdaptConfig(source=options.source, target=target, init=str(start), seed=seed)
+        job = plan_adapt(replace(config, **choice), workspace)
         if job.run.finished or not options.finished:
             jobs[name] = job
     if not jobs:

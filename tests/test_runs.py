@@ -60,6 +60,7 @@ def test_a_run_is_named_by_stage_data_sets_and_a_hash(place: Workspace) -> None:
     [
         {"seed": 1}, {"lr": 2e-3}, {"batch": 16}, {"iterations": 9}, {"optimizer": "sgd"}, {"schedule": "constant"},
         {"momentum": 0.5}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"classifier_lr": 2.0},
+        {"conv_lr": 0.5},
         {"model": "vggface"},
     ],
 )  # fmt: skip

@@ -168,6 +168,10 @@ def adapt(
         int | None, recipe_option("Source images a step, and as many target images.", _RECIPES, "batch")
     ] = None,
     lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
+    conv_lr: Annotated[
+        float | None,
+        recipe_option("Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", _RECIPES, "conv_lr"),
+    ] = None,
     classifier_lr: Annotated[
         float | None, recipe_option("Last layer's rate, a multiple of --lr.", _RECIPES, "classifier_lr")
     ] = None,

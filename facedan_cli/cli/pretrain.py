@@ -87,6 +87,10 @@ def pretrain(
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,
     lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
+    conv_lr: Annotated[
+        float | None,
+        recipe_option("Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", _RECIPES, "conv_lr"),
+    ] = None,
     classifier_lr: Annotated[
         float | None, recipe_option("Last layer's rate, a multiple of --lr.", _RECIPES, "classifier_lr")
     ] = None,

@@ -43,13 +43,15 @@ class Recipe:
 
     Args:
         lr: base learning rate; the peak where the schedule is one-cycle.
-        classifier_lr: the last layer's learning rate as a multiple of `lr`.
+        conv_lr: the convolutions' learning rate as a multiple of `lr`; with 0 they stay as they are.
+        classifier_lr: the last layer's, likewise.
         schedule: "constant" or "onecycle".
         batch: images a step from the source, of all processes together, and from the target as many again.
     """
 
     optimizer: str
     lr: float
+    conv_lr: float = 1.0
     classifier_lr: float
     schedule: str
     batch: int
@@ -99,6 +101,7 @@ class TrainingConfig:
     source: str
     optimizer: str | None = None
     lr: float | None = None
+    conv_lr: float | None = None
     classifier_lr: float | None = None
     schedule: str | None = None
     batch: int | None = None
@@ -194,7 +197,7 @@ def check_training(config: TrainingConfig) -> None:
     for name, least in (least_values | {"hold_aside": 0, "hold_people": 0, "keep_every": 0}).items():
         if values[name] is not None and values[name] < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
-    for name in ("lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
+    for name in ("lr", "conv_lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
         if not 0 <= values[name] < float("inf"):
             raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:

@@ -86,6 +86,10 @@ class Facenet(FaceNetwork):
             x = self.body.get_submodule(stage)(x)
         return {"pool": pool, "embedding": x}
 
+    def convolutions(self) -> list[nn.Parameter]:
+        """Those of all that lies below the average pooling, with its batch normalisation."""
+        return [parameter for stage in _TRUNK for parameter in self.body.get_submodule(stage).parameters()]
+
     def train(self, mode: bool = True) -> Facenet:
         """As of any network, but batch normalisation stays in evaluation mode."""
         super().train(mode)

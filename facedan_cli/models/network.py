@@ -26,6 +26,10 @@ class FaceNetwork(nn.Module):
         """Features by layer, each (b, length), of RGB pictures in 0-255, uint8 or float, (b, 3, crop, crop)."""
         raise NotImplementedError
 
+    def convolutions(self) -> list[nn.Parameter]:
+        """The parameters of all that lies below the fully connected layers."""
+        raise NotImplementedError
+
     def scores(self, features: dict[str, Tensor]) -> Tensor:
         """Scores of the source's people, shape (b, classes)."""
         scores: Tensor = self.classifier(features[self.layers[-1]])

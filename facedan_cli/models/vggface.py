@@ -90,6 +90,10 @@ class VGGFace(FaceNetwork):
         fc7 = F.relu(self.fc7(self.dropout(fc6)))
         return {"fc6": fc6, "fc7": fc7}
 
+    def convolutions(self) -> list[nn.Parameter]:
+        """Those of conv1_1 … conv5_3."""
+        return [parameter for name, parameter in self.named_parameters() if name.startswith("conv")]
+
 
 def _he_initialise(module: nn.Module) -> None:
     """He et al. 2015: without batch normalisation this is what lets a deep ReLU network start to learn."""

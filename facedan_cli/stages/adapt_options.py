@@ -61,6 +61,8 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float])
             raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
     if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
         raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
+    if config.conv_lr == 0 and set(layers) == {"pool"}:
+        raise UsageError("pool is changed by the convolutions alone, which --conv-lr 0 keeps", "adapt embedding too")
 
 
 def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:

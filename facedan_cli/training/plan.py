@@ -42,11 +42,20 @@ def learning_rate(step: int, plan: Plan) -> float:
 
 
 def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
-    """The optimiser, with the classifier in a group of its own: `scale` is its multiple of the learning rate."""
-    classifier = list(network.classifier.parameters())
-    own = {id(parameter) for parameter in classifier}
-    body = [parameter for parameter in network.parameters() if id(parameter) not in own]
-    groups = [{"params": body, "scale": 1.0}, {"params": classifier, "scale": plan.classifier_lr}]
+    """The optimiser: convolutions, classifier and what lies between, each with `scale`, its multiple of the rate.
+
+    Convolutions whose multiple is 0 ask for no gradient from then on, which spares most of the backward pass.
+    """
+    convolutions, classifier = network.convolutions(), list(network.classifier.parameters())
+    own = {id(parameter) for parameter in (*convolutions, *classifier)}
+    between = [parameter for parameter in network.parameters() if id(parameter) not in own]
+    for parameter in convolutions:
+        parameter.requires_grad_(plan.conv_lr > 0)
+    groups = [
+        {"params": convolutions, "scale": plan.conv_lr},
+        {"params": between, "scale": 1.0},
+        {"params": classifier, "scale": plan.classifier_lr},
+    ]
     if plan.optimizer == "sgd":
         # PyTorch's fused SGD leaves its momentum uninitialised where the first step overflows and is left out.
         fused = plan.precision != "fp16"

@@ -212,6 +212,15 @@ def test_what_is_not_the_weights_is_not_kept(cache: Path, monkeypatch: pytest.Mo
     assert not release_file("vggface2").exists()
 
 
+def test_convolutions_are_all_below_the_pooling() -> None:
+    network = Facenet(3)
+    convolutions = {id(parameter) for parameter in network.convolutions()}
+    rest = {name for name, parameter in network.named_parameters() if id(parameter) not in convolutions}
+    top = {"body.last_linear.weight", "body.last_bn.weight", "body.last_bn.bias"}
+    assert rest - top == {name for name, _ in network.named_parameters() if name.startswith("classifier.")}
+    assert top <= rest
+
+
 def test_recipes_differ_in_the_new_classifiers_rate_alone() -> None:
     pretrain, adapt = PRETRAIN_RECIPES["facenet"], ADAPT_RECIPES["facenet"]
     assert pretrain.batch == 32

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import ADAPT, Notes, metrics, same
 
+from facedan_cli.config.common import MODEL_LAYERS
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
 from facedan_cli.faces.batches import FaceImages
 from facedan_cli.faces.cache import Cache
@@ -24,7 +25,7 @@ from facedan_cli.models.weights import load_checkpoint, read_card, save_checkpoi
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.stages.adapt import adapt, plan_adapt
-from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers
+from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers, settle_penalty
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.training_data import TrainingResult, hold_aside, part_of
 from facedan_cli.workspace import Workspace
@@ -209,6 +210,7 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
         ({"grad_accum": 0}, "--grad-accum must be at least 1"),
         ({"keep_every": 3}, "--keep-every 3 is no multiple of --checkpoint-every 500"),
         ({"shard_classifier": True, "precision": "fp16"}, "--shard-classifier does not go with --precision fp16"),
+        ({"conv_lr": -0.1}, "--conv-lr must be a number from 0"),
         ({"hold_aside": -1}, "--hold-aside must be at least 0"),
         ({"kernels": 0}, "--kernels must be at least 1"),
         ({"lambda_": -0.5}, "--lambda must be a number from 0"),
@@ -230,6 +232,12 @@ def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace
     (pretrained.root / "aligned" / "webface").symlink_to(pretrained.root / "aligned" / "casia")
     with pytest.raises(UsageError, match="are the same data set"):
         plan_adapt(replace(ADAPT, target="webface"), pretrained)
+
+
+def test_a_layer_that_no_training_reaches_is_refused() -> None:
+    settle_penalty(replace(ADAPT, layers="pool,embedding", conv_lr=0.0), MODEL_LAYERS["facenet"])
+    with pytest.raises(UsageError, match="which --conv-lr 0 keeps"):
+        settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.0), MODEL_LAYERS["facenet"])
 
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:

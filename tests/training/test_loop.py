@@ -54,7 +54,12 @@ PLAN = Plan(
     log_every=1,
 )
 CARD = Card("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
-OPTIMIZERS = [{"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.0}, {"optimizer": "adamw"}]
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"optimizer": "sgd"},
+    {"optimizer": "sgd", "momentum": 0.0},
+    {"optimizer": "adamw"},
+    {"optimizer": "adamw", "conv_lr": 0.0},
+]
 
 
 @dataclass
@@ -239,9 +244,11 @@ def test_lambda_zero_is_training_on_the_same_batches_without_the_penalty(
     assert logged["mmd2_fc7"] != 0  # measured, though it does not act
 
 
-def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
+@pytest.mark.parametrize("conv_lr", [1.0, 0.5, 0.0])
+def test_a_step_is_that_of_equation_4(tmp_path: Path, conv_lr: float) -> None:
     """Plain SGD written out: w ← w − rate·∂(L_c + λ Σ MMD²)/∂w, the classifier at ten times the rate."""
-    plan = replace(PLAN, momentum=0.0, weight_decay=0.0, iterations=2, schedule="constant", lr=1e-2)
+    plan = replace(PLAN, momentum=0.0, weight_decay=0.0, iterations=2, schedule="constant", lr=1e-2, conv_lr=conv_lr)
+    rates = {"conv": 1e-2 * conv_lr, "clas": 1e-1}
     trained = run(tmp_path, plan)
     slow = network().train()
     batches = zip(Drawn(1).batches(0, 2), Drawn(2).batches(0, 2), metrics(tmp_path), strict=True)
@@ -261,7 +268,7 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path) -> None:
         with torch.no_grad():
             for name, value in slow.named_parameters():
                 assert value.grad is not None
-                value.sub_((1e-1 if name.startswith("classifier.") else 1e-2) * value.grad)
+                value.sub_(rates.get(name[:4], 1e-2) * value.grad)
         expected = {"loss": loss, "classification": classification, "mmd2_fc6": mmd["fc6"], "mmd2_fc7": mmd["fc7"]}
         expected["norm_fc7_target"] = features["fc7"][BATCH:].norm(dim=1).mean()
         expected["norm_fc6_source"] = features["fc6"][:BATCH].norm(dim=1).mean()
@@ -399,14 +406,16 @@ def test_a_constant_rate_is_constant() -> None:
 
 
 @pytest.mark.parametrize(("kind", "cls"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_the_classifier_has_a_rate_of_its_own(kind: str, cls: type) -> None:
+def test_convolutions_and_classifier_have_rates_of_their_own(kind: str, cls: type) -> None:
     trained = network()
-    optimizer = make_optimizer(trained, replace(PLAN, optimizer=kind))
+    optimizer = make_optimizer(trained, replace(PLAN, optimizer=kind, conv_lr=0.1))
     assert type(optimizer) is cls
-    body, classifier = optimizer.param_groups
-    assert (body["scale"], classifier["scale"]) == (1.0, 10.0)
-    assert {id(value) for value in classifier["params"]} == {id(value) for value in trained.classifier.parameters()}
-    assert len(body["params"]) + 2 == len(list(trained.parameters()))
+    assert [group["scale"] for group in optimizer.param_groups] == [0.1, 1.0, 10.0]
+    names = {id(value): name for name, value in trained.named_parameters()}
+    of_groups = [{names[id(value)].partition(".")[0] for value in group["params"]} for group in optimizer.param_groups]
+    assert of_groups[1:] == [{"fc6", "fc7"}, {"classifier"}]
+    assert len(of_groups[0]) == 13
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}
 
 
@@ -435,6 +444,16 @@ def test_a_batch_in_parts_is_the_batch(tmp_path: Path, data: dict[str, Any], par
         assert one.keys() == other.keys()
         for key, value in one.items():
             assert value == pytest.approx(other[key], rel=1e-3, abs=1e-5), key
+
+
+@pytest.mark.parametrize("options", OPTIMIZERS[-2:], ids=str)
+def test_weights_that_are_not_trained_stay_to_the_bit(tmp_path: Path, options: dict[str, Any]) -> None:
+    """No decay either; and a batch in parts trains the same ones."""
+    before = dict(network().named_parameters())
+    for parts in (1, 3):
+        after = run(tmp_path / str(parts), replace(PLAN, grad_accum=parts, **options)).named_parameters()
+        stayed = {name for name, value in after if torch.equal(value, before[name])}
+        assert stayed == {name for name in before if name.startswith("conv") and "conv_lr" in options}
 
 
 @pytest.mark.parametrize("parts", [1, 3])
