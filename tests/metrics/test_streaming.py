@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stream_ranks
 import torch
 from stream_ranks import FARS, features, pieces
 from together import run_together
@@ -12,7 +13,7 @@ from together import run_together
 from facedan_cli.metrics.roc import equal_error_rate, verification_rate
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
 
-SCRIPT = Path(__file__).with_name("stream_ranks.py")
+SCRIPT = Path(stream_ranks.__file__)
 
 
 def score_matrix(query: np.ndarray, target: np.ndarray, tile: int) -> np.ndarray:
@@ -67,7 +68,10 @@ def test_several_processes_are_one(tmp_path: Path) -> None:
     for parts in (1, 2):
         directory = tmp_path / str(parts)
         directory.mkdir()
-        run_together(SCRIPT, parts, directory)
+        if parts == 1:
+            stream_ranks.main(0, 1, directory)
+        else:
+            run_together(SCRIPT, parts, directory)
         found[parts] = [json.loads((directory / f"found{part}.json").read_text("utf-8")) for part in range(parts)]
     seen = [result.pop("seen") for result in found[2]]
     assert sum(seen) == found[1][0].pop("seen") == 2 * 101 * 70
