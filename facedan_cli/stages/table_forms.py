@@ -19,13 +19,17 @@ _TEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "λ": r"$\lambda$",
     "−": "$-$",
     "–": "--",
     "→": r"$\rightarrow$",
     "†": r"$^\dagger$",
 }
-_BAND = re.compile(r"DAN_(\w+)")
+_BAND = re.compile(r"DAN_([^\W_]+)")
+_NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def rates_table(result: TableResult) -> Table:
@@ -156,7 +160,10 @@ def _for_markdown(text: str) -> str:
 def as_latex(table: Table) -> str:
     """A table as a `tabular` with the rules of booktabs; title and notes stand before it as comments."""
     comments = [f"% {' '.join(text.split())}" for text in (table.title, *table.notes)]
-    header, *rows = (" & ".join(map(_for_latex, row)) + r" \\" for row in (table.header, *table.rows))
+    # \\ would take a bracket or a star that begins the next row for its own.
+    header, *rows = (
+        re.sub(r"^(?=\s*[\[*])", "{}", " & ".join(map(_for_latex, row))) + r" \\" for row in (table.header, *table.rows)
+    )
     columns = "l" + "r" * (len(table.header) - 1)
     opening = rf"\begin{{tabular}}{{{columns}}}"
     return "\n".join([*comments, opening, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
@@ -165,7 +172,7 @@ def as_latex(table: Table) -> str:
 def _for_latex(text: str) -> str:
     """Text as LaTeX sets it; the paper's names with their subscripts."""
     parts = []
-    for place, part in enumerate(_BAND.split(text)):
+    for place, part in enumerate(_BAND.split(_NEGATIVE.sub("−", text))):
         parts.append(
             rf"DAN$_{{\mathrm{{{part}}}}}$" if place % 2 else "".join(_TEX.get(letter, letter) for letter in part)
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -386,7 +387,7 @@ def outside_comments(tex: str) -> str:
     return "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
 
 
-TEXTS = st.text(st.sampled_from("aB1 &%$#_{}\\~^λ−→†–|*`<"), max_size=12)
+TEXTS = st.text(st.sampled_from("aB1 &%$#_{}\\~^λ−→†–|*`<[]-"), max_size=12)
 
 
 @given(st.integers(2, 4).flatmap(lambda n: st.lists(st.lists(TEXTS, min_size=n, max_size=n), min_size=2, max_size=4)))
@@ -400,9 +401,19 @@ def test_latex_stays_balanced_whatever_the_names_are(cells: list[list[str]]) -> 
         plain = plain.replace(command, "")
     assert plain.count("{") == plain.count("}")
     assert plain.count("$") % 2 == 0
-    assert not set("%#~") & set(plain)
+    assert not set("%#~<|") & set(plain)
+    assert not re.search(r"\\\\\n *[\[*]", body)
     rows = [line for line in lines[3:-1] if line.endswith(r" \\")]
     assert [row.replace(r"\&", "").count("&") for row in rows] == [len(cells[0]) - 1] * len(cells)
+
+
+def test_latex_has_minus_signs_before_numbers_and_hyphens_in_names() -> None:
+    tex = as_latex(Table("Title", ["VGG-16", "[-0.8, +1.0]"], [["a-1", "-3.1"], ["[b]", "*"]]))
+    assert [line for line in tex.splitlines() if "&" in line] == [
+        r"VGG-16 & [$-$0.8, +1.0] \\",
+        r"a-1 & $-$3.1 \\",
+        r"{}[b] & * \\",
+    ]
 
 
 @given(st.lists(TEXTS, min_size=2, max_size=4))
