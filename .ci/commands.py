@@ -139,7 +139,8 @@ def _kind(given: Any, annotation: Any, information: Any) -> tuple[Kind, tuple[st
         return "flag", ()
     complete = information.autocompletion
     if complete is not None:
-        return (_FROM_THE_WORKSPACE[complete], ()) if complete in _FROM_THE_WORKSPACE else ("word", tuple(complete()))
+        kind = _FROM_THE_WORKSPACE.get(complete)
+        return (kind, ()) if kind else ("word", tuple(complete()))
     plain = _plain_type(annotation)
     if plain is Path:
         return "path", ()

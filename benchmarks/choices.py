@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,12 +27,13 @@ from scipy.stats import spearmanr
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig
-from facedan_cli.faces.folder import read_folder
 from facedan_cli.runs import Run, read_record
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.candidates import Judge
 from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
 from facedan_cli.stages.measures import Verification
+from facedan_cli.stages.target_list import read_target
+from facedan_cli.stages.training_data import hold_aside
 from facedan_cli.workspace import Workspace, write_text
 
 CHOICES: Mapping[str, Mapping[str, Any]] = {
@@ -76,6 +76,8 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
 """By name, what differs from the paper's DAN_m67; `target_every` n takes one target image in n."""
 
 MEASURES = ("mmd2", "agreement", "source_error", "oracle")
+Measured = Mapping[str, float | None]
+"""By name of `MEASURES`; None where it was not measured."""
 
 
 def starts(workspace: Workspace, source: str) -> Iterator[Path]:
@@ -100,25 +102,32 @@ def oracle(options: argparse.Namespace, workspace: Workspace, models: list[Path]
     return rates
 
 
-def beyond_chance(run: Run) -> float:
-    """MMD² of the last layer on images held aside at the end of a run, in multiples of what chance gives."""
+def beyond_chance(run: Run, target: str) -> float | None:
+    """MMD² of the last layer on images held aside at the end of a run, in multiples of what chance gives.
+
+    None for a thinned target, of which too few are held aside to compare it with that of others.
+    """
+    if run.config["target"] != target:
+        return None
     test = list(run.last_metrics["two_sample"].values())[-1]
     return float(test["mmd2"] / test["chance"])
 
 
 def thinned(workspace: Workspace, target: str, every: int) -> str:
-    """One in so many images of a target, as a list that lies in the workspace."""
+    """One in so many of the target images that are trained on, as a list in the workspace.
+
+    None of those that are held aside of the whole target: networks are judged by them.
+    """
     if every == 1:
         return target
-    root = workspace.dataset(target).root.absolute()
-    path = workspace.root / f"{target}-every-{every}.txt"
-    write_text(
-        path, "".join(os.path.relpath(root / image, path.parent) + "\n" for image in read_folder(root).paths[::every])
-    )
+    whole = read_target(target, workspace)
+    trained, _ = hold_aside(whole.folder, AdaptConfig.hold_aside, labelled=False)
+    path = workspace.root / f"{whole.dataset.name}-every-{every}.txt"
+    write_text(path, "".join(f"{trained.root.resolve() / image}\n" for image in trained.paths[::every]))
     return str(path)
 
 
-def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, dict[str, float]]]:
+def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, Measured]]:
     """The choices from one network, by name."""
     seed = read_record(start)["config"]["seed"]
     jobs = {}
@@ -137,7 +146,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
         for name, job in jobs.items():
             run = adapt(job).run
             judged = judge.candidate(job.config.lambda_, 0, run.checkpoint)
-            found[name] = [beyond_chance(run), judged.agreement, judged.source_error]
+            found[name] = [beyond_chance(run, options.target), judged.agreement, judged.source_error]
     rates = oracle(options, workspace, [job.run.checkpoint for job in jobs.values()])
     for rate, (name, values) in zip(rates, found.items(), strict=True):
         yield name, dict(zip(MEASURES, [*values, rate], strict=True))
@@ -162,7 +171,7 @@ def main() -> None:
     if (options.pairs is None) != (options.images is None):
         parser.error("--pairs and --images go together")
     torch.set_num_threads(1)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, dict[str, Measured]] = {}
     for root in options.workspaces:
         workspace = Workspace.open(root)
         for start in starts(workspace, options.source):
@@ -174,16 +183,21 @@ def main() -> None:
     print(f"{'choice':16} " + " ".join(f"{name:>22}" for name in MEASURES))
     for name in options.choices.split(","):
         of = [choices[name] for choices in found.values() if name in choices]
-        cells = ([values[measured] for values in of] for measured in MEASURES)
         if of:
-            shown = (f"{mean(cell):.3f} [{min(cell):.3f}, {max(cell):.3f}]" for cell in cells)
-            print(f"{name:16} " + " ".join(f"{text:>22}" for text in shown))
+            print(f"{name:16} " + " ".join(f"{shown([values[key] for values in of]):>22}" for key in MEASURES))
     for measured, sign in (("mmd2", -1), ("agreement", 1), ("source_error", -1)):
         rhos = []
         for choices in found.values():
-            blind, seen = ([values[key] for values in choices.values()] for key in (measured, "oracle"))
-            rhos.append(spearmanr([sign * value for value in blind], seen).statistic)
+            pairs = [(values[measured], values["oracle"]) for values in choices.values()]
+            blind, seen = zip(*((sign * value, rate) for value, rate in pairs if value is not None), strict=True)
+            rhos.append(spearmanr(blind, seen).statistic)
         print(f"{measured}: rank correlation with the oracle {', '.join(f'{rho:.2f}' for rho in rhos)}")
+
+
+def shown(values: list[float | None]) -> str:
+    """Mean [lowest, highest]."""
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.3f} [{min(known):.3f}, {max(known):.3f}]" if known else "—"
 
 
 if __name__ == "__main__":

@@ -248,7 +248,8 @@ _facedan() {
     run | model)
         _facedan_workspace
         _facedan_names "$workspace"/runs/*/
-        [[ $kind == model ]] && _facedan_names lbp
+        # Where nothing answers, readline completes paths.
+        [[ $kind == model && (${#COMPREPLY[@]} -gt 0 || -z $(compgen -f -- "$current")) ]] && _facedan_names lbp
         ;;
     path) ;;
     *)

@@ -220,10 +220,10 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not all(isinstance(value, str) for value in datasets.values()):
         raise UsageError(f"[datasets] in {path} must map names to paths", 'write lines such as casia = "/data/casia"')
     for name in datasets:
-        if not name or os.sep in name or name.startswith("."):
+        if not name.strip() or not name.isprintable() or os.sep in name or name.startswith("."):
             raise UsageError(
-                f"the data set '{name}' in [datasets] of {path} has the name of a path",
-                "name it without slashes, and without a dot at its beginning",
+                f"[datasets] in {path} has a data set called {name!r}, which can be no part of a file's name",
+                "call it something without slashes, line breaks and a dot at its beginning",
             )
     return settings
 

@@ -70,7 +70,14 @@ def test_what_changes_the_result_makes_another_run(place: Workspace, change: dic
 
 @pytest.mark.parametrize(
     "change",
-    [{"workers": 3}, {"device": "cuda"}, {"log_every": 1}, {"checkpoint_every": 7}, {"source": "./aligned/casia"}],
+    [
+        {"workers": 3},
+        {"conv_lr": 1.0},
+        {"device": "cuda"},
+        {"log_every": 1},
+        {"checkpoint_every": 7},
+        {"source": "./aligned/casia"},
+    ],
 )
 def test_what_does_not_change_the_result_is_the_same_run(place: Workspace, change: dict[str, Any]) -> None:
     assert planned(place, replace(CONFIG, **change)).identity == planned(place).identity

@@ -143,9 +143,10 @@ def test_a_workspace_may_be_empty_but_not_a_file(tmp_path: Path) -> None:
         ("lr = 1\n", "'lr' in .* stands in no section"),
         ("datasets = 1\n", "'datasets' in .* stands in no section"),
         ("[datasets]\ncasia = 1\n", "must map names to paths"),
-        ('[datasets]\n"web/casia" = "a"\n', "'web/casia' in .* has the name of a path"),
-        ('[datasets]\n".casia" = "a"\n', "'.casia' in .* has the name of a path"),
-        ('[datasets]\n"" = "a"\n', "'' in .* has the name of a path"),
+        ('[datasets]\n"web/casia" = "a"\n', "called 'web/casia', which"),
+        ('[datasets]\n".casia" = "a"\n', "called '.casia', which"),
+        ('[datasets]\n"" = "a"\n', "called '', which"),
+        ('[datasets]\n"a\\nb" = "a"\n', "which can be no part of a file's name"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, message: str) -> None:

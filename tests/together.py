@@ -27,9 +27,13 @@ def run_together(script: Path, parts: int, directory: Path, *arguments: str) -> 
         [sys.executable, str(script), str(part), str(parts), str(directory), *arguments] for part in range(parts)
     ]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) for command in commands]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
 
 
 @contextmanager

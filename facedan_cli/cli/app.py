@@ -87,7 +87,7 @@ def main() -> None:
     try:
         code = app(prog_name="facedan", standalone_mode=False)
     except Exception as error:
-        if os.environ.get("FACEDAN_DEBUG", "0") not in ("", "0"):
+        if os.environ.get("FACEDAN_DEBUG") == "1":
             raise
         explained = explain(error)
         if explained.what:  # a command without its arguments has shown its help already

@@ -17,6 +17,9 @@ MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
 }
 """The networks, each with the layers that can be adapted, in order."""
 
+POOLED_LAYERS = ("pool",)
+"""Those of them that have no weights of their own above the convolutions."""
+
 MODEL_NAMES = (*MODEL_LAYERS, "pcanet")
 """What `pretrain` trains."""
 
@@ -141,6 +144,10 @@ _NOT_DETERMINING = frozenset(
 )
 
 
+_AS_BEFORE = (("conv_lr", 1.0),)
+"""Values of later options that mean what was done without them: runs of earlier versions keep their names."""
+
+
 def options(config: Any) -> dict[str, Any]:
     """A configuration by option name: what is a Python keyword there carries an underscore here (`lambda_`)."""
     return {field.name.rstrip("_"): getattr(config, field.name) for field in fields(config)}
@@ -148,7 +155,11 @@ def options(config: Any) -> dict[str, Any]:
 
 def determining(config: Any) -> dict[str, Any]:
     """Those options that determine the result of a run."""
-    return {key: value for key, value in options(config).items() if key not in _NOT_DETERMINING}
+    return {
+        key: value
+        for key, value in options(config).items()
+        if key not in _NOT_DETERMINING and (key, value) not in _AS_BEFORE
+    }
 
 
 def as_toml(command: str, values: Mapping[str, Any]) -> str:

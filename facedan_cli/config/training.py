@@ -51,7 +51,7 @@ class Recipe:
 
     optimizer: str
     lr: float
-    conv_lr: float = 1.0
+    conv_lr: float
     classifier_lr: float
     schedule: str
     batch: int
@@ -65,6 +65,7 @@ class Recipe:
 _PAPER = Recipe(
     optimizer="sgd",
     lr=1e-4,
+    conv_lr=1.0,
     classifier_lr=10.0,
     schedule="constant",
     batch=32,
@@ -76,6 +77,7 @@ _PAPER = Recipe(
 _MINI = Recipe(
     optimizer="adamw",
     lr=1e-3,
+    conv_lr=1.0,
     classifier_lr=1.0,
     schedule="onecycle",
     batch=64,

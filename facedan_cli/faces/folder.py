@@ -77,20 +77,38 @@ def walk_images(root: Path) -> Iterator[str]:
 def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Paths of the files with wanted names under a directory, relative to it, with forward slashes, in a fixed order.
 
-    Hidden directories are passed over, and links to a directory above them. The names in one directory are held at a
-    time.
+    Hidden directories are passed over. Links are followed, but not back into a directory that the walk is in, which
+    would have no end; what several links lead to is walked for each. The names in one directory are held at a time,
+    and those of the folders beside the way to it.
     """
-    for directory, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not _leads_up(directory, name))
-        place = Path(directory).relative_to(root).as_posix()
-        prefix = "" if place == "." else f"{place}/"
-        yield from (prefix + file for file in sorted(filter(wanted, files)))
+    return _walk((os.fspath(root),), "", wanted, linked=False)
 
 
-def _leads_up(directory: str, name: str) -> bool:
-    """Whether a name in a directory is a link to one that the way there has passed: it would be walked for ever."""
-    link = Path(directory, name).absolute()
-    return link.is_symlink() and any(link.samefile(above) for above in link.parents)
+def _walk(way: tuple[str, ...], prefix: str, wanted: Callable[[str], bool], *, linked: bool) -> Iterator[str]:
+    """Of the last directory on the way from the root; `linked`: whether a link was followed on it."""
+    folders, files = [], []
+    try:
+        with os.scandir(way[-1]) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                    folders.append((entry.name, linked or entry.is_symlink()))
+                elif wanted(entry.name):
+                    files.append(entry.name)
+    except OSError:  # it may not be read, or has gone
+        return
+    for name in sorted(files):
+        yield prefix + name
+    for name, by_link in sorted(folders):
+        path = os.path.join(way[-1], name)
+        if not name.startswith(".") and not (by_link and _is_among(path, way)):
+            yield from _walk((*way, path), f"{prefix}{name}/", wanted, linked=by_link)
+
+
+def _is_among(path: str, way: tuple[str, ...]) -> bool:
+    try:
+        return any(os.path.samefile(path, passed) for passed in way)
+    except OSError:
+        return True  # it has gone
 
 
 def _read_list(path: Path) -> FaceFolder:

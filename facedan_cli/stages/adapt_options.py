@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from facedan_cli.adaptation.kernels import octaves
-from facedan_cli.config.common import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, check_choice
+from facedan_cli.config.common import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, POOLED_LAYERS, check_choice
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
 
@@ -46,13 +46,13 @@ def settle_penalty(
         if count < 0:
             raise UsageError(f"{option} must be at least 0, not {count}", "0, the default, is without it")
     multipliers = octaves(config.kernels) if config.multipliers is None else parse_multipliers(config.multipliers)
-    _refuse_what_has_no_effect(config, layers)
+    _refuse_what_has_no_effect(config, layers, known)
     text = None if multipliers == octaves(len(multipliers)) else ",".join(f"{factor:g}" for factor in multipliers)
     named = ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items())
     return replace(config, layers=named, kernels=len(multipliers), multipliers=text), layers, multipliers
 
 
-def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float]) -> None:
+def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], known: tuple[str, ...]) -> None:
     default = AdaptConfig(source="", target="")
     kernels = ("bandwidth", "betas", "multipliers", "kernels")
     idle = {"energy": kernels, "coral": (*kernels, "estimator"), "jmmd": ("betas",)}.get(config.discrepancy, ())
@@ -61,8 +61,10 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float])
             raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
     if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
         raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
-    if config.conv_lr == 0 and set(layers) == {"pool"}:
-        raise UsageError("pool is changed by the convolutions alone, which --conv-lr 0 keeps", "adapt embedding too")
+    pooled = [layer for layer in layers if layer in POOLED_LAYERS]
+    if pooled and config.conv_lr == 0:
+        others = ",".join(layer for layer in known if layer not in POOLED_LAYERS)
+        raise UsageError(f"--conv-lr 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
 
 
 def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:

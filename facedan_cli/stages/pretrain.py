@@ -123,6 +123,8 @@ def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, 
     if job.init is None:
         if config.model != "vggface-mini":
             report.warn(f"starting from random weights; {_USUAL_START[config.model]}")
+        if config.conv_lr == 0:
+            report.warn("convolutions of random weights stay as they are with --conv-lr 0: give --init")
         return None
     weights = load_public_weights(job.init, network, channels=None if config.channels == "auto" else config.channels)
     report.note(f"starting from {job.init} ({weights.form}, trained on {weights.channels.upper()})")

@@ -28,7 +28,7 @@ _TEX = {
     "→": r"$\rightarrow$",
     "†": r"$^\dagger$",
 }
-_BAND = re.compile(r"DAN_([^\W_]+)")
+_BAND = re.compile(r"DAN_([A-Za-z0-9]+)")
 _NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
 
@@ -160,13 +160,16 @@ def _for_markdown(text: str) -> str:
 def as_latex(table: Table) -> str:
     """A table as a `tabular` with the rules of booktabs; title and notes stand before it as comments."""
     comments = [f"% {' '.join(text.split())}" for text in (table.title, *table.notes)]
-    # \\ would take a bracket or a star that begins the next row for its own.
-    header, *rows = (
-        re.sub(r"^(?=\s*[\[*])", "{}", " & ".join(map(_for_latex, row))) + r" \\" for row in (table.header, *table.rows)
-    )
+    header, *rows = map(_latex_row, (table.header, *table.rows))
     columns = "l" + "r" * (len(table.header) - 1)
     opening = rf"\begin{{tabular}}{{{columns}}}"
     return "\n".join([*comments, opening, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    row = " & ".join(map(_for_latex, cells))
+    # The line break before it would take a bracket or a star for its own.
+    return ("{}" if row.lstrip()[:1] in ("[", "*") else "") + row + r" \\"
 
 
 def _for_latex(text: str) -> str:

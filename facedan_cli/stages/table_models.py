@@ -8,7 +8,7 @@ from pathlib import Path
 
 from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS, check_choice
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
-from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.config.training import ADAPT_RECIPES, AdaptConfig, PretrainConfig, check_training, resolve
 from facedan_cli.errors import UsageError
 from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights
@@ -20,6 +20,7 @@ from facedan_cli.stages.adapt_options import settle_penalty
 from facedan_cli.stages.pcanet import PCANetJob
 from facedan_cli.stages.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
 from facedan_cli.stages.target_list import read_target
+from facedan_cli.stages.training_data import refuse_same
 from facedan_cli.workspace import Workspace, sha256_file
 
 DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
@@ -194,9 +195,11 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
             "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
         )
     check_choice("--model", config.pretrain.model, tuple(MODEL_LAYERS))
+    target = read_target(config.adapt.target, workspace)
     for row in _adapted(config):
-        settle_penalty(_stage_2(config, row), MODEL_LAYERS[config.pretrain.model])
-    read_target(config.adapt.target, workspace)
+        adapted, _, _ = settle_penalty(_stage_2(config, row), MODEL_LAYERS[config.pretrain.model])
+        check_training(resolve(adapted, ADAPT_RECIPES[config.pretrain.model]))
+        refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:

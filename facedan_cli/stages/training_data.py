@@ -183,16 +183,17 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
     """Source and target must be two data sets.
 
     Raises:
-        UsageError: they are one, or the target is a folder of the source, whose folders are people.
+        UsageError: they are one, or one is a folder of the other.
     """
-    roots = source.root.resolve(), target.root.resolve()
-    if roots[0] in roots[1].parents and target.root.is_dir():
-        raise UsageError(
-            f"the target {target.root} lies inside the source {source.root}: its images would be source faces as well",
-            "keep them beside each other, or name the source's images in a list",
-        )
-    if roots[0] == roots[1]:
+    labelled, unlabelled = source.root.resolve(), target.root.resolve()
+    if labelled == unlabelled:
         raise UsageError(
             f"source and target are the same data set ({source.root})",
             "give --target the unlabelled faces that the network should be adapted to",
+        )
+    inner = target if labelled in unlabelled.parents else source
+    if inner.root.is_dir() and (labelled in unlabelled.parents or unlabelled in labelled.parents):
+        raise UsageError(
+            f"the {'target' if inner is target else 'source'} {inner.root} lies inside the other data set",
+            "keep them beside each other, or name the images of the outer one in a list",
         )

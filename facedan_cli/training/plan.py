@@ -42,9 +42,9 @@ def learning_rate(step: int, plan: Plan) -> float:
 
 
 def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
-    """The optimiser: convolutions, classifier and what lies between, each with `scale`, its multiple of the rate.
+    """The optimiser: convolutions, what lies between, and classifier, each with `scale`, its multiple of the rate.
 
-    Convolutions whose multiple is 0 ask for no gradient from then on, which spares most of the backward pass.
+    Convolutions whose multiple is 0 are told to ask for no gradient, which spares most of the backward pass.
     """
     convolutions, classifier = network.convolutions(), list(network.classifier.parameters())
     own = {id(parameter) for parameter in (*convolutions, *classifier)}

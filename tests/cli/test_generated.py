@@ -200,6 +200,15 @@ def test_bash_completes_from_the_workspace_that_is_named(workspace: Path) -> Non
 
 
 @needs("bash")
+def test_bash_leaves_a_model_that_is_a_file_to_readline(tmp_path: Path) -> None:
+    model = ["facedan", "embed", "x", "--model"]
+    assert completed([*model, ""], tmp_path) == ["lbp"]
+    (tmp_path / "lfw-model.safetensors").touch()
+    assert completed([*model, ""], tmp_path) == completed([*model, "l"], tmp_path) == []
+    assert completed([*model, "lb"], tmp_path) == ["lbp"]
+
+
+@needs("bash")
 def test_bash_offers_every_option_of_every_command(tmp_path: Path) -> None:
     for context in contexts():
         path = context.command_path.split(" {")[0].split()

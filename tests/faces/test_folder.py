@@ -40,8 +40,20 @@ def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "more" / "bob" / "back").symlink_to(tmp_path / "faces" / "ann")
     (tmp_path / "faces" / "lost").symlink_to(tmp_path / "nothing")
     (tmp_path / "faces" / "turning").symlink_to("turning")
+    (tmp_path / "more" / "up").symlink_to("..")
     paths = read_folder(tmp_path / "faces").paths
     assert paths == ("ann/1.png", "more/bob/2.png", "more/bob/back/1.png")
+
+
+@pytest.mark.parametrize("root", ["../faces", "../bob/../faces", "link", "link/../faces", "."])
+def test_people_do_not_depend_on_how_the_root_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
+) -> None:
+    touch(tmp_path, "faces/ann/1.png", "bob/2.png")
+    (tmp_path / "faces" / "bob").symlink_to(tmp_path / "bob")
+    (tmp_path / "bob" / "link").symlink_to(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path / ("faces" if root == "." else "bob"))
+    assert read_folder(Path(root)).paths == ("ann/1.png", "bob/2.png")
 
 
 def test_a_list_file_names_images_and_people(tmp_path: Path) -> None:

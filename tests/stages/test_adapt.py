@@ -235,15 +235,19 @@ def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace
 
 
 def test_a_layer_that_no_training_reaches_is_refused() -> None:
-    settle_penalty(replace(ADAPT, layers="pool,embedding", conv_lr=0.0), MODEL_LAYERS["facenet"])
-    with pytest.raises(UsageError, match="which --conv-lr 0 keeps"):
-        settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.0), MODEL_LAYERS["facenet"])
+    settle_penalty(replace(ADAPT, layers="embedding", conv_lr=0.0), MODEL_LAYERS["facenet"])
+    settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.1), MODEL_LAYERS["facenet"])
+    for layers in (None, "pool", "pool:2,embedding"):
+        with pytest.raises(UsageError, match="--conv-lr 0 keeps what alone could change pool"):
+            settle_penalty(replace(ADAPT, layers=layers, conv_lr=0.0), MODEL_LAYERS["facenet"])
 
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
     person = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
-    with pytest.raises(UsageError, match="lies inside the source"):
+    with pytest.raises(UsageError, match=rf"the target .*{person.name} lies inside the other"):
         plan_adapt(replace(ADAPT, target=str(person)), pretrained)
+    with pytest.raises(UsageError, match=r"the source .*casia lies inside the other"):
+        plan_adapt(replace(ADAPT, target=str(pretrained.root / "aligned")), pretrained)
 
 
 def test_without_a_pretraining_it_says_how_to_make_one(workspace: Workspace) -> None:

@@ -167,6 +167,12 @@ def test_vggface_from_nothing_is_warned_of(workspace: Workspace, monkeypatch: py
     assert any("random weights" in warning for warning in report.warnings)
 
 
+def test_random_convolutions_that_are_kept_are_warned_of(workspace: Workspace) -> None:
+    report = Notes()
+    run(workspace, conv_lr=0.0, report=report)
+    assert any("convolutions of random weights stay" in warning for warning in report.warnings)
+
+
 def test_faces_of_one_alignment_need_no_warning_and_others_a_note(workspace: Workspace) -> None:
     report = Notes()
     run(workspace, report=report)

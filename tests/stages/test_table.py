@@ -204,6 +204,8 @@ def test_before_stage_1_the_adaptations_have_no_name_yet(workspace: Workspace) -
         ({"adapt": replace(ADAPT, lambda_=0.0)}, "every row would be the control"),
         ({"adapt": replace(ADAPT, target="nowhere")}, "no data set 'nowhere'"),
         ({"adapt": replace(ADAPT, estimator="best")}, "--estimator does not know 'best'"),
+        ({"adapt": replace(ADAPT, conv_lr=-1.0)}, "--conv-lr must be a number from 0"),
+        ({"adapt": replace(ADAPT, target="casia")}, "source and target are the same"),
         ({"pretrain": replace(PRETRAIN, model="pcanet")}, "--model does not know 'pcanet'"),
         ({"rows": ("lbp", "source"), "evaluate": replace(EVALUATE, flip=True)}, "mean nothing for lbp"),
         ({"evaluate": replace(EVALUATE, far=("2",))}, "'2'"),

@@ -20,7 +20,7 @@ def train_together(directory: Path, parts: int, options: dict[str, Any]) -> None
     directory.mkdir(exist_ok=True)
     (directory / "store").unlink(missing_ok=True)
     if parts == 1 and "die_after" not in options:
-        two_ranks.main(0, 1, directory, dict(options))  # at once: a process needs seconds to begin
+        two_ranks.main(0, 1, directory, options)  # at once: a process needs seconds to begin
     else:
         run_together(SCRIPT, parts, directory, json.dumps(options))
 

@@ -42,6 +42,7 @@ def penalty(**options: Any) -> Penalty:
 PLAN = Plan(
     optimizer="sgd",
     lr=1e-3,
+    conv_lr=1.0,
     classifier_lr=10.0,
     schedule="onecycle",
     batch=BATCH,

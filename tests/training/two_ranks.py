@@ -30,6 +30,7 @@ PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three
 PLAN = Plan(
     optimizer="sgd",
     lr=2e-3,
+    conv_lr=1.0,
     classifier_lr=10.0,
     schedule="constant",
     batch=BATCH,
@@ -80,7 +81,7 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
 
 
 def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
+    options = dict(options)
     die_after = options.pop("die_after", None)
     divided = bool(options.pop("divided", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
@@ -96,6 +97,7 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     of_all = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
     with joined(*of_all):
         main(*of_all, json.loads(sys.argv[4]))
