@@ -17,7 +17,7 @@ from facedan_cli.stages.align import align
 from facedan_cli.stages.align_ranks import manifest_of, merge_parts, share_of
 from facedan_cli.training.distributed import Ranks
 
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--rdzv-backend", "c10d")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture
