@@ -130,19 +130,19 @@ def thinned(workspace: Workspace, target: str, every: int) -> str:
 def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, Measured]]:
     """The choices from one network, by name."""
     seed = read_record(start)["config"]["seed"]
+    config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed)
     jobs = {}
     for name in options.choices.split(","):
         choice = dict(CHOICES[name])
         target = thinned(workspace, options.target, choice.pop("target_every", 1))
-        config = AdaptConfig(source=options.source, target=target, init=str(start), seed=seed)
-        job = plan_adapt(replace(config, **choice), workspace)
+        job = plan_adapt(replace(config, target=target, **choice), workspace)
         if job.run.finished or not options.finished:
             jobs[name] = job
     if not jobs:
         return
     found = {}
     with ThreadPoolExecutor(1) as pool:
-        judge = Judge(next(iter(jobs.values())), pool, torch.device("cpu"))
+        judge = Judge(plan_adapt(config, workspace), pool, torch.device("cpu"))  # by the whole target
         for name, job in jobs.items():
             run = adapt(job).run
             judged = judge.candidate(job.config.lambda_, 0, run.checkpoint)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from facedan_cli.models.classifier import Classifier
 
 
-class FaceNetwork(nn.Module):
+class FaceNetwork(nn.Module, ABC):
     """A network that gives the features of its layers by name. Preprocessing is part of it.
 
     Args:
@@ -22,13 +24,13 @@ class FaceNetwork(nn.Module):
     crop: int
     classifier: Classifier
 
+    @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features by layer, each (b, length), of RGB pictures in 0-255, uint8 or float, (b, 3, crop, crop)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def convolutions(self) -> list[nn.Parameter]:
         """The parameters of all that lies below the fully connected layers."""
-        raise NotImplementedError
 
     def scores(self, features: dict[str, Tensor]) -> Tensor:
         """Scores of the source's people, shape (b, classes)."""

@@ -196,10 +196,11 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
         )
     check_choice("--model", config.pretrain.model, tuple(MODEL_LAYERS))
     target = read_target(config.adapt.target, workspace)
+    if _adapted(config):
+        refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
         adapted, _, _ = settle_penalty(_stage_2(config, row), MODEL_LAYERS[config.pretrain.model])
         check_training(resolve(adapted, ADAPT_RECIPES[config.pretrain.model]))
-        refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:

@@ -185,15 +185,15 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
     Raises:
         UsageError: they are one, or one is a folder of the other.
     """
-    labelled, unlabelled = source.root.resolve(), target.root.resolve()
-    if labelled == unlabelled:
+    roots = {"source": source.root.resolve(), "target": target.root.resolve()}
+    if roots["source"] == roots["target"]:
         raise UsageError(
             f"source and target are the same data set ({source.root})",
             "give --target the unlabelled faces that the network should be adapted to",
         )
-    inner = target if labelled in unlabelled.parents else source
-    if inner.root.is_dir() and (labelled in unlabelled.parents or unlabelled in labelled.parents):
-        raise UsageError(
-            f"the {'target' if inner is target else 'source'} {inner.root} lies inside the other data set",
-            "keep them beside each other, or name the images of the outer one in a list",
-        )
+    for inner, outer in (("source", "target"), ("target", "source")):
+        if roots[inner].is_dir() and roots[inner].is_relative_to(roots[outer]):
+            raise UsageError(
+                f"the {inner} {roots[inner]} lies inside the {outer} {roots[outer]}",
+                f"keep them beside each other, or name the images of the {outer} in a list",
+            )

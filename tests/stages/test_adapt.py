@@ -244,9 +244,9 @@ def test_a_layer_that_no_training_reaches_is_refused() -> None:
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
     person = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
-    with pytest.raises(UsageError, match=rf"the target .*{person.name} lies inside the other"):
+    with pytest.raises(UsageError, match=rf"the target .*{person.name} lies inside the source"):
         plan_adapt(replace(ADAPT, target=str(person)), pretrained)
-    with pytest.raises(UsageError, match=r"the source .*casia lies inside the other"):
+    with pytest.raises(UsageError, match=r"the source .*casia lies inside the target"):
         plan_adapt(replace(ADAPT, target=str(pretrained.root / "aligned")), pretrained)
 
 
