@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from facedan_cli.errors import FacedanError
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+from facedan_cli.faces.formats import IMAGE_SUFFIXES, is_clutter, is_image
 
 
 @dataclass(frozen=True)
@@ -63,12 +62,6 @@ def read_folder(root: Path) -> FaceFolder:
     return FaceFolder(root, paths, tuple(path.partition("/")[0] if "/" in path else "" for path in paths))
 
 
-def is_image(path: str) -> bool:
-    """Whether a path, with forward slashes, has the name of an image that is not hidden."""
-    name = path.rpartition("/")[2]
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-
-
 def walk_images(root: Path) -> Iterator[str]:
     """Paths of the image files under a directory, relative to it, with forward slashes; hidden ones are passed over."""
     return walk(root, is_image)
@@ -100,7 +93,7 @@ def _walk(way: tuple[str, ...], prefix: str, wanted: Callable[[str], bool], *, l
         yield prefix + name
     for name, by_link in sorted(folders):
         path = os.path.join(way[-1], name)
-        if not name.startswith(".") and not (by_link and _is_among(path, way)):
+        if not (name.startswith(".") or is_clutter(name)) and not (by_link and _is_among(path, way)):
             yield from _walk((*way, path), f"{prefix}{name}/", wanted, linked=by_link)
 
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from facedan_cli.faces.folder import is_image, walk
+from facedan_cli.faces.folder import walk
+from facedan_cli.faces.formats import is_image
 from facedan_cli.faces.photograph import Photograph, unreadable
 from facedan_cli.faces.recordio import rec_photographs
 from facedan_cli.faces.tar import TAR_SUFFIXES, tar_photographs

@@ -10,6 +10,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from facedan_cli.faces.formats import is_camera_raw, no_file, readable_formats, why_unknown
+
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
 
@@ -52,7 +54,8 @@ def read_picture(source: Path | BinaryIO) -> np.ndarray:
     16-bit grey is divided by 257. Floating-point grey may run from 0 to 1, to 255 or to 65535, and is scaled by that.
 
     Raises:
-        UnreadableImage: the file is missing, damaged, cut short, too large, or not a picture.
+        UnreadableImage: the file is missing, damaged, cut short, too large, not a picture, or not a file at all, such
+            as a named pipe. No other program is started to read it.
     """
     return read_photo(source, lambda _: 1).pixels
 
@@ -68,7 +71,9 @@ def read_photo(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], i
         UnreadableImage: as `read_picture`.
     """
     try:
-        with Image.open(source) as image:
+        if isinstance(source, Path):
+            _refuse_at_sight(source)
+        with Image.open(source, formats=readable_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise UnreadableImage(f"too large: {width}×{height} pixels")
@@ -83,22 +88,42 @@ def read_photo(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], i
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise errors of every type on damaged files
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(_reason(error, source)) from error
 
 
-def _reason(error: Exception) -> str:
+def _refuse_at_sight(path: Path) -> None:
+    """Refuse what would be waited for, or read as something else.
+
+    Raises:
+        UnreadableImage: it is no regular file, or a camera's raw file.
+        OSError: it is not there, or may not be looked at.
+    """
+    if reason := no_file(path.stat().st_mode):
+        raise UnreadableImage(reason)
+    if is_camera_raw(path):
+        raise UnreadableImage("a camera's raw file: convert it to JPEG or PNG")
+
+
+def _reason(error: Exception, source: Path | BinaryIO) -> str:
     text = str(error)
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
     if isinstance(error, PermissionError):
         return "the file may not be read"
     if isinstance(error, UnidentifiedImageError):
-        return "not an image of a known format"
+        return _why_unknown(source)
     if isinstance(error, Image.DecompressionBombError):
         return "too large: more pixels than any camera takes"
     if "truncated" in text or "not enough image data" in text or "Truncated" in text:
         return "cut short: the end of the file is missing"
     return f"damaged: {text or type(error).__name__}"
+
+
+def _why_unknown(source: Path | BinaryIO) -> str:
+    try:
+        return why_unknown(source)
+    except (OSError, ValueError):  # it has gone meanwhile
+        return "not an image of a known format"
 
 
 def _upright(image: Image.Image) -> Image.Image:

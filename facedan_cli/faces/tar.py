@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.faces.folder import is_image
+from facedan_cli.faces.formats import is_image
 from facedan_cli.faces.photograph import Photograph, stays_inside, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from facedan_cli.config.common import TEMPLATE_NAMES, AlignConfig, check_choice
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.faces.folder import IMAGE_SUFFIXES
+from facedan_cli.faces.formats import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
 from facedan_cli.faces.records import read_records
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json

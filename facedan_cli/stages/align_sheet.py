@@ -76,7 +76,7 @@ def _least_certain(manifest: Path) -> tuple[list[int], int]:
 
 def _face(root: Path, record: AlignedRecord) -> Image.Image | None:
     try:
-        with Image.open(root / str(record.output)) as image:
+        with Image.open(root / str(record.output), formats=("JPEG",)) as image:
             return image.convert("RGB")
     except OSError:  # removed since
         return None

@@ -185,7 +185,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize(
     ("contents", "reason"),
     [
-        (b"", "not an image of a known format"),
+        (b"", "empty: the file has no bytes"),
         (b"not a picture" * 100, "not an image of a known format"),
         (b"P5 10001 10000 255\n" + bytes(100), "too large"),
         (b"P5 40000 10 255\n" + bytes(400_000), "too large"),
