@@ -53,13 +53,13 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --channels --gallery --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --hold-aside --hold-people --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --channels --gallery --hold-aside --hold-people --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini facenet pcanet' ;;
         --init) kind=run ;;
         --channels) kind=value words='auto rgb bgr' ;;
-        --iterations | --batch | --lr | --conv-lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --hold-aside | --hold-people | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --hold-aside | --hold-people | --iterations | --batch | --lr | --conv-lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --head) kind=value words='softmax arcface cosface sphereface' ;;
@@ -226,10 +226,10 @@ _facedan() {
         esac
         ;;
     'evaluate scores')
-        options='--mask --far --convention --ci --replicates --seed --plot --workspace -w --config --json --csv --quiet -q --verbose -v --help -h'
+        options='--far --mask --convention --ci --replicates --seed --plot --workspace -w --config --json --csv --quiet -q --verbose -v --help -h'
         case $option in
-        --mask | --workspace | -w | --config) kind=path ;;
         --far | --replicates | --seed) kind=value ;;
+        --mask | --workspace | -w | --config) kind=path ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;

@@ -157,11 +157,11 @@ def scores(
             show_envvar=False,
         ),
     ],
+    far: FarOption = FARS,
     mask: Annotated[
         Path | None,
         option("The mask of the matrices. Default: what the sigsets beside them say.", show_default=False),
     ] = None,
-    far: FarOption = FARS,
     convention: ConventionOption = EvaluateConfig.convention,
     ci: CiOption = EvaluateConfig.ci,
     replicates: ReplicatesOption = EvaluateConfig.replicates,

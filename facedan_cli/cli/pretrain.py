@@ -84,6 +84,8 @@ def pretrain(
             complete=complete_datasets,
         ),
     ] = None,
+    hold_aside: HoldAsideOption = PretrainConfig.hold_aside,
+    hold_people: HoldPeopleOption = PretrainConfig.hold_people,
     iterations: Annotated[int | None, recipe_option("Training steps.", _RECIPES, "iterations")] = None,
     batch: Annotated[int | None, recipe_option("Images a step.", _RECIPES, "batch")] = None,
     lr: Annotated[float | None, recipe_option("Base learning rate.", _RECIPES, "lr")] = None,
@@ -104,8 +106,6 @@ def pretrain(
         float | None, recipe_option("Share of the label spread over all people.", _RECIPES, "label_smoothing")
     ] = None,
     seed: SeedOption = PretrainConfig.seed,
-    hold_aside: HoldAsideOption = PretrainConfig.hold_aside,
-    hold_people: HoldPeopleOption = PretrainConfig.hold_people,
     head: Annotated[str | None, head_option("softmax")] = PretrainConfig.head,
     margin: MarginOption = PretrainConfig.margin,
     scale: ScaleOption = PretrainConfig.scale,
