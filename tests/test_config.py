@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.config.common import MODEL_LAYERS, as_toml, check_choice, determining, options
+from facedan_cli.config.common import MODEL_LAYERS, as_toml, determining, options
+from facedan_cli.config.fields import check_choice
 from facedan_cli.config.training import (
     ADAPT_RECIPES,
     PRETRAIN_RECIPES,

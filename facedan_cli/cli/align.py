@@ -10,86 +10,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
-from facedan_cli.cli.options import (
-    ConfigOption,
-    DeviceOption,
-    DryRunOption,
-    ForceOption,
-    JsonOption,
-    QuietOption,
-    VerboseOption,
-    WorkspaceOption,
-    configured,
-    console_of,
-    option,
-)
+from facedan_cli.cli.options import console_of
 from facedan_cli.cli.outcome import set_aside_exit
-from facedan_cli.config.common import TEMPLATE_NAMES, AlignConfig
+from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from facedan_cli.stages.align import AlignResult
 
 
-def align(
-    context: typer.Context,
-    raw: Annotated[
-        Path,
-        typer.Argument(
-            help="Photographs: a directory, a .rec or tar archive, or a list of paths; - reads the list from stdin.",
-            show_default=False,
-            show_envvar=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="Directory for the aligned faces; the tree of RAW is mirrored in it.",
-            show_default=False,
-            show_envvar=False,
-        ),
-    ],
-    root: Annotated[Path, option("The directory whose tree is mirrored where RAW is a list.")] = AlignConfig.root,
-    size: Annotated[int, option("Side of an aligned face, pixels.", min=32)] = AlignConfig.size,
-    template: Annotated[
-        str, option(f"Where eyes and mouth go: {', '.join(TEMPLATE_NAMES)}.", complete=TEMPLATE_NAMES)
-    ] = AlignConfig.template,
-    min_face: Annotated[int, option("Smallest face to look for, pixels.", min=20)] = AlignConfig.min_face,
-    second_pass: Annotated[
-        bool, option("Search again, more patiently, where no face was found.", "--second-pass/--no-second-pass")
-    ] = AlignConfig.second_pass,
-    detector_batch: Annotated[int, option("Photographs that are searched together.", min=1)] = (
-        AlignConfig.detector_batch
-    ),
-    landmarks: Annotated[
-        Path | None,
-        option("CSV of eye or five-point coordinates to use where it has them (GBU's eyes.csv).", show_default=False),
-    ] = None,
-    no_align: Annotated[
-        bool, option("The faces are aligned already: copy them, and scale those of another size.", "--no-align")
-    ] = AlignConfig.no_align,
-    contact_sheet: Annotated[
-        Path | None,
-        option("Draw the 100 least certain faces with their points into this picture.", show_default=False),
-    ] = AlignConfig.contact_sheet,
-    workers: Annotated[
-        int,
-        option("Processes that align, threads with a GPU; 0: one a processor.", min=0, rich_help_panel="Common"),
-    ] = AlignConfig.workers,
-    device: DeviceOption = AlignConfig.device,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    force: ForceOption = AlignConfig.force,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
+@command(AlignConfig)
+def align(context: typer.Context, settings: AlignConfig) -> None:
     """Find the face in each photograph and bring eyes and mouth to one template; prints the aligned directory.
 
     MTCNN finds the faces; of several the large and central one is taken. aligned.jsonl has a line for each photograph.
@@ -105,17 +42,17 @@ def align(
     console = console_of(context)
     ranks = Ranks.of(os.environ)
     console.quiet |= not ranks.first
-    with _listed(raw, alone=ranks.count == 1) as source:
-        settings = replace(configured(AlignConfig, context), raw=source)
-        if dry_run:
+    with _listed(settings.raw, alone=ranks.count == 1) as source:
+        settings = replace(settings, raw=source)
+        if context.params["dry_run"]:
             found = inspect(settings)
             done = f"{found.already} aligned before, {len(found.failures)} set aside before"
             if ranks.first:
-                console.result(f"{found.total} photographs in {raw} to {out}: {done}")
+                console.result(f"{found.total} photographs in {context.params['raw']} to {settings.out}: {done}")
             return
         result = run(settings, console)
     if ranks.first:
-        _print_result(console, result, contact_sheet)
+        _print_result(console, result, settings.contact_sheet)
         # A launcher takes every exit code but 0 for a crash.
         with suppress(typer.Exit) if ranks.count > 1 else nullcontext():
             set_aside_exit(console, result.set_aside)

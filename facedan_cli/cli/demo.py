@@ -7,24 +7,13 @@ import io
 import shlex
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
-from facedan_cli.cli.evaluate_options import FarOption
-from facedan_cli.cli.options import (
-    ConfigOption,
-    JsonOption,
-    QuietOption,
-    SeedOption,
-    VerboseOption,
-    WorkersOption,
-    WorkspaceOption,
-    configured,
-    console_of,
-    workspace_of,
-)
+from facedan_cli.cli.options import console_of, option, workspace_of
 from facedan_cli.config.common import DemoConfig
 from facedan_cli.errors import FacedanError
 
@@ -37,16 +26,11 @@ CONTROL, CHOICE, PAPER = ("--lambda", "0"), ("--select",), ("--kernels", "5", "-
 PEOPLE_ASIDE = 24
 
 
+@command(DemoConfig, common=("as_json", "quiet", "verbose"), workspace="facedan-demo")
 def demo(
     context: typer.Context,
-    far: FarOption = _FARS,
-    seed: SeedOption = DemoConfig.seed,
-    workers: WorkersOption = DemoConfig.workers,
-    workspace: WorkspaceOption = Path("facedan-demo"),
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    settings: DemoConfig,
+    far: Annotated[list[str], option("False-accept rate; may be repeated.")] = _FARS,
 ) -> None:
     """Draw invented faces, adapt from web to studio pictures, show what it gave; prints a table and a plot's path.
 
@@ -59,11 +43,11 @@ def demo(
 
     console, place = console_of(context), workspace_of(context)
     began = time.monotonic()
-    draw_world(configured(DemoConfig, context), place, report=console)
+    draw_world(settings, place, report=console)
     root = str(place.root)
-    common = ["--workspace", root, "--workers", str(workers)] + (["--quiet"] if quiet else [])
+    common = ["--workspace", root, "--workers", str(settings.workers)] + (["--quiet"] if console.quiet else [])
     _run(console, ["align", f"{root}/raw", f"{root}/aligned", *common])
-    seeded = [*common, "--seed", str(seed)]
+    seeded = [*common, "--seed", str(settings.seed)]
     aside = ["--hold-people", str(PEOPLE_ASIDE)]
     before = _run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
     adapt = ["adapt", "--source", "web", "--target", "studio"]
@@ -73,8 +57,8 @@ def demo(
     named = [word for model in models for word in ("--model", model)]
     fars = [word for rate in far for word in ("--far", rate)]
     evaluate = ["evaluate", "gbu", *fars, *named, *common]
-    console.result(_run(console, evaluate + (["--json"] if as_json else [])))
-    if not as_json:
+    console.result(_run(console, evaluate + (["--json"] if console.as_json else [])))
+    if not console.as_json:
         newest = max((place.root / "results").glob("gbu-*/roc.png"), key=lambda path: path.stat().st_mtime)
         console.result(str(newest))
     console.note(f"the demo took {time.monotonic() - began:.0f} s; all it made is in {root}")

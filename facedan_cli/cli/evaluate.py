@@ -1,45 +1,16 @@
-"""`facedan evaluate`: verification and identification by the field's protocols."""
+"""`facedan evaluate`: the protocols, a command each."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from facedan_cli.cli.evaluate_options import (
-    FARS,
-    BatchOption,
-    CiOption,
-    ConventionOption,
-    CsvOption,
-    FarOption,
-    FlipOption,
-    FuseOption,
-    ImagesOption,
-    LayerOption,
-    ModelOption,
-    PlotOption,
-    ReplicatesOption,
-    SaveScoresOption,
-    evaluate_config,
-)
-from facedan_cli.cli.evaluate_sets import identify, scores, verify
+from facedan_cli.cli.command import command
 from facedan_cli.cli.evaluate_show import refuse_two_forms, show
-from facedan_cli.cli.options import (
-    ConfigOption,
-    DeviceOption,
-    ForceOption,
-    JsonOption,
-    QuietOption,
-    SeedOption,
-    VerboseOption,
-    WorkersOption,
-    WorkspaceOption,
-    console_of,
-    option,
-    workspace_of,
-)
+from facedan_cli.cli.options import complete_datasets, console_of, option, workspace_of
 from facedan_cli.config.common import EvaluateConfig
 
 app = typer.Typer(
@@ -48,35 +19,22 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
+_COMMON = ("force", "as_json", "as_csv", "quiet", "verbose")
+_OF_MODELS = ("model", "fuse", "save_scores", "layer", "flip", "batch", "workers", "device")
+"""Options that mean nothing where scores are given."""
+
+Images = Annotated[str, option("The aligned faces: a path or a data set's name.", complete=complete_datasets)]
+
 
 @app.command("gbu")
+@command(EvaluateConfig, without=("fpir",), common=_COMMON)
 def gbu(
     context: typer.Context,
-    model: ModelOption = None,
-    far: FarOption = FARS,
-    images: ImagesOption = "gbu",
+    settings: EvaluateConfig,
+    images: Images = "gbu",
     protocol: Annotated[
         Path | None, option("Directory of the sigsets. Default: protocols/gbu in the workspace.", show_default=False)
     ] = None,
-    convention: ConventionOption = EvaluateConfig.convention,
-    ci: CiOption = EvaluateConfig.ci,
-    replicates: ReplicatesOption = EvaluateConfig.replicates,
-    seed: SeedOption = EvaluateConfig.seed,
-    fuse: FuseOption = EvaluateConfig.fuse,
-    save_scores: SaveScoresOption = EvaluateConfig.save_scores,
-    plot: PlotOption = EvaluateConfig.plot,
-    layer: LayerOption = EvaluateConfig.layer,
-    flip: FlipOption = EvaluateConfig.flip,
-    batch: BatchOption = EvaluateConfig.batch,
-    workers: WorkersOption = EvaluateConfig.workers,
-    device: DeviceOption = EvaluateConfig.device,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    force: ForceOption = EvaluateConfig.force,
-    as_json: JsonOption = False,
-    as_csv: CsvOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Verification on the Good, the Bad and the Ugly (Phillips et al. 2012), the paper's Table I.
 
@@ -91,39 +49,21 @@ def gbu(
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
     sigsets = protocol or place.protocol("gbu")
-    result = evaluate_gbu(evaluate_config(context), place, place.dataset(images), sigsets, report=console)
-    show(context, console, result)
+    show(context, console, evaluate_gbu(settings, place, place.dataset(images), sigsets, report=console))
 
 
 @app.command("feret")
+@command(EvaluateConfig, without=("far", "fpir", "convention"), common=_COMMON)
 def feret(
     context: typer.Context,
-    model: ModelOption = None,
-    images: ImagesOption = "feret",
+    settings: EvaluateConfig,
+    images: Images = "feret",
     protocol: Annotated[
         Path | None, option("Directory of the lists. Default: protocols/feret in the workspace.", show_default=False)
     ] = None,
     any_lists: Annotated[
         bool, option("Take lists that are not the published ones; their figures compare with nothing.", "--any-lists")
     ] = False,
-    ci: CiOption = EvaluateConfig.ci,
-    replicates: ReplicatesOption = EvaluateConfig.replicates,
-    seed: SeedOption = EvaluateConfig.seed,
-    fuse: FuseOption = EvaluateConfig.fuse,
-    save_scores: SaveScoresOption = EvaluateConfig.save_scores,
-    plot: PlotOption = EvaluateConfig.plot,
-    layer: LayerOption = EvaluateConfig.layer,
-    flip: FlipOption = EvaluateConfig.flip,
-    batch: BatchOption = EvaluateConfig.batch,
-    workers: WorkersOption = EvaluateConfig.workers,
-    device: DeviceOption = EvaluateConfig.device,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    force: ForceOption = EvaluateConfig.force,
-    as_json: JsonOption = False,
-    as_csv: CsvOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Rank-1 identification by the FERET protocol: fb, fc, dup1, dup2 and their plain mean, the paper's Table II.
 
@@ -137,41 +77,20 @@ def feret(
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
     lists = protocol or place.protocol("feret")
-    result = evaluate_feret(
-        evaluate_config(context), place, place.dataset(images), lists, check_lists=not any_lists, report=console
-    )
+    result = evaluate_feret(settings, place, place.dataset(images), lists, check_lists=not any_lists, report=console)
     show(context, console, result)
 
 
 @app.command("lfw")
+@command(EvaluateConfig, without=("fpir",), common=_COMMON)
 def lfw(
     context: typer.Context,
-    model: ModelOption = None,
-    far: FarOption = FARS,
-    images: ImagesOption = "lfw",
+    settings: EvaluateConfig,
+    images: Images = "lfw",
     pairs: Annotated[
         Path | None,
         option("The list of pairs. Default: protocols/lfw/pairs.txt in the workspace.", show_default=False),
     ] = None,
-    convention: ConventionOption = EvaluateConfig.convention,
-    ci: CiOption = EvaluateConfig.ci,
-    replicates: ReplicatesOption = EvaluateConfig.replicates,
-    seed: SeedOption = EvaluateConfig.seed,
-    fuse: FuseOption = EvaluateConfig.fuse,
-    save_scores: SaveScoresOption = EvaluateConfig.save_scores,
-    plot: PlotOption = EvaluateConfig.plot,
-    layer: LayerOption = EvaluateConfig.layer,
-    flip: FlipOption = EvaluateConfig.flip,
-    batch: BatchOption = EvaluateConfig.batch,
-    workers: WorkersOption = EvaluateConfig.workers,
-    device: DeviceOption = EvaluateConfig.device,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    force: ForceOption = EvaluateConfig.force,
-    as_json: JsonOption = False,
-    as_csv: CsvOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """Accuracy by View 2 of LFW (Huang et al. 2007): ten folds, the threshold for each chosen on the other nine.
 
@@ -182,40 +101,21 @@ def lfw(
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
     listed = pairs or place.protocol("lfw") / "pairs.txt"
-    show(context, console, evaluate_lfw(evaluate_config(context), place, place.dataset(images), listed, report=console))
+    show(context, console, evaluate_lfw(settings, place, place.dataset(images), listed, report=console))
 
 
 @app.command("pairs")
+@command(EvaluateConfig, without=("fpir",), common=_COMMON)
 def pairs(
     context: typer.Context,
+    settings: EvaluateConfig,
     file: Annotated[
         Path,
         typer.Argument(
             help="LFW's pairs.txt, or lines of two paths and a label (1 or 0).", show_default=False, show_envvar=False
         ),
     ],
-    images: ImagesOption,
-    model: ModelOption = None,
-    far: FarOption = FARS,
-    convention: ConventionOption = EvaluateConfig.convention,
-    ci: CiOption = EvaluateConfig.ci,
-    replicates: ReplicatesOption = EvaluateConfig.replicates,
-    seed: SeedOption = EvaluateConfig.seed,
-    fuse: FuseOption = EvaluateConfig.fuse,
-    save_scores: SaveScoresOption = EvaluateConfig.save_scores,
-    plot: PlotOption = EvaluateConfig.plot,
-    layer: LayerOption = EvaluateConfig.layer,
-    flip: FlipOption = EvaluateConfig.flip,
-    batch: BatchOption = EvaluateConfig.batch,
-    workers: WorkersOption = EvaluateConfig.workers,
-    device: DeviceOption = EvaluateConfig.device,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    force: ForceOption = EvaluateConfig.force,
-    as_json: JsonOption = False,
-    as_csv: CsvOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
+    images: Images,
 ) -> None:
     """Verification on a list of pairs.
 
@@ -225,9 +125,102 @@ def pairs(
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
-    show(context, console, evaluate_pairs(evaluate_config(context), place, place.dataset(images), file, report=console))
+    show(context, console, evaluate_pairs(settings, place, place.dataset(images), file, report=console))
 
 
-app.command("identify")(identify)
-app.command("verify")(verify)
-app.command("scores")(scores)
+@app.command("identify")
+@command(EvaluateConfig, without=("far", "convention"), common=_COMMON)
+def identify(
+    context: typer.Context,
+    settings: EvaluateConfig,
+    gallery: Annotated[
+        str, option("Known people, one folder each, or a list of path<TAB>person.", complete=complete_datasets)
+    ],
+    probe: Annotated[str, option("Faces to be recognised, in folders or a list likewise.", complete=complete_datasets)],
+) -> None:
+    """Identification: rank-1 rate and CMC; ties count against the mate.
+
+    Where some probes have no mate in the gallery: also the rate of detection and identification (DIR, TPIR) at a
+    false-positive identification rate.
+
+    Example: facedan evaluate identify --gallery gate/enrolled --probe gate/today
+    """
+    from facedan_cli.stages.evaluate import evaluate_identify
+
+    refuse_two_forms(context)
+    console, place = console_of(context), workspace_of(context)
+    datasets = place.dataset(gallery), place.dataset(probe)
+    show(context, console, evaluate_identify(settings, place, *datasets, report=console))
+
+
+@app.command("verify")
+@command(EvaluateConfig, without=("fpir",), common=_COMMON)
+def verify(
+    context: typer.Context,
+    settings: EvaluateConfig,
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="Faces in folders of people: a path or a data set's name.",
+            show_default=False,
+            show_envvar=False,
+            autocompletion=complete_datasets,
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            help="Faces to compare them with. Default: each other.",
+            show_default=False,
+            show_envvar=False,
+            autocompletion=complete_datasets,
+        ),
+    ] = None,
+) -> None:
+    """Verification of every face of a data set with every face of another, or with each other.
+
+    More than ten million comparisons are streamed in two passes: the same rates in memory that does not grow, with
+    Wilson's intervals. Under torchrun (--nproc-per-node 8 -m facedan_cli evaluate verify …) processes share them.
+
+    Example: facedan evaluate verify lfw --far 1e-6
+    """
+    from facedan_cli.stages.verify import evaluate_verify
+
+    refuse_two_forms(context)
+    console, place = console_of(context), workspace_of(context)
+    datasets = place.dataset(query), place.dataset(target or query)
+    result = evaluate_verify(settings, place, *datasets, report=console)
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes the first speaks
+        show(context, console, result)
+
+
+@app.command("scores")
+@command(EvaluateConfig, without=("fpir", *_OF_MODELS), common=("as_json", "as_csv", "quiet", "verbose"))
+def scores(
+    context: typer.Context,
+    settings: EvaluateConfig,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="BEE matrices (.mtx); or text: label and score, or Bob's 4 or 5 columns; a row each.",
+            show_default=False,
+            show_envvar=False,
+        ),
+    ],
+    mask: Annotated[
+        Path | None,
+        option("The mask of the matrices. Default: what the sigsets beside them say.", show_default=False),
+    ] = None,
+) -> None:
+    """Verification figures of the scores of any other system; a higher score means more alike (BEE distances: lower).
+
+    Intervals over people need a file that tells whose the comparisons are: Bob's columns, or a matrix with its sigsets
+    beside it. Else they are Wilson's.
+
+    Example: facedan evaluate scores openbr.mtx --mask mask.mtx --far 0.001 --convention openbr
+    """
+    from facedan_cli.stages.evaluate_scores import evaluate_scores
+
+    refuse_two_forms(context)
+    console, place = console_of(context), workspace_of(context)
+    show(context, console, evaluate_scores(settings, place, files, mask, report=console))

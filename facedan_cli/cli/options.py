@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from facedan_cli.cli.console import Console
-from facedan_cli.config.training import Recipe
+from facedan_cli.config.fields import COMMON
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
 
@@ -25,19 +25,6 @@ def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[s
     if complete:
         more["autocompletion"] = complete if callable(complete) else lambda: list(complete)
     return typer.Option(*names, help=help, **more)
-
-
-def recipe_option(help: str, recipes: Mapping[str, Recipe], field: str, *names: str, **more: Any) -> Any:
-    """An option whose default is the model's: its help text names each."""
-    values = {model: _plain(getattr(recipe, field)) for model, recipe in recipes.items()}
-    default = ", ".join(f"{model} {value}" for model, value in values.items())
-    if len(set(values.values())) == 1:
-        default = next(iter(values.values()))
-    return option(f"{help} Default: {default}.", *names, show_default=False, **more)
-
-
-def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _read_workspace_settings(context: typer.Context, value: Path) -> Path:
@@ -114,7 +101,7 @@ WorkspaceOption = Annotated[
         is_eager=True,
         callback=_read_workspace_settings,
         file_okay=True,
-        rich_help_panel="Common",
+        rich_help_panel=COMMON,
     ),
 ]
 ConfigOption = Annotated[
@@ -124,35 +111,7 @@ ConfigOption = Annotated[
         "--config",
         is_eager=True,
         callback=_read_config_file,
-        rich_help_panel="Common",
-    ),
-]
-JsonOption = Annotated[
-    bool, option("Print the result as JSON.", "--json", allow_from_autoenv=False, rich_help_panel="Common")
-]
-QuietOption = Annotated[bool, option("No notes, no progress.", "--quiet", "-q", rich_help_panel="Common")]
-VerboseOption = Annotated[bool, option("More detail.", "--verbose", "-v", rich_help_panel="Common")]
-DryRunOption = Annotated[bool, option("Print the plan and do nothing.", "--dry-run", rich_help_panel="Common")]
-ForceOption = Annotated[bool, option("Do again what is done already.", "--force", rich_help_panel="Common")]
-DeviceOption = Annotated[
-    str,
-    option(
-        "Where to compute: auto, cpu, cuda or cuda:N.",
-        "--device",
-        complete=("auto", "cpu", "cuda"),
-        rich_help_panel="Common",
-    ),
-]
-WorkersOption = Annotated[
-    int, option("Threads that decode images; 0: one a processor.", "--workers", min=0, rich_help_panel="Common")
-]
-SeedOption = Annotated[int, option("Seed of everything random.", "--seed", min=0)]
-HoldAsideOption = Annotated[
-    int,
-    option(
-        "Images of a domain, a tenth at most, that no training sees: adapt tests on them whether the domains differ.",
-        "--hold-aside",
-        min=0,
+        rich_help_panel=COMMON,
     ),
 ]
 
@@ -170,10 +129,14 @@ def workspace_of(context: typer.Context) -> Workspace:
     return Workspace.open(context.params["workspace"])
 
 
-def configured(kind: type[Config], context: typer.Context, **more: Any) -> Config:
-    """The configuration of a command: each field is the option of its name, or one of `more`."""
-    values = {field.name: context.params[field.name] for field in fields(kind) if field.name in context.params}  # type: ignore[arg-type]
-    return kind(**values | more)
+def configured(kind: type[Config], context: typer.Context) -> Config:
+    """The configuration of a command: each field is the option of its name, where the command has it."""
+    values = {}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name in context.params:
+            value = context.params[field.name]
+            values[field.name] = tuple(value or field.default) if isinstance(field.default, tuple) else value
+    return kind(**values)
 
 
 def complete_datasets(context: typer.Context) -> list[str]:

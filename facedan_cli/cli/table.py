@@ -8,24 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.evaluate_show import as_text
-from facedan_cli.cli.options import (
-    ConfigOption,
-    DryRunOption,
-    JsonOption,
-    QuietOption,
-    VerboseOption,
-    WorkspaceOption,
-    complete_datasets,
-    complete_runs,
-    console_of,
-    option,
-    workspace_of,
-)
+from facedan_cli.cli.options import complete_datasets, complete_runs, console_of, option, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.cli.table_settings import settings, tested_by
-from facedan_cli.config.common import INTERVALS, MODEL_LAYERS, check_choice
+from facedan_cli.config.common import INTERVALS, MODEL_LAYERS
+from facedan_cli.config.fields import check_choice
 from facedan_cli.config.table import TABLE_FORMATS, TABLE_PROTOCOLS, TABLE_ROWS
 from facedan_cli.errors import UsageError
 
@@ -37,6 +27,7 @@ _TESTED = "By what it is measured"
 _FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 
 
+@command(common=("dry_run", "as_json", "quiet", "verbose"))
 def table(
     context: typer.Context,
     by: Annotated[
@@ -159,12 +150,6 @@ def table(
             rich_help_panel="Common",
         ),
     ] = None,
-    workspace: WorkspaceOption = Path("."),
-    config: ConfigOption = None,
-    dry_run: DryRunOption = False,
-    as_json: JsonOption = False,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
 ) -> None:
     """The paper's whole table: train what is missing, measure each model, print the rates with their intervals.
 
@@ -178,11 +163,11 @@ def table(
     from facedan_cli.stages.table import fill_table
     from facedan_cli.stages.table_models import plan_table
 
-    _check(by, format, as_json)
+    _check(by, format, context.params["as_json"])
     console, place = console_of(context), workspace_of(context)
     whole, test = settings(context)
     protocol_of = tested_by(by, test, place)
-    if dry_run:
+    if context.params["dry_run"]:
         _print_plan(console, plan_table(whole, place))
         return
     result = fill_table(whole, place, protocol_of, report=console)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from facedan_cli.cli.adapt import configured_adapt
+from facedan_cli.cli.adapt import preset_adapt
 from facedan_cli.cli.options import configured
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.table import TableConfig
-from facedan_cli.config.training import PretrainConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,15 +41,15 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
 
     given = context.params
     pretrain = configured(PretrainConfig, _parsed(context, "pretrain", _words(context, _PRETRAIN)))
-    adapt = configured_adapt(_parsed(context, "adapt", _words(context, _ADAPT)))
+    parsed = _parsed(context, "adapt", _words(context, _ADAPT))
+    adapt = preset_adapt(configured(AdaptConfig, parsed), parsed.params["preset"], parsed)
     if (given["pairs"] is not None) != (given["by"] == "pairs"):
         raise UsageError(
             "the protocol pairs, and no other, is a list of pairs", "table pairs --pairs FILE --images DATASET"
         )
     words = _words(context, _EVALUATE) + ([str(given["pairs"])] if given["pairs"] else [])
     test = _parsed(context, "evaluate", words, given["by"])
-    many = {name: tuple(test.params.get(name) or getattr(EvaluateConfig, name)) for name in ("far", "fpir")}
-    evaluate = configured(EvaluateConfig, test, model=(), **many)
+    evaluate = replace(configured(EvaluateConfig, test), model=())
     rows = settle_rows(given["rows"], given["by"], pretrain.init)
     return TableConfig(rows=rows, seeds=_seeds(given["seeds"]), pretrain=pretrain, adapt=adapt, evaluate=evaluate), test
 

@@ -8,7 +8,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.errors import UsageError, did_you_mean
+from facedan_cli.config.fields import (
+    COMMON,
+    device_setting,
+    flip_setting,
+    seed_setting,
+    setting,
+    workers_setting,
+)
 
 MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
     "vggface": ("fc6", "fc7"),
@@ -43,24 +50,32 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
 CHANNELS = ("auto", "rgb", "bgr")
 
+LAYER_HELP = "fc7 or fc6; of facenet embedding or pool. Default: the first."
+EMBEDDING_LAYERS = ("fc7", "fc6", "embedding", "pool")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
     """What `align` does to photographs."""
 
-    raw: Path
-    out: Path
-    root: Path = Path()  # of the photographs that a list names
-    size: int = 250
-    template: str = "vggface"
-    min_face: int = 40
-    second_pass: bool = True
-    detector_batch: int = 32
-    landmarks: Path | None = None
-    no_align: bool = False
-    contact_sheet: Path | None = None
-    workers: int = 0  # 0: as many as there are processors
-    device: str = "auto"
+    raw: Path = setting(
+        help="Photographs: a directory, a .rec or tar archive, or a list of paths; - reads the list from stdin.",
+        argument=True,
+    )
+    out: Path = setting(help="Directory for the aligned faces; the tree of RAW is mirrored in it.", argument=True)
+    root: Path = setting(Path(), "The directory whose tree is mirrored where RAW is a list.")
+    size: int = setting(250, "Side of an aligned face, pixels.", min=32)
+    template: str = setting("vggface", f"Where eyes and mouth go: {', '.join(TEMPLATE_NAMES)}.", choices=TEMPLATE_NAMES)
+    min_face: int = setting(40, "Smallest face to look for, pixels.", min=20)
+    second_pass: bool = setting(True, "Search again, more patiently, where no face was found.")
+    detector_batch: int = setting(32, "Photographs that are searched together.", min=1)
+    landmarks: Path | None = setting(
+        None, "CSV of eye or five-point coordinates to use where it has them (GBU's eyes.csv)."
+    )
+    no_align: bool = setting(False, "The faces are aligned already: copy them, and scale those of another size.")
+    contact_sheet: Path | None = setting(None, "Draw the 100 least certain faces with their points into this picture.")
+    workers: int = setting(0, "Processes that align, threads with a GPU; 0: one a processor.", min=0, panel=COMMON)
+    device: str = device_setting()
     force: bool = False
 
 
@@ -68,13 +83,19 @@ class AlignConfig:
 class EmbedConfig:
     """Features of a data set by one model."""
 
-    dataset: str
-    model: str | None = None
-    layer: str | None = None  # the last one of the model
-    flip: bool = False
-    batch: int = 64
-    workers: int = 0
-    device: str = "auto"
+    dataset: str = setting(
+        help="Aligned faces: a path or a data set's name; - reads a list of image paths from stdin.",
+        argument=True,
+        complete="dataset",
+    )
+    model: str | None = setting(
+        None, "Run, checkpoint or lbp. Default: the newest finished adaptation, else pretraining.", complete="model"
+    )
+    layer: str | None = setting(None, LAYER_HELP, suggest=EMBEDDING_LAYERS)
+    flip: bool = flip_setting()
+    batch: int = setting(64, "Images at a time.", min=1)
+    workers: int = workers_setting()
+    device: str = device_setting()
     force: bool = False
 
 
@@ -82,21 +103,38 @@ class EmbedConfig:
 class EvaluateConfig:
     """How models are measured; the protocol itself is named by the subcommand."""
 
-    model: tuple[str, ...] = ()
-    far: tuple[str, ...] = ("0.001",)
-    fpir: tuple[str, ...] = ("0.01",)
-    convention: str = "max-tar"
-    ci: str = "bootstrap"
-    replicates: int = 1000
-    fuse: bool = False
-    save_scores: bool = False
-    plot: str = "png"
-    layer: str | None = None
-    flip: bool = False
-    seed: int = 0
-    batch: int = 64
-    workers: int = 0
-    device: str = "auto"
+    model: tuple[str, ...] = setting(
+        (),
+        "Run, checkpoint or lbp; repeat it for a row each. Default: the newest finished adaptation, else pretraining.",
+        complete="model",
+        leading=True,
+    )
+    far: tuple[str, ...] = setting(("0.001",), "False-accept rate; may be repeated.", leading=True)
+    fpir: tuple[str, ...] = setting(
+        ("0.01",),
+        "False-positive identification rate, where some probes have no mate; may be repeated.",
+        leading=True,
+    )
+    convention: str = setting(
+        "max-tar",
+        f"Rule for the threshold at a FAR: {', '.join(CONVENTIONS)}; the first is ours, the others are other tools'.",
+        choices=CONVENTIONS,
+    )
+    ci: str = setting(
+        "bootstrap",
+        "95 % intervals: bootstrap over people, wilson (binomial: too narrow) or none.",
+        choices=INTERVALS,
+    )
+    replicates: int = setting(1000, "Bootstrap replicates; 0: no intervals.", min=0)
+    seed: int = seed_setting()
+    fuse: bool = setting(False, "Add a row that sums the z-normalised scores of the models.")
+    save_scores: bool = setting(False, "Write the scores too: BEE matrices, or Bob's columns of lists of pairs.")
+    plot: str = setting("png", "Format of the pictures: png, svg or pdf.", choices=PLOT_FORMATS)
+    layer: str | None = setting(None, LAYER_HELP, suggest=EMBEDDING_LAYERS)
+    flip: bool = flip_setting()
+    batch: int = setting(64, "Images at a time.", min=1)
+    workers: int = workers_setting()
+    device: str = device_setting()
     force: bool = False
 
 
@@ -107,17 +145,26 @@ EXPORT_SUFFIXES = {
     ".safetensors": "safetensors",
 }
 """The formats that a model is exported in, by the suffixes that mean them."""
+EXPORT_FORMATS = tuple(dict.fromkeys(EXPORT_SUFFIXES.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """A model as a file for other programs."""
 
-    model: str
-    out: Path
-    format: str | None = None  # that of the suffix of `out`
-    layer: str | None = None  # the last one of the model
-    flip: bool = False
+    model: str = setting(help="Run or checkpoint.", argument=True, complete="run")
+    out: Path = setting(help="File to write.", argument=True)
+    format: str | None = setting(
+        None,
+        f"{', '.join(EXPORT_FORMATS)}. Default: what the file's suffix says ({', '.join(EXPORT_SUFFIXES)}).",
+        choices=EXPORT_FORMATS,
+    )
+    layer: str | None = setting(
+        None,
+        "Layer whose features are given. Default: the model's last.",
+        suggest=dict.fromkeys(layer for layers in MODEL_LAYERS.values() for layer in layers),
+    )
+    flip: bool = flip_setting()
     force: bool = False
 
 
@@ -131,8 +178,8 @@ class DemoConfig:
     target_images: int = 5
     test_people: int = 90
     size: int = 160
-    seed: int = 0
-    workers: int = 0
+    seed: int = seed_setting()
+    workers: int = workers_setting()
 
 
 # How fast or how chattily a run goes, never what it computes; and the inputs, of which the run keeps digests.
@@ -171,13 +218,3 @@ def as_toml(command: str, values: Mapping[str, Any]) -> str:
             plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
-
-
-def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the known ones.
-
-    Raises:
-        UsageError: with the nearest known values.
-    """
-    if value not in known:
-        raise UsageError(f"{option} does not know '{value}'", did_you_mean(value, known))

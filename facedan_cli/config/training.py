@@ -8,9 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from facedan_cli.config.common import CACHES, OPTIMIZERS, PRECISIONS, SCHEDULES, check_choice, options
+from facedan_cli.config.common import (
+    BANDWIDTHS,
+    BETAS,
+    CACHES,
+    CHANNELS,
+    DISCREPANCIES,
+    ESTIMATORS,
+    MODEL_NAMES,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCHEDULES,
+    options,
+)
+from facedan_cli.config.fields import (
+    check_choice,
+    check_choices,
+    device_setting,
+    seed_setting,
+    setting,
+    spelling,
+    workers_setting,
+)
 from facedan_cli.errors import UsageError
 
 
@@ -96,69 +117,176 @@ ADAPT_RECIPES: Mapping[str, Recipe] = {
 }
 
 
+_HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
+_MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
+_SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
+
+
+def _head(default: str) -> Any:
+    """--head, whose default differs between the stages."""
+    return setting(
+        None,
+        f"softmax, or with a margin: arcface, cosface, sphereface. Default: {default}.",
+        choices=HEADS,
+        panel=_HEAD,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """What `pretrain` and `adapt` share."""
 
-    source: str
-    optimizer: str | None = None
-    lr: float | None = None
-    conv_lr: float | None = None
-    classifier_lr: float | None = None
-    schedule: str | None = None
-    batch: int | None = None
-    iterations: int | None = None
-    momentum: float | None = None
-    weight_decay: float | None = None
-    label_smoothing: float | None = None
-    head: str | None = None
-    margin: float | None = None
-    scale: float | None = None
-    sample_rate: float = 1.0
-    shard_classifier: bool = False
-    seed: int = 0
-    hold_aside: int = 128
-    hold_people: int | None = None  # of pretrain: none; of adapt: as the pretraining did
-    precision: str = "auto"
-    compile: bool = False
-    grad_accum: int = 1
-    cache: str = "auto"
-    checkpoint_every: int = 500
-    keep_every: int = 0
-    log_every: int = 20
-    tensorboard: bool = False
-    workers: int = 0
-    device: str = "auto"
+    RECIPES: ClassVar[Mapping[str, Recipe]]
+
+    source: str = setting(help="Labelled faces, one folder a person: a path or a data set's name.", complete="dataset")
+    hold_aside: int = setting(
+        128,
+        "Images of a domain, a tenth at most, that no training sees: adapt tests on them whether the domains differ.",
+        min=0,
+    )
+    hold_people: int | None = setting(
+        None,
+        "People of the source, a tenth at most, whom no training sees: adapt --select verifies on them. Default: 0; of "
+        "adapt as many as the pretraining held aside.",
+        min=0,
+    )
+    iterations: int | None = setting(None, "Training steps.", recipe=True)
+    batch: int | None = setting(None, "Images a step.", recipe=True)
+    lr: float | None = setting(None, "Base learning rate.", recipe=True)
+    conv_lr: float | None = setting(
+        None, "Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", recipe=True
+    )
+    classifier_lr: float | None = setting(None, "Last layer's rate, a multiple of --lr.", recipe=True)
+    optimizer: str | None = setting(None, "sgd or adamw.", choices=OPTIMIZERS, recipe=True)
+    schedule: str | None = setting(None, "constant or onecycle.", choices=SCHEDULES, recipe=True)
+    momentum: float | None = setting(None, "Momentum of sgd.", recipe=True)
+    weight_decay: float | None = setting(None, "Weight decay.", recipe=True)
+    label_smoothing: float | None = setting(None, "Share of the label spread over all people.", recipe=True)
+    seed: int = seed_setting()
+    head: str | None = _head("softmax")
+    margin: float | None = setting(None, f"Margin of the head. Default: {_MARGINS}.", panel=_HEAD)
+    scale: float | None = setting(None, f"What the head multiplies cosines by. Default: {_SCALES}.", panel=_HEAD)
+    sample_rate: float = setting(
+        1.0,
+        "Share of all people that a step classifies among; its own people are always in it (partial FC).",
+        panel=_HEAD,
+    )
+    shard_classifier: bool = setting(
+        False,
+        "Each process of torchrun holds only its share of the classifier: for very many people.",
+        panel=_HEAD,
+    )
+    precision: str = setting(
+        "auto",
+        "Of the network's arithmetic: fp32, bf16, fp16; auto is bf16 on GPUs that have it, else fp32.",
+        choices=PRECISIONS,
+        panel=_SPEED,
+    )
+    compile: bool = setting(False, "Compile the network with torch.compile first.", panel=_SPEED)
+    grad_accum: int = setting(
+        1, "Send each batch through the network in N parts: the same step in less memory.", panel=_SPEED
+    )
+    cache: str = setting(
+        "auto",
+        "Decoded faces in memory (ram), in one mapped file in the workspace (disk), or decoded in each epoch (none); "
+        "auto is ram where they take up to 2 GiB, else none.",
+        choices=CACHES,
+        panel=_SPEED,
+    )
+    checkpoint_every: int = setting(
+        500,
+        "Every N steps save what an interrupted run goes on from, and measure the loss on images held aside: the best "
+        "step's network is kept as best.safetensors.",
+        panel=_FILES,
+    )
+    keep_every: int = setting(
+        0,
+        "Keep the network of every N-th step too; a multiple of --checkpoint-every. 0: only best and last.",
+        panel=_FILES,
+    )
+    log_every: int = setting(20, "Write a line of metrics.jsonl every N steps.", panel=_FILES)
+    tensorboard: bool = setting(False, "Write TensorBoard's events as well.", panel=_FILES)
+    workers: int = workers_setting()
+    device: str = device_setting()
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainingConfig):
     """Stage 1: a softmax classifier on the labelled source (Section IV-B)."""
 
-    model: str = "vggface"
-    init: str | None = None
-    channels: str = "auto"
-    gallery: str | None = None  # of pcanet: the source
+    RECIPES = PRETRAIN_RECIPES
+
+    model: str = setting(
+        "vggface",
+        "Network: vggface, vggface-mini or facenet; or pcanet, which needs no labels.",
+        choices=MODEL_NAMES,
+    )
+    init: str | None = setting(
+        None,
+        "Weights or checkpoint to start from: any public form of VGG-Face; for facenet vggface2 or casia-webface.",
+        complete="run",
+    )
+    channels: str = setting(
+        "auto",
+        "Order of the input channels that --init was trained with, where its form does not tell.",
+        choices=CHANNELS,
+    )
+    gallery: str | None = setting(
+        None, "Faces from which pcanet learns its whitening. Default: the source's.", complete="dataset"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig(TrainingConfig):
     """Stage 2: source classification plus λ times MK-MMD² between source and target (eq. 4)."""
 
-    target: str
-    init: str | None = None
-    layers: str | None = None  # all that the model has
-    kernels: int = 5
-    lambda_: float = 0.5
-    lambda_ramp: int = 0
-    discrepancy: str = "mk-mmd"
-    estimator: str = "unbiased"
-    bandwidth: str = "frozen"
-    multipliers: str | None = None
-    betas: str = "equal"
-    queue: int = 0
-    select: bool = False
-    strengths: str = "0.5,2,10"  # of select
+    RECIPES = ADAPT_RECIPES
+
+    target: str = setting(
+        help="Unlabelled faces: any tree of images, whose folder names are not read, or a sigset such as a training "
+        "set of GBU (protocols/gbu/GBU_Training_Uncontrolledx8.xml: its images in the data set gbu).",
+        complete="dataset",
+    )
+    init: str | None = setting(
+        None,
+        "Run or checkpoint to start from. Default: the newest finished pretraining on the source.",
+        complete="run",
+        leading=True,
+    )
+    layers: str | None = setting(
+        None,
+        "Layers whose features are brought together; fc6:0.5,fc7 weighs them. Default: fc6,fc7; of facenet "
+        "pool,embedding.",
+        suggest=("fc6,fc7", "fc7", "fc6", "pool,embedding"),
+    )
+    kernels: int = setting(5, "Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
+    lambda_: float = setting(0.5, "λ, the weight of the penalty; 0 is the control.")
+    lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: it is constant.", min=0)
+    discrepancy: str = setting(
+        "mk-mmd",
+        "mk-mmd (the paper's); for comparison jmmd (of the layers jointly), coral or energy.",
+        choices=DISCREPANCIES,
+    )
+    estimator: str = setting(
+        "unbiased", "unbiased, biased as the paper's eq. 2 stands, or linear (noisy).", choices=ESTIMATORS
+    )
+    bandwidth: str = setting(
+        "frozen",
+        "γ: frozen (median before training starts), ema (which then follows the batches' medians), batch (each"
+        " batch's own) or a number.",
+        suggest=BANDWIDTHS,
+    )
+    multipliers: str | None = setting(None, "Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.")
+    betas: str = setting(
+        "equal", "Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).", choices=BETAS
+    )
+    queue: int = setting(0, "Compare each batch with so many past rows of each domain as well.", min=0)
+    select: bool = setting(
+        False, "Adapt with each λ of --strengths, and choose the network, λ and step, without any label of the target."
+    )
+    strengths: str = setting("0.5,2,10", "The λ that --select tries.")
+    batch: int | None = setting(None, "Source images a step, and as many target images.", recipe=True)
+    head: str | None = _head("that of --init's")
 
 
 _USUAL = {
@@ -190,18 +318,15 @@ def check_training(config: TrainingConfig) -> None:
     Raises:
         UsageError: naming the option.
     """
-    check_choice("--optimizer", str(config.optimizer), OPTIMIZERS)
-    check_choice("--schedule", str(config.schedule), SCHEDULES)
-    check_choice("--precision", config.precision, PRECISIONS)
-    check_choice("--cache", config.cache, CACHES)
+    check_choices(config)
     values, fix = options(config), "leave it out for the default"
     least_values = {"batch": 2, "iterations": 1, "checkpoint_every": 1, "log_every": 1, "grad_accum": 1}
     for name, least in (least_values | {"hold_aside": 0, "hold_people": 0, "keep_every": 0}).items():
         if values[name] is not None and values[name] < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {values[name]}", fix)
+            raise UsageError(f"{spelling(name)} must be at least {least}, not {values[name]}", fix)
     for name in ("lr", "conv_lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
         if not 0 <= values[name] < float("inf"):
-            raise UsageError(f"--{name.replace('_', '-')} must be a number from 0, not {values[name]}", fix)
+            raise UsageError(f"{spelling(name)} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from facedan_cli.adaptation.kernels import octaves
-from facedan_cli.config.common import BANDWIDTHS, BETAS, DISCREPANCIES, ESTIMATORS, POOLED_LAYERS, check_choice
+from facedan_cli.config.common import BANDWIDTHS, POOLED_LAYERS
+from facedan_cli.config.fields import check_choices
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
 
@@ -31,12 +32,7 @@ def settle_penalty(
         UsageError: an option has an impossible value, or one that the others would leave without effect.
     """
     layers = parse_layers(config.layers, known)
-    for option, value, choices in (
-        ("--discrepancy", config.discrepancy, DISCREPANCIES),
-        ("--estimator", config.estimator, ESTIMATORS),
-        ("--betas", config.betas, BETAS),
-    ):
-        check_choice(option, value, choices)
+    check_choices(config)
     parse_bandwidth(config.bandwidth)
     if config.kernels < 1:
         raise UsageError(f"--kernels must be at least 1, not {config.kernels}", "the paper uses 1 and 5")

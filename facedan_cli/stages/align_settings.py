@@ -8,7 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config.common import TEMPLATE_NAMES, AlignConfig, check_choice
+from facedan_cli.config.common import AlignConfig
+from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.formats import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
@@ -27,7 +28,7 @@ def check_config(config: AlignConfig) -> None:
         UsageError: an option has an impossible value, or one tree lies in the other.
         FacedanError: there is no photograph.
     """
-    check_choice("--template", config.template, TEMPLATE_NAMES)
+    check_choices(config)
     for option, value, least in (
         ("--size", config.size, 1),
         ("--min-face", config.min_face, 12),  # what P-Net looks at

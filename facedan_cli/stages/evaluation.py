@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config.common import CONVENTIONS, INTERVALS, PLOT_FORMATS, EvaluateConfig, check_choice
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.metrics.fusion import fuse
@@ -124,9 +125,7 @@ def settled(config: EvaluateConfig) -> EvaluateConfig:
             parse_far(rate)
         except UsageError as error:
             raise UsageError(f"'{rate}' is not a false-positive identification rate", error.fix) from error
-    check_choice("--convention", config.convention, CONVENTIONS)
-    check_choice("--ci", config.ci, INTERVALS)
-    check_choice("--plot", config.plot, PLOT_FORMATS)
+    check_choices(config)
     if config.replicates < 0:
         raise UsageError(f"--replicates must be at least 0, not {config.replicates}", "0 gives no intervals")
     return replace(config, ci="none") if config.ci == "bootstrap" and not config.replicates else config

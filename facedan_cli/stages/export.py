@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedan_cli import __version__
-from facedan_cli.config.common import EXPORT_SUFFIXES, ExportConfig, check_choice
+from facedan_cli.config.common import EXPORT_FORMATS, EXPORT_SUFFIXES, ExportConfig
+from facedan_cli.config.fields import check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
@@ -78,7 +79,7 @@ def choose_format(config: ExportConfig) -> str:
                 f"end it in {', '.join(EXPORT_SUFFIXES)}, or give --format",
             )
         chosen = EXPORT_SUFFIXES[suffix]
-    check_choice("--format", chosen, tuple(dict.fromkeys(EXPORT_SUFFIXES.values())))
+    check_choice("--format", chosen, EXPORT_FORMATS)
     missing = [package for package in _NEEDED.get(chosen, ()) if find_spec(package) is None]
     if missing:
         raise FacedanError(f"--format {chosen} needs {', '.join(missing)}", "pip install 'facedan[export]'")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from facedan_cli.config.common import CHANNELS, MODEL_NAMES, check_choice, determining, options
+from facedan_cli.config.common import determining, options
+from facedan_cli.config.fields import check_choices
 from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, check_training, resolve, settle_head
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.batches import Stream
@@ -59,12 +60,11 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     """
     if config.model == "lbp":
         raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
-    check_choice("--model", config.model, MODEL_NAMES)
+    check_choices(config)
     if config.model == "pcanet":
         return plan_pcanet(config, workspace)
     if config.gallery is not None:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
-    check_choice("--channels", config.channels, CHANNELS)
     config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), PRETRAIN_RECIPES[config.model]))
     check_training(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))

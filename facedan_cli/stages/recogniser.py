@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS, check_choice
+from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS
+from facedan_cli.config.fields import check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
 from facedan_cli.models.weights import Card, read_card

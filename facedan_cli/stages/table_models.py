@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS, check_choice
+from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS
+from facedan_cli.config.fields import check_choice
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import ADAPT_RECIPES, AdaptConfig, PretrainConfig, check_training, resolve
 from facedan_cli.errors import UsageError

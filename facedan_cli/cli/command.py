@@ -1,0 +1,182 @@
+"""The signature of a command, made from the fields of its configuration: an option stands in one place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facedan_cli.cli.options import (
+    ConfigOption,
+    WorkspaceOption,
+    complete_datasets,
+    complete_models,
+    complete_runs,
+    configured,
+    option,
+)
+from facedan_cli.config.fields import COMMON, spelling
+
+_COMPLETE = {"dataset": complete_datasets, "run": complete_runs, "model": complete_models}
+
+
+def _flag(help: str, *names: str, **more: Any) -> Any:
+    return Annotated[bool, option(help, *names, **more)]
+
+
+_OF_ALL = {
+    "workspace": WorkspaceOption,
+    "config": ConfigOption,
+    "force": _flag("Do again what is done already.", "--force", rich_help_panel=COMMON),
+    "dry_run": _flag("Print the plan and do nothing.", "--dry-run", rich_help_panel=COMMON),
+    "as_json": _flag("Print the result as JSON.", "--json", allow_from_autoenv=False, rich_help_panel=COMMON),
+    "as_csv": _flag("Print the figures as CSV.", "--csv", allow_from_autoenv=False),
+    "quiet": _flag("No notes, no progress.", "--quiet", "-q", rich_help_panel=COMMON),
+    "verbose": _flag("More detail.", "--verbose", "-v", rich_help_panel=COMMON),
+}
+"""The options that are no field of a configuration, in the order of the help."""
+
+Command = Callable[..., None]
+
+
+def command(
+    kind: type | None = None,
+    *,
+    without: Collection[str] = (),
+    common: Collection[str] = ("force", "dry_run", "as_json", "quiet", "verbose"),
+    workspace: str = ".",
+) -> Callable[[Command], Command]:
+    """Turn a function into a command of Typer's.
+
+    The function is called with the context, the configuration where there is a `kind`, and its own parameters, which
+    are options of this command alone. Arguments come first, then required options, leading fields, its own parameters,
+    the other fields and what all commands have.
+
+    Args:
+        kind: the configuration; its fields that have a help text are options.
+        without: fields that this command does not take.
+        common: of `_OF_ALL`, beside --workspace and --config.
+        workspace: the default of --workspace.
+    """
+
+    def decorate(function: Command) -> Command:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1 if kind is None else 2 :]
+        parameters = [
+            Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+            *_ordered(own, _of_fields(kind, without, function.__name__) if kind else ()),
+            *_of_all(common, workspace),
+        ]
+
+        @functools.wraps(function)
+        def run(context: typer.Context, **given: Any) -> None:
+            settings = () if kind is None else (configured(kind, context),)
+            function(context, *settings, **{one.name: given[one.name] for one in own})
+
+        signature = inspect.Signature([one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        del run.__wrapped__
+        return run
+
+    return decorate
+
+
+def _of_fields(kind: Any, without: Collection[str], command: str) -> list[tuple[Field[Any], Parameter]]:
+    """The options that a configuration's fields are; those of the class itself before those that it inherits."""
+    annotations = typing.get_type_hints(kind)
+    inherited = {name for base in kind.__mro__[1:] for name in getattr(base, "__dataclass_fields__", ())}
+    return [
+        (field, _parameter(kind, field, annotations[field.name], command))
+        for field in sorted(fields(kind), key=lambda field: field.name in inherited and field.default is not MISSING)
+        if field.metadata.get("help") and field.name not in without
+    ]
+
+
+def _ordered(own: list[Parameter], made: Iterable[tuple[Field[Any], Parameter]]) -> list[Parameter]:
+    """Arguments, required options, leading fields, own options, other fields, and last what many commands have."""
+
+    def place(parameter: Parameter, field: Field[Any] | None) -> int:
+        information = typing.get_args(parameter.annotation)[1]
+        if isinstance(information, typer.models.ArgumentInfo):
+            return 0
+        if parameter.default is Parameter.empty:
+            return 1
+        if field is None:
+            return 3
+        if field.metadata["panel"] == COMMON:
+            return 5
+        return 2 if field.metadata["leading"] else 4
+
+    placed = [(place(parameter, field), parameter) for field, parameter in made]
+    placed += [(place(parameter, None), parameter) for parameter in own]
+    return [parameter for _, parameter in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _parameter(kind: type, field: Field[Any], annotation: Any, command: str) -> Parameter:
+    facts, default = field.metadata, field.default
+    if isinstance(default, tuple):
+        annotation, default = list[str], list(default)
+        if not default:
+            annotation, default = list[str] | None, None
+    if facts["argument"]:
+        information: Any = typer.Argument(
+            help=facts["help"], show_default=False, show_envvar=False, autocompletion=_COMPLETE.get(facts["complete"])
+        )
+    else:
+        information = option(
+            facts["help"] + (_of_recipes(kind, field.name) if facts["recipe"] else ""),
+            *_names(field, annotation),
+            **_more(field, command),
+        )
+    empty = Parameter.empty if default is MISSING else default
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=empty, annotation=Annotated[annotation, information])
+
+
+def _names(field: Field[Any], annotation: Any) -> tuple[str, ...]:
+    name = spelling(field.name)
+    if field.metadata["names"]:
+        return tuple(field.metadata["names"])
+    if annotation is bool:
+        return (f"{name}/--no-{name.removeprefix('--')}",) if field.default else (name,)
+    return (name,) if field.name.endswith("_") else ()
+
+
+def _more(field: Field[Any], command: str) -> dict[str, Any]:
+    facts = field.metadata
+    more: dict[str, Any] = {
+        "complete": _COMPLETE.get(facts["complete"]) or facts["choices"] or facts["suggest"],
+        "show_default": field.default is not None,
+        "rich_help_panel": facts["panel"],
+    }
+    if facts["min"] is not None:
+        more["min"] = facts["min"]
+    if field.name.endswith("_"):
+        more["envvar"] = f"FACEDAN_{command.upper()}_{field.name.rstrip('_').upper()}"
+    return more
+
+
+def _of_recipes(kind: Any, name: str) -> str:
+    """What each model's recipe says; once where all say the same."""
+    values = {model: _plain(getattr(recipe, name)) for model, recipe in kind.RECIPES.items()}
+    default = ", ".join(f"{model} {value}" for model, value in values.items())
+    if len(set(values.values())) == 1:
+        default = next(iter(values.values()))
+    return f" Default: {default}."
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _of_all(common: Collection[str], workspace: str) -> Iterable[Parameter]:
+    defaults: dict[str, Any] = {"workspace": Path(workspace), "config": None}
+    for name, annotation in _OF_ALL.items():
+        if name in ("workspace", "config", *common):
+            yield Parameter(name, Parameter.KEYWORD_ONLY, default=defaults.get(name, False), annotation=annotation)
