@@ -10,6 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from facedan_cli.faces.depth import Depth, OutOfRange
 from facedan_cli.faces.formats import is_camera_raw, no_file, readable_formats, why_unknown
 
 MAX_PIXELS = 100_000_000
@@ -51,7 +52,7 @@ def read_picture(source: Path | BinaryIO) -> np.ndarray:
     """Decode a photograph's file: upright by its EXIF orientation, RGB, uint8, shape (height, width, 3).
 
     Grey is repeated in three channels; transparent pixels lie on white; of an animation the first frame is taken.
-    16-bit grey is divided by 257. Floating-point grey may run from 0 to 1, to 255 or to 65535, and is scaled by that.
+    More than eight bits a channel are scaled by the range that their values fill (`depth.scaled`).
 
     Raises:
         UnreadableImage: the file is missing, damaged, cut short, too large, not a picture, or not a file at all, such
@@ -81,12 +82,15 @@ def read_photo(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], i
             if factor > 1 and image.format == "JPEG":
                 # The decoder leaves out the higher frequencies of each block of 8×8 pixels.
                 image.draft(None, (max(1, width // factor), max(1, height // factor)))
+            depth = Depth(image, source)
             image.load()
-            upright = _upright(image)
+            upright = _upright(depth.eight_bit(), _orientation(image))
             turned = (upright.width > upright.height) != (image.width > image.height)
             return Photo(_to_rgb(upright), (height, width) if turned else (width, height))
     except UnreadableImage:
         raise
+    except OutOfRange as error:
+        raise UnreadableImage(str(error)) from error
     except Exception as error:  # Pillow's decoders raise errors of every type on damaged files
         raise UnreadableImage(_reason(error, source)) from error
 
@@ -126,36 +130,20 @@ def _why_unknown(source: Path | BinaryIO) -> str:
         return "not an image of a known format"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
+    return image if orientation not in _UPRIGHT else image.transpose(_UPRIGHT[orientation])
+
+
+def _orientation(image: Image.Image) -> int | None:
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        return image.getexif().get(_ORIENTATION)
     except Exception:  # a damaged EXIF block says nothing of the picture
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return None
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):
-        # Pillow gives 16-bit grey as I;16, or as I with the same values.
-        return _grey(np.asarray(image, np.float64) / 257)
-    if image.mode == "F":
-        return _grey(_scaled(np.asarray(image, np.float64)))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         image = Image.alpha_composite(white, rgba)
     return np.array(image.convert("RGB"))
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
-    highest = values.max()
-    if not np.isfinite(values).all() or values.min() < 0 or highest > 65535:
-        raise UnreadableImage("floating-point values outside 0 … 65535")
-    if highest <= 1:
-        return values * 255
-    return values if highest <= 255 else values / 257
-
-
-def _grey(values: np.ndarray) -> np.ndarray:
-    grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)

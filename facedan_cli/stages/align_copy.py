@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facedan_cli.faces.batches import square_face
+from facedan_cli.faces.contrast import lacks_contrast
 from facedan_cli.faces.pictures import UnreadableImage, read_picture
 from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.stages.align_output import Output
@@ -34,6 +35,8 @@ class Copier:
             content = job.photograph.read()
         except UnreadableImage as error:
             return self.output.failed(job, str(error))
+        if reason := lacks_contrast(picture):
+            return self.output.failed(job, reason)
         if picture.shape[:2] == (size, size) and content.startswith(_JPEG):
             return self.output.aligned(job, content, source="copied")
         return self.output.aligned(job, square_face(picture, size), source="resized")

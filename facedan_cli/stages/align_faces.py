@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from facedan_cli.faces.contrast import lacks_contrast
 from facedan_cli.faces.detect import Detector, Face, choose, enlarged, enlargement
 from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp
 from facedan_cli.faces.landmarks import Landmarks, Points
@@ -100,6 +101,8 @@ class Aligner:
             face = self._warp(job, photo, matrix)
         except UnreadableImage as error:
             return self.output.failed(job, str(error))
+        if reason := lacks_contrast(face):
+            return self.output.failed(job, reason, faces=facts.get("faces"))
         return self.output.aligned(job, face, transform=transform, **facts)
 
     def _warp(self, job: Job, photo: Photo, matrix: np.ndarray) -> np.ndarray:

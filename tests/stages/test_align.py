@@ -489,3 +489,25 @@ def test_real_photographs(tmp_path: Path, shared_data: Path) -> None:
         link.symlink_to(photograph)
     result = align(AlignConfig(raw=raw, out=tmp_path / "out", device="cpu"))
     assert (result.aligned, result.failed) == (8, 0)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_face_without_contrast_is_set_aside(given_eyes: AlignConfig, copied: bool) -> None:
+    Image.new("RGB", (60, 60), (9, 9, 9)).save(given_eyes.raw / "bo" / "2.png")
+    config = replace(given_eyes, landmarks=None, no_align=True) if copied else given_eyes
+    result = align(config)
+    assert (result.aligned, result.failed) == (5, 1)
+    assert result.set_aside is not None
+    assert "no contrast" in result.set_aside.read_text()
+    assert not (given_eyes.out / "bo" / "2.jpg").exists()
+
+
+def test_a_camera_of_ten_bits_gives_the_face_of_eight(given_eyes: AlignConfig) -> None:
+    with Image.open(given_eyes.raw / "anna" / "1.png") as image:
+        grey = np.asarray(image.convert("L"))
+    for name, values in (("1.png", grey), ("2.png", grey.astype(np.uint16) * 4)):
+        Image.fromarray(values).save(given_eyes.raw / "anna" / name)
+    (given_eyes.out.parent / "eyes.csv").write_text(EYES + "anna/1.png,20,21,40,22\nanna/2.png,20,21,40,22\n")
+    assert align(replace(given_eyes, raw=given_eyes.raw / "anna")).aligned == 2
+    eight, ten = (cv2.imread(str(given_eyes.out / name)).astype(int) for name in ("1.jpg", "2.jpg"))
+    assert np.abs(eight - ten).max() <= 3

@@ -148,8 +148,10 @@ def test_photographs_of_compressed_archives_are_held_within_bounds(
 
 
 def test_grey_faces_of_a_set_at_another_size_are_enlarged(config: AlignConfig) -> None:
-    cv2.imwrite("raw/grey.png", np.full((30, 30), 77, np.uint8))
+    ramp = np.tile(np.linspace(40, 100, 30).astype(np.uint8), (30, 1))
+    cv2.imwrite("raw/grey.png", ramp)
     align(replace(config, landmarks=None, no_align=True))
     face = cv2.imread("out/grey.jpg")
     assert face.shape == (60, 60, 3)
-    assert np.abs(face.astype(int) - 77).max() <= 2
+    expected = cv2.resize(ramp, (60, 60), interpolation=cv2.INTER_CUBIC).astype(int)
+    assert np.abs(face - expected[:, :, None]).max() <= 2
