@@ -71,7 +71,7 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
@@ -81,6 +81,7 @@ _facedan() {
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
+        --median) kind=value words='squared sigma' ;;
         --betas) kind=value words='equal optimal' ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;

@@ -129,6 +129,7 @@ complete -c facedan -n '__facedan_calls adapt' -l lambda-ramp -r -f -d 'Steps ov
 complete -c facedan -n '__facedan_calls adapt' -l discrepancy -r -f -a 'mk-mmd jmmd coral energy' -d 'mk-mmd (the paper\'s); for comparison jmmd (of the layers jointly), coral or energy'
 complete -c facedan -n '__facedan_calls adapt' -l estimator -r -f -a 'unbiased biased linear' -d 'unbiased, biased as the paper\'s eq. 2 stands, or linear (noisy)'
 complete -c facedan -n '__facedan_calls adapt' -l bandwidth -r -f -a 'frozen ema batch' -d 'γ: frozen (median before training starts), ema (which then follows the batches\' medians), batch (each batch\'s own) or a number'
+complete -c facedan -n '__facedan_calls adapt' -l median -r -f -a 'squared sigma' -d 'What a median gives as γ: squared (the median squared distance), or sigma (2σ², σ the median distance: twice as wide)'
 complete -c facedan -n '__facedan_calls adapt' -l multipliers -r -f -d 'Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels'
 complete -c facedan -n '__facedan_calls adapt' -l betas -r -f -a 'equal optimal' -d 'Kernel weights: equal, or optimal (Gretton et al. 2012, from running means)'
 complete -c facedan -n '__facedan_calls adapt' -l queue -r -f -d 'Compare each batch with so many past rows of each domain as well'

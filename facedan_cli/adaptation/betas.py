@@ -11,6 +11,9 @@ from torch import Tensor
 
 from facedan_cli.adaptation.mmd import Comparisons
 
+LEAST_ROWS = {"unbiased": 3, "biased": 3, "linear": 4}
+"""Rows of each domain from which on an estimator's terms, two quadruples or three rows, vary and have a covariance."""
+
 RIDGE = 1e-4
 """What is added to the covariance's diagonal, as a share of its mean: neighbouring octaves are nearly collinear."""
 
@@ -54,7 +57,7 @@ def kernel_moments(kernels: Sequence[Tensor], compared: Comparisons) -> Moments:
         Moments in float64, on the CPU.
     """
     values = torch.stack([kernel.detach() for kernel in kernels]).double()
-    if compared.distances.shape[0] == 4 != sum(compared.sizes):
+    if compared.quadruples:
         terms = values[:, 0] + values[:, 1] - values[:, 2] - values[:, 3]  # (K, pairs)
         factor = 1.0
     else:

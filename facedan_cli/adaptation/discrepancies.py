@@ -9,7 +9,7 @@ from torch import Tensor
 
 from facedan_cli.adaptation.mmd import Comparisons
 
-COINCIDENT = 1e-6
+COINCIDENT = 1e-12
 """Squared distances below this share of their mean are taken to be zero: the slope of a root has no bound there."""
 
 

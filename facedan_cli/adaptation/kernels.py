@@ -13,21 +13,30 @@ COLUMNS_AT_ONCE = 1024
 
 MIN_BANDWIDTH = 1e-12
 
+MEDIANS = {"squared": 1.0, "sigma": 2.0}
+"""The two readings of "the median" as bandwidth, by what γ is of the median squared distance.
+
+`squared`: γ is that median itself. `sigma`: the Gaussian exp(−‖x−y‖²/(2σ²)) has the median distance as its σ, which
+makes γ = 2σ² twice as large: the square of the median distance is the median of the squared ones.
+"""
+
 
 def squared_distances(*parts: Tensor) -> Tensor:
     """Squared Euclidean distances between all rows of one or more feature batches, by one Gram product.
 
-    ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, where the broadcast form needs O(n²·d). The mean of the rows is
-    subtracted first: distances do not change, but without it a large common mean costs most of float32's digits.
+    ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, where the broadcast form needs O(n²·d). The three terms cancel
+    where rows lie near each other and far from the mean of all, as those of one domain do whose features lie far from
+    the other's: so they are summed in float64, of which the widest such gap leaves enough digits for float32.
 
-    The gradient is one product too: with S = G + Gᵀ of the incoming gradient G, it is 2·(diag(S·1) − S)·X.
+    The gradient is one product too: with S = G + Gᵀ of the incoming gradient G, it is 2·(diag(S·1) − S)·X. Nothing is
+    squared there, and of rows whose mean is subtracted first float32 has digits enough.
 
     Args:
-        parts: features, shapes (n_i, d); half precision is computed in float32, also under autocast.
+        parts: features, shapes (n_i, d), of any precision, also under autocast.
 
     Returns:
-        Distances of the rows of all parts, one part after the other, shape (Σ n_i, Σ n_i), none negative, the diagonal
-        exactly zero.
+        Distances of the rows of all parts, one part after the other, shape (Σ n_i, Σ n_i), float32 or that of the
+        features if it is more precise, none negative, the diagonal exactly zero.
     """
     distances: Tensor = _SquaredDistances.apply(*parts)
     return distances
@@ -40,15 +49,15 @@ class _SquaredDistances(torch.autograd.Function):
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
         ctx.save_for_backward(*parts)
         rows = sum(len(part) for part in parts)
-        gram = parts[0].new_zeros((rows, rows), dtype=_precise(parts[0].dtype))
+        gram = parts[0].new_zeros((rows, rows), dtype=torch.float64)
         with torch.autocast(gram.device.type, enabled=False):
             for columns in _column_blocks(parts):
-                block = _centred(parts, columns)
+                block = _centred(parts, columns, torch.float64)
                 gram.addmm_(block, block.T)
             norms = gram.diagonal().clone()
             # The two halves of a product differ in their last bits: their sum does not.
             distances = (norms[:, None] + norms[None, :]).sub_(gram + gram.T)
-            return distances.clamp_(min=0).fill_diagonal_(0)
+            return distances.clamp_(min=0).fill_diagonal_(0).to(_precise(parts[0].dtype))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -62,7 +71,7 @@ class _SquaredDistances(torch.autograd.Function):
                 for part, needed in zip(parts, ctx.needs_input_grad, strict=True)
             ]
             for columns in _column_blocks(parts):
-                block, start = _centred(parts, columns), 0
+                block, start = _centred(parts, columns, gradient.dtype), 0
                 for part, result in zip(parts, found, strict=True):
                     if result is not None:
                         result[:, columns] = laplacian[start : start + len(part)] @ block
@@ -79,26 +88,26 @@ def _column_blocks(parts: Sequence[Tensor]) -> list[slice]:
     return [slice(start, start + width) for start in range(0, parts[0].shape[1], width)]
 
 
-def _centred(parts: Sequence[Tensor], columns: slice) -> Tensor:
-    block = torch.cat([part[:, columns] for part in parts])
-    block = block.to(_precise(block.dtype))
+def _centred(parts: Sequence[Tensor], columns: slice, dtype: torch.dtype) -> Tensor:
+    block = torch.cat([part[:, columns] for part in parts]).to(dtype)
     return block - block.mean(dim=0)
 
 
 @torch.no_grad()
-def median_bandwidth(source: Tensor, target: Tensor) -> float:
-    """γ_m: the median of the squared distances between different rows of both domains pooled (Gretton et al. 2012).
+def median_bandwidth(source: Tensor, target: Tensor, reading: str = "squared") -> float:
+    """γ_m: by the median of the squared distances between different rows of both domains pooled (Gretton et al. 2012).
 
     It is the *squared* distance that the kernel exp(−‖x−y‖²/γ) divides by γ.
 
     Args:
         source: features, shape (n, d).
         target: features, shape (m, d).
+        reading: "squared" or "sigma", see `MEDIANS`.
 
     Raises:
         ValueError: the median is not a positive number: the features have collapsed to a point, or are not finite.
     """
-    return median_distance(squared_distances(source, target))
+    return MEDIANS[reading] * median_distance(squared_distances(source, target))
 
 
 @torch.no_grad()

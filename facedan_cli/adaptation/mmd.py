@@ -21,11 +21,13 @@ class Comparisons:
         distances: squared distances, any shape.
         contrast: positive within a domain, negative between the two; of the same shape.
         sizes: rows of the source and of the target.
+        quadruples: whether these are the four pairs of each quadruple, (4, pairs), and not all pairs.
     """
 
     distances: Tensor
     contrast: Tensor
     sizes: tuple[int, int]
+    quadruples: bool = False
 
     def mean_difference(self, kernel: Tensor) -> Tensor:
         """Within-domain means less twice the between-domain mean of kernel values; a scalar."""
@@ -158,4 +160,4 @@ def _quadruples(source: Tensor, target: Tensor) -> Comparisons:
         differences = (x1 - x2, y1 - y2, x1 - y2, x2 - y1)
         distances = torch.stack([difference.square().sum(dim=1) for difference in differences])
     signs = distances.new_tensor([1.0, 1.0, -1.0, -1.0]) / pairs
-    return Comparisons(distances, signs[:, None].expand_as(distances), (len(source), len(target)))
+    return Comparisons(distances, signs[:, None].expand_as(distances), (len(source), len(target)), quadruples=True)

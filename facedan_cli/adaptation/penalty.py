@@ -11,7 +11,14 @@ from torch import Tensor
 
 from facedan_cli.adaptation.betas import Moments, kernel_moments, optimal_weights
 from facedan_cli.adaptation.discrepancies import coral, energy_distance, joint_mmd
-from facedan_cli.adaptation.kernels import gaussian_kernels, median_bandwidth, median_distance, mixture, octaves
+from facedan_cli.adaptation.kernels import (
+    MEDIANS,
+    gaussian_kernels,
+    median_bandwidth,
+    median_distance,
+    mixture,
+    octaves,
+)
 from facedan_cli.adaptation.mmd import Comparisons, compare
 
 MOMENTUM = 0.9
@@ -34,7 +41,9 @@ class Penalty:
         estimator: "unbiased", "biased" or "linear".
         bandwidths: γ of each layer; None: the median of each batch.
         running: whether γ then follows the medians of the batches, as a running mean.
-        queue: how many past rows of each domain, without gradient, are compared as well.
+        median: how a batch's median gives γ, "squared" or "sigma" (`kernels.MEDIANS`).
+        queue: how many past rows of each domain, without gradient, are compared as well; not for the linear estimator,
+            which would compare them with each other only.
         ramp: steps over which λ rises from 0 to `strength`; 0: it is constant.
     """
 
@@ -46,6 +55,7 @@ class Penalty:
     estimator: str = "unbiased"
     bandwidths: Mapping[str, float] | None = None
     running: bool = False
+    median: str = "squared"
     queue: int = 0
     ramp: int = 0
     gamma: dict[str, float] = field(default_factory=dict, init=False)
@@ -54,6 +64,8 @@ class Penalty:
     _past: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        if self.queue and self.estimator == "linear":
+            raise ValueError("the linear estimator compares no row of a batch with the queue")
         self.gamma = dict(self.bandwidths or {})
         equal = (1 / len(self.multipliers),) * len(self.multipliers)
         self.weights = dict.fromkeys(self.layers, equal)
@@ -62,6 +74,9 @@ class Penalty:
         self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], step: int = 1
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The penalty, and each discrepancy by its name in the log.
+
+        With a queue the value is that of batch and past rows together, and the gradient is as large as without: past
+        rows have none, so each row of the batch stands for its share of them (`_standing_for_all`).
 
         Args:
             source: features of the source batch by layer, each (n, d).
@@ -143,12 +158,15 @@ class Penalty:
         if layer not in self._past:
             return source, target
         past_source, past_target = self._past[layer]
-        return torch.cat([source, past_source.to(source)]), torch.cat([target, past_target.to(target)])
+        return _standing_for_all(source, past_source), _standing_for_all(target, past_target)
 
     def _choose_bandwidth(self, layer: str, pairs: Comparisons, rows: tuple[Tensor, Tensor]) -> None:
         if self.bandwidths is not None and not self.running:
             return
-        median = median_bandwidth(*rows) if self.estimator == "linear" else median_distance(pairs.distances)
+        if pairs.quadruples:
+            median = median_bandwidth(*rows, self.median)
+        else:
+            median = MEDIANS[self.median] * median_distance(pairs.distances)
         if self.bandwidths is not None:
             median = MOMENTUM * self.gamma[layer] + (1 - MOMENTUM) * median
         self.gamma[layer] = median
@@ -160,3 +178,14 @@ class Penalty:
             self._moments[layer] = moments
             self.weights[layer] = optimal_weights(moments)
         return mixture(kernels, self.weights[layer])
+
+
+def _standing_for_all(rows: Tensor, past: Tensor) -> Tensor:
+    """A batch's n rows and q past ones, the gradient of the former (n + q)/n times what it would be.
+
+    A mean over n + q rows moves with each of them by 1/(n + q). So multiplied, a row of the batch has the gradient, in
+    expectation over what the queue holds, that it would have without one; else a queue would weaken λ by n/(n + q).
+    """
+    share = (len(rows) + len(past)) / len(rows)
+    value = rows.detach()
+    return torch.cat([value + share * (rows - value), past.to(rows)])

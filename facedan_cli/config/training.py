@@ -17,6 +17,7 @@ from facedan_cli.config.common import (
     CHANNELS,
     DISCREPANCIES,
     ESTIMATORS,
+    MEDIANS,
     MODEL_NAMES,
     OPTIMIZERS,
     PRECISIONS,
@@ -276,6 +277,12 @@ class AdaptConfig(TrainingConfig):
         " batch's own) or a number.",
         suggest=BANDWIDTHS,
     )
+    median: str = setting(
+        "squared",
+        "What a median gives as γ: squared (the median squared distance), or sigma (2σ², σ the median distance: twice "
+        "as wide).",
+        choices=MEDIANS,
+    )
     multipliers: str | None = setting(None, "Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.")
     betas: str = setting(
         "equal", "Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).", choices=BETAS
@@ -293,7 +300,7 @@ _USUAL = {
     name: getattr(AdaptConfig, name)
     for name in (
         *("layers", "kernels", "lambda_", "lambda_ramp", "discrepancy"),
-        *("estimator", "bandwidth", "multipliers", "betas", "queue"),
+        *("estimator", "bandwidth", "median", "multipliers", "betas", "queue"),
     )
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -23,7 +23,7 @@ from facedan_cli.models.networks import build
 from facedan_cli.models.weights import Card, load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import Run, checkpoint_of, newest_run, plan_run
-from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, parse_bandwidth, settle_penalty
+from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, check_batch, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 from facedan_cli.stages.recogniser import LABELS, find_model
@@ -85,6 +85,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     config = replace(config, init=config.init or init.parents[1].name)
     config = settle_head(resolve(_with_head_of(card, config), ADAPT_RECIPES[card.model]))
     check_training(config)
+    check_batch(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
     check_processes(config, len(source.identities))
     run = plan_run(
@@ -241,6 +242,7 @@ def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
         estimator=config.estimator,
         bandwidths=bandwidths,
         running=config.bandwidth == "ema",
+        median=config.median,
         queue=config.queue,
         ramp=config.lambda_ramp,
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from facedan_cli.adaptation.betas import LEAST_ROWS
 from facedan_cli.adaptation.kernels import octaves
 from facedan_cli.config.common import BANDWIDTHS, POOLED_LAYERS
 from facedan_cli.config.fields import check_choices
@@ -14,6 +15,12 @@ from facedan_cli.errors import UsageError, did_you_mean
 
 WITHOUT_KERNELS = ("coral", "energy")
 """Discrepancies that have neither bandwidth nor kernel weights."""
+
+MOST_KERNELS = 16
+"""Of more octaves the widest tell no features apart."""
+
+BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
+"""What γ, and multiples of it, may be: float32 knows no kernel of a bandwidth far beyond."""
 
 
 def settle_penalty(
@@ -34,8 +41,10 @@ def settle_penalty(
     layers = parse_layers(config.layers, known)
     check_choices(config)
     parse_bandwidth(config.bandwidth)
-    if config.kernels < 1:
-        raise UsageError(f"--kernels must be at least 1, not {config.kernels}", "the paper uses 1 and 5")
+    if not 1 <= config.kernels <= MOST_KERNELS:
+        raise UsageError(
+            f"--kernels must be at least 1 and at most {MOST_KERNELS}, not {config.kernels}", "the paper uses 1 and 5"
+        )
     if not 0 <= config.lambda_ < math.inf:
         raise UsageError(f"--lambda must be a number from 0, not {config.lambda_}", "the paper uses 0.5")
     for option, count in (("--queue", config.queue), ("--lambda-ramp", config.lambda_ramp)):
@@ -50,17 +59,42 @@ def settle_penalty(
 
 def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], known: tuple[str, ...]) -> None:
     default = AdaptConfig(source="", target="")
-    kernels = ("bandwidth", "betas", "multipliers", "kernels")
+    kernels = ("bandwidth", "median", "betas", "multipliers", "kernels")
     idle = {"energy": kernels, "coral": (*kernels, "estimator"), "jmmd": ("betas",)}.get(config.discrepancy, ())
     for name in idle:
         if getattr(config, name) != getattr(default, name):
             raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
+    if config.median != default.median and parse_bandwidth(config.bandwidth) is not None:
+        raise UsageError(f"--median means nothing for --bandwidth {config.bandwidth}", "leave --median out")
+    if config.queue and config.estimator == "linear":
+        raise UsageError(
+            "--queue means nothing for --estimator linear, which compares no row of a batch with past ones",
+            "leave --queue out, or use --estimator unbiased",
+        )
     if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
         raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
     pooled = [layer for layer in layers if layer in POOLED_LAYERS]
     if pooled and config.conv_lr == 0:
         others = ",".join(layer for layer in known if layer not in POOLED_LAYERS)
         raise UsageError(f"--conv-lr 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
+
+
+def check_batch(config: AdaptConfig) -> None:
+    """Refuse a batch of which the penalty cannot be computed.
+
+    Args:
+        config: resolved.
+
+    Raises:
+        UsageError: optimal kernel weights, of fewer rows than have a covariance.
+    """
+    least = LEAST_ROWS[config.estimator]
+    if config.betas == "optimal" and int(config.batch or 0) < least:
+        raise UsageError(
+            f"--betas optimal with --estimator {config.estimator} needs a --batch of {least} at least, "
+            f"not {config.batch}: fewer images show no covariance",
+            "raise --batch, or leave --betas out",
+        )
 
 
 def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
@@ -78,7 +112,7 @@ def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
             raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, known, of="layers"))
         if layer in layers:
             raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(known)}")
-        layers[layer] = _positive(weight) if colon else 1.0
+        layers[layer] = _positive(weight, FACTOR_RANGE) if colon else 1.0
         if math.isnan(layers[layer]):
             raise UsageError(f"'{weight}' is no weight of a layer", "give a positive number, as in fc6:0.5,fc7:1")
     if not layers:
@@ -90,11 +124,14 @@ def parse_multipliers(text: str) -> tuple[float, ...]:
     """The bandwidths of "0.5,1,2" as multiples of γ, rising.
 
     Raises:
-        UsageError: one is not a positive number, or is named twice.
+        UsageError: one is not a positive number that float32 has kernels of, one is named twice, or they are too many.
     """
-    factors = tuple(_positive(part) for part in text.split(","))
-    if any(map(math.isnan, factors)) or len(set(factors)) < len(factors):
-        raise UsageError(f"--multipliers cannot be '{text}'", "give different positive numbers, as in 0.25,1,4")
+    factors = tuple(_positive(part, FACTOR_RANGE) for part in text.split(","))
+    if any(map(math.isnan, factors)) or len(set(factors)) < len(factors) or len(factors) > MOST_KERNELS:
+        raise UsageError(
+            f"--multipliers cannot be '{text}'",
+            f"give at most {MOST_KERNELS} different positive numbers between 1e-6 and 1e6, as in 0.25,1,4",
+        )
     return tuple(sorted(factors))
 
 
@@ -106,16 +143,19 @@ def parse_bandwidth(text: str) -> float | None:
     """
     if text in BANDWIDTHS:
         return None
-    value = _positive(text)
+    value = _positive(text, BANDWIDTH_RANGE)
     if math.isnan(value):
-        raise UsageError(f"--bandwidth does not know '{text}'", "give frozen, ema, batch, or γ as a positive number")
+        raise UsageError(
+            f"--bandwidth does not know '{text}'",
+            "give frozen, ema, batch, or γ as a positive number between 1e-12 and 1e24",
+        )
     return value
 
 
-def _positive(text: str) -> float:
-    """A positive number, or NaN."""
+def _positive(text: str, limits: tuple[float, float]) -> float:
+    """A positive number within limits, or NaN."""
     try:
         value = float(text)
     except ValueError:
         return math.nan
-    return value if 0 < value < math.inf else math.nan
+    return value if limits[0] <= value <= limits[1] else math.nan

@@ -17,7 +17,7 @@ from facedan_cli.models.weights import Card, save_checkpoint
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.stages.adapt import AdaptJob, adapt, plan_adapt
-from facedan_cli.stages.adapt_options import settle_penalty
+from facedan_cli.stages.adapt_options import check_batch, settle_penalty
 from facedan_cli.stages.pcanet import PCANetJob
 from facedan_cli.stages.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
 from facedan_cli.stages.target_list import read_target
@@ -201,7 +201,9 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
         adapted, _, _ = settle_penalty(_stage_2(config, row), MODEL_LAYERS[config.pretrain.model])
-        check_training(resolve(adapted, ADAPT_RECIPES[config.pretrain.model]))
+        adapted = resolve(adapted, ADAPT_RECIPES[config.pretrain.model])
+        check_training(adapted)
+        check_batch(adapted)
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:

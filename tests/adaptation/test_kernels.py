@@ -55,6 +55,34 @@ def test_a_large_common_mean_costs_no_digits() -> None:
     assert (plain - exact).abs().max() / median > 1e-4  # what the centring saves
 
 
+def scattered(apart: float, layout: str) -> tuple[Tensor, Tensor]:
+    """Two domains in float32 of deviation 1, their means or the means of clusters within them so far apart."""
+    source, target = rows(12, 64, seed=1), rows(10, 64, seed=2)
+    if layout == "domains":
+        target += apart
+    elif layout == "clusters":
+        for domain in (source, target):
+            domain[::2] += apart * rows(1, 64, seed=3)
+    else:  # one row far from all others
+        source[5] += apart
+    return source.float(), target.float()
+
+
+@pytest.mark.parametrize("layout", ["domains", "clusters", "outlier"])
+@pytest.mark.parametrize("apart", [0.0, 100.0, 10_000.0])
+def test_what_lies_far_apart_costs_what_lies_near_no_digits(apart: float, layout: str) -> None:
+    parts = [part.requires_grad_() for part in scattered(apart, layout)]
+    slow = [part.detach().double().requires_grad_() for part in parts]
+    joined = torch.cat(slow)
+    exact = (joined[:, None] - joined).square().sum(dim=2)
+    found = squared_distances(*parts)
+    torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+    for distances in (found, exact):  # of the near ones the kernel's slope is large
+        gaussian_kernel(distances, 128.0, (0.2,) * 5).sum().backward()
+    for part, of in zip(parts, slow, strict=True):
+        assert (part.grad - of.grad).norm() < 1e-6 * max(1.0, apart) * of.grad.norm()
+
+
 @pytest.mark.parametrize("width", [3, 4, 1024])
 def test_parts_are_compared_as_one_and_blocks_of_columns_add_up(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facedan_cli.adaptation.kernels.COLUMNS_AT_ONCE", width)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Any
@@ -59,6 +60,20 @@ def test_without_bandwidths_each_batch_has_its_own_and_it_is_a_constant_to_the_g
     assert torch.equal(*gradients)
 
 
+@pytest.mark.parametrize("estimator", ["unbiased", "linear"])
+def test_the_median_distance_as_sigma_makes_kernels_twice_as_wide(estimator: str) -> None:
+    source, target = features(10), features(20)
+    measure = penalty(bandwidths=None, median="sigma", estimator=estimator)
+    measure(source, target)
+    pooled = torch.cat([source["fc7"], target["fc7"]])
+    sigma = float(torch.pdist(pooled).sort().values[(12 * 11 // 2 - 1) // 2])  # exp(−d²/(2σ²))
+    assert measure.gamma["fc7"] == pytest.approx(2 * sigma**2, rel=1e-9)
+    assert median_bandwidth(source["fc7"], target["fc7"], "sigma") == measure.gamma["fc7"]
+    running = penalty(median="sigma", running=True, estimator=estimator)
+    running(source, target)
+    assert running.gamma["fc7"] == pytest.approx(MOMENTUM * 4.0 + (1 - MOMENTUM) * measure.gamma["fc7"])
+
+
 def test_a_running_bandwidth_follows_the_medians() -> None:
     measure = penalty(running=True)
     gamma = BANDWIDTHS["fc7"]
@@ -110,6 +125,54 @@ def test_optimal_weights_are_used_and_carry_no_gradient() -> None:
     torch.testing.assert_close(*gradients)
 
 
+def with_queue(measure: Penalty, pool: list[dict[str, Tensor]], batch: int) -> tuple[Tensor, list[Tensor]]:
+    """The penalty of a batch, the first rows of each domain, whose others lie in the queue; and its gradients."""
+    past = [{layer: rows[batch:] for layer, rows in domain.items()} for domain in pool]
+    if measure.queue:
+        measure.remember(*past)
+    now = [{layer: rows[:batch].clone().requires_grad_() for layer, rows in domain.items()} for domain in pool]
+    value, _ = measure(*now)
+    return value, list(torch.autograd.grad(value, [rows for domain in now for rows in domain.values()]))
+
+
+@pytest.mark.parametrize("discrepancy", ["mk-mmd", "jmmd", "energy"])
+def test_a_queue_leaves_the_expected_gradient_as_it_is(discrepancy: str) -> None:
+    pool = [
+        {"fc6": rows(5, 7, seed=1), "fc7": rows(5, 3, seed=2)},
+        {"fc6": rows(6, 7, seed=3, mean=0.5), "fc7": rows(6, 3, seed=4, mean=0.5)},
+    ]
+    for source, target in (pool, pool[::-1]):  # what it is to the one domain it is to the other
+        _, found = with_queue(penalty(queue=8, discrepancy=discrepancy), [source, target], 3)
+        # Without a queue, over all batches of 3 of these rows that the first row of the source is in.
+        companions = itertools.combinations(range(1, len(source["fc7"])), 2)
+        batches = itertools.product(companions, itertools.combinations(range(len(target["fc7"])), 3))
+        gradients = []
+        for others, chosen in batches:
+            batch = [{k: v[[0, *others]] for k, v in source.items()}, {k: v[list(chosen)] for k, v in target.items()}]
+            gradients.append(with_queue(penalty(discrepancy=discrepancy), batch, 3)[1])
+        for one, *each in list(zip(found, *gradients, strict=True))[:2]:  # of fc6 and fc7 of the source
+            expected = torch.stack([gradient[0] for gradient in each]).mean(dim=0)
+            torch.testing.assert_close(one[0], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_queue_does_not_weaken_coral() -> None:
+    found: dict[int, list[Tensor]] = {0: [], 24: []}
+    for draw in range(300):
+        source, target = rows(32, 4, seed=2 * draw), 3 * rows(32, 4, seed=2 * draw + 1)
+        source[0] = 1.0
+        pool = [{"fc7": source}, {"fc7": target}]
+        for queue, gradients in found.items():
+            measure = penalty(queue=queue, layers={"fc7": 1.0}, discrepancy="coral")
+            gradients.append(with_queue(measure, pool, 8)[1][0][0])
+    plain, queued = (torch.stack(gradients).mean(dim=0) for gradients in found.values())
+    assert float(queued @ plain / plain.square().sum()) == pytest.approx(1, abs=0.1)  # its own bias is of order 1/n
+
+
+def test_the_linear_estimator_has_no_queue() -> None:
+    with pytest.raises(ValueError, match="compares no row of a batch with the queue"):
+        penalty(queue=8, estimator="linear")
+
+
 def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
     measure = penalty(queue=8, layers={"fc7": 1.0})
     steps = [(features(seed), features(seed + 5)) for seed in (10, 30, 50)]
@@ -122,7 +185,8 @@ def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
     past = [torch.cat([step[domain]["fc7"] for step in steps[:2]])[-8:] for domain in (0, 1)]
     slow = 0.5 * mk_mmd(torch.cat([leaf, past[0]]), torch.cat([target["fc7"], past[1]]), bandwidth=4.0, weights=FIVE)
     torch.testing.assert_close(value, slow)
-    torch.testing.assert_close(*(torch.autograd.grad(each, leaf, retain_graph=True)[0] for each in (value, slow)))
+    found, of_all = (torch.autograd.grad(each, leaf, retain_graph=True)[0] for each in (value, slow))
+    torch.testing.assert_close(found, (6 + 8) / 6 * of_all)
 
 
 @pytest.mark.parametrize("options", [{"running": True}, {"betas": "optimal"}, {"queue": 9}], ids=str)
@@ -197,6 +261,16 @@ def test_energy_distance_is_that_of_its_definition(estimator: str) -> None:
     expected = 2 * mean(source, target, same=False) - mean(source, source, same=True) - mean(target, target, same=True)
     found = energy_distance(compare(source, target, estimator=estimator))
     assert float(found) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("apart", [1e2, 1e5])
+def test_the_energy_distance_sees_near_rows_though_the_domains_lie_far_apart(apart: float) -> None:
+    source, target = rows(5, 4, seed=1).float().requires_grad_(), rows(7, 4, seed=2, mean=apart).float()
+    exact = source.detach().double().requires_grad_()
+    values = [energy_distance(compare(x, target.to(x))) for x in (source, exact)]
+    assert values[0].item() == pytest.approx(values[1].item(), rel=1e-6)
+    slopes = [torch.autograd.grad(value, x)[0] for value, x in zip(values, (source, exact), strict=True)]
+    assert (slopes[0] - slopes[1]).norm() < 1e-7 * apart * slopes[1].norm()
 
 
 def test_rows_that_coincide_have_a_finite_gradient_in_the_energy_distance() -> None:
