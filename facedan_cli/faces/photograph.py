@@ -10,6 +10,20 @@ from pathlib import Path
 
 from facedan_cli.faces.pictures import UnreadableImage
 
+MOST_BYTES = 1 << 28
+"""Larger files in archives are set aside: an archive of some megabytes can claim, or hold, gigabytes of zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The content of a photograph, in memory."""
+
+    content: bytes
+
+    def __call__(self) -> bytes:
+        """The content."""
+        return self.content
+
 
 @dataclass(frozen=True, slots=True)
 class Photograph:
@@ -30,6 +44,11 @@ class Photograph:
     modified: int
     content: Path | Callable[[], bytes]
 
+    @property
+    def held(self) -> int:
+        """Bytes of its content that lie in memory already: those of compressed archives."""
+        return len(self.content.content) if isinstance(self.content, Held) else 0
+
     def open(self) -> Path | BytesIO:
         """What `pictures.read_picture` takes.
 
@@ -46,6 +65,11 @@ class Photograph:
 def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:
     """A photograph that is to be set aside with a reason."""
     return Photograph(path, "", size, modified, partial(_refuse, reason))
+
+
+def too_large(size: int) -> str:
+    """Why a file in an archive is set aside whose size is more than MOST_BYTES."""
+    return f"too large: {size} bytes, more than the {MOST_BYTES} that are read of an image in an archive"
 
 
 def _refuse(reason: str) -> bytes:

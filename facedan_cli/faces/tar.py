@@ -6,137 +6,157 @@ import bz2
 import gzip
 import lzma
 import os
-import posixpath
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.faces.formats import is_image
-from facedan_cli.faces.photograph import Photograph, stays_inside, unreadable
+from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, stays_inside, too_large, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.faces.tar_entries import Damage, Entry, Kind, Source, entries
+from facedan_cli.faces.tar_index import MOST_NAME, TarIndex, above_of, image_name, index_of, is_member_image
 
-_COMPRESSED: Mapping[str, Callable[[Path], Any]] = {
-    ".tar.gz": gzip.open,
-    ".tgz": gzip.open,
-    ".tar.bz2": bz2.open,
-    ".tar.xz": lzma.open,
-}
-TAR_SUFFIXES = (".tar", *_COMPRESSED)
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-_DAMAGE = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A file in an archive, or with an empty path a damaged stretch of it.
-
-    Of compressed archives the bytes are held, from others they are read when they are wanted.
-    """
-
-    path: str
-    size: int
-    modified: int
-    content: Callable[[], bytes]
-
-    @property
-    def sample(self) -> str:
-        """What the files of one WebDataset sample share: the path up to the name's first dot."""
-        folder, slash, name = self.path.rpartition("/")
-        return folder + slash + name.partition(".")[0]
+_MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
 
 
 def tar_photographs(archive: Path, path: str) -> Iterator[Photograph]:
     """The photographs of a tar archive in its order; a face takes its name beside the archive.
 
-    A `.cls` beside a photograph (WebDataset) names the folder that its face goes into. A damaged stretch of the archive
-    is listed under the archive's own name, and what can be read behind it is read.
+    Links inside the archive are photographs of what they lead to, and stand where that lies. Of a name that was written
+    several times the last content counts, as where the archive is extracted. A `.cls` beside a photograph (WebDataset)
+    names the folder that its face goes into. What is damaged, was written twice or lies in an archive inside this one
+    is listed; what can be read behind a damage is read. One content is in memory at a time, MOST_BYTES at most, and
+    16 bytes for each name.
 
     Args:
-        archive: the file, its name one of TAR_SUFFIXES.
+        archive: the file, compressed or not whatever its name says.
         path: its name among the inputs.
+
+    Raises:
+        OSError: it cannot be opened.
     """
-    folder = path[: path.rfind("/") + 1]
-    for _, files in groupby(_readable(archive), key=lambda member: member.sample):
-        yield from _photographs_of(list(files), path, folder)
-
-
-def _photographs_of(files: Sequence[_Member], archive: str, folder: str) -> Iterator[Photograph]:
-    """The photographs of one sample."""
-    label = next((file for file in files if file.path.endswith(".cls")), None)
-    person = "" if label is None else label.content().decode(errors="surrogateescape").strip()
-    for file in files:
-        path, name = f"{archive}/{file.path}", file.path
-        if not name:
-            yield Photograph(archive, "", file.size, file.modified, file.content)
-        elif not is_image(name):
-            continue
-        elif not stays_inside(name):
-            yield unreadable(path, "its name leads out of the archive", file.size, file.modified)
-        elif label is not None and ("/" in person or not stays_inside(person)):
-            yield unreadable(path, "its .cls does not name a folder", file.size, file.modified)
-        else:
-            name = f"{folder}{person}/{name}" if person else folder + name
-            yield Photograph(path, name, file.size, file.modified, file.content)
-
-
-def _readable(archive: Path) -> Iterator[_Member]:
-    """The files of an archive up to where it cannot be read any more."""
-    opener = next((opener for suffix, opener in _COMPRESSED.items() if archive.name.lower().endswith(suffix)), None)
-    try:
-        yield from _members(archive) if opener is None else _streamed(archive, opener)
-    except _DAMAGE as error:
-        short = isinstance(error, EOFError) or "end of data" in str(error)
-        yield _damage(archive, "cut short: its end is missing" if short else f"damaged: {error}")
-
-
-def _members(archive: Path) -> Iterator[_Member]:
-    """The files of an archive that is not compressed, and its damaged stretches."""
-    with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as tar:
-        expected = 0
-        while (member := _next(tar)) is not None:
-            if member.offset != expected and not _empty(file.fileno(), expected):
-                yield _damage(archive, f"damaged at byte {expected}")
-            if member.isreg():
-                yield _member(member, partial(_read_stretch, archive, member.offset_data, member.size))
-            expected = tar.offset
-        if not _empty(file.fileno(), expected):
-            raise tarfile.ReadError(f"no file begins at byte {expected}")
-
-
-def _streamed(archive: Path, opener: Callable[[Path], Any]) -> Iterator[_Member]:
-    """The files of a compressed archive, each with its bytes."""
-    with opener(archive) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-        while (member := _next(tar)) is not None:
-            if member.isreg() and (is_image(member.name) or member.name.endswith(".cls")):
-                content = tar.extractfile(member).read()  # type: ignore[union-attr]  # it is a file
-                yield _member(member, partial(bytes, content))
-        if file.read().strip(b"\0"):
-            raise tarfile.ReadError("what follows the last file that could be read is no tar")
-
-
-def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
-    member = tar.next()
-    tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
-    return member
-
-
-def _member(header: tarfile.TarInfo, content: Callable[[], bytes]) -> _Member:
-    return _Member(posixpath.normpath(header.name), header.size, int(header.mtime), content)
-
-
-def _damage(archive: Path, reason: str) -> _Member:
     status = archive.stat()
-    return _Member("", status.st_size, int(status.st_mtime), unreadable("", reason).read)
+    index = _index(archive, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    reader = _Reader(archive, path, index)
+    with _opened(archive) as source:
+        yield from reader.photographs(source)
+    for name, reason in index.refused:
+        yield unreadable(f"{path}/{name}", reason)
+    if words := reader.words():
+        yield unreadable(path, words, status.st_size, int(status.st_mtime))
 
 
-def _empty(file: int, offset: int) -> bool:
-    """Whether an archive may end at this block."""
-    return not os.pread(file, tarfile.BLOCKSIZE, offset).strip(b"\0")
+@lru_cache(maxsize=4)
+def _index(archive: Path, _version: tuple[int, ...]) -> TarIndex:
+    """The index of an archive, which is asked for several times while it is planned and read."""
+    with _opened(archive) as source:
+        return index_of(source)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Source]:
+    with archive.open("rb") as file:
+        begin = file.peek(8)
+        opener = next((opener for magic, opener in _MAGIC.items() if begin.startswith(magic)), None)
+        if opener is None:
+            yield Source(file, os.fstat(file.fileno()).st_size)
+            return
+        with opener(file) as decompressed:
+            yield Source(decompressed, None)
+
+
+class _Reader:
+    """One pass over an archive that gives its photographs."""
+
+    def __init__(self, archive: Path, path: str, index: TarIndex) -> None:
+        self._archive = archive
+        self._path = path
+        self._index = index
+        self._damage: list[str] = []
+        self._damages = self._repeated = 0
+        self._first_repeated = ""
+        self._folder_links = dict(index.folder_links)
+
+    def photographs(self, source: Source) -> Iterator[Photograph]:
+        for entry in entries(source):
+            if isinstance(entry, Damage):
+                self._damages += 1
+                self._damage = [*self._damage, entry.reason][:3]
+            elif entry.kind is not Kind.DIRECTORY:
+                yield from self._of_entry(source, entry, image_name(entry))
+
+    def words(self) -> str:
+        """What is to be said of the archive as a whole; "" where there is nothing."""
+        said = list(self._damage)
+        if self._damages > len(said):
+            said.append(f"damaged at {self._damages - len(said)} more places")
+        if self._repeated:
+            what = f"{self._repeated} images are written again further on under the same name"
+            said.append(f"{what}, such as {self._first_repeated}: the last one counts")
+        return "; ".join(said)
+
+    def _of_entry(self, source: Source, entry: Entry, name: str) -> Iterator[Photograph]:
+        if len(name) > MOST_NAME:
+            if is_member_image(name):
+                yield self._refused(entry, f"…{name[-100:]}", f"its name has {len(name)} characters")
+            return
+        yield from self._folder_links_to(name)
+        images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
+        if is_member_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
+            if entry.offset in self._index.superseded:
+                self._first_repeated = self._first_repeated or name
+                self._repeated += 1
+            else:
+                images.insert(0, (name, entry.modified))
+        elif name.lower().endswith(_NESTED) and entry.kind is Kind.FILE:
+            yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
+        if not images:
+            return
+        if entry.kind is not Kind.FILE:
+            reason = f"a {entry.kind.value}: extract the archive"
+        elif entry.size > MOST_BYTES:
+            reason = too_large(entry.size)
+        else:
+            content = self._content(source, entry)
+            for image, modified in images:
+                yield self._photograph(image, entry.size, modified, content)
+            return
+        for image, _ in images:
+            yield self._refused(entry, image, reason)
+
+    def _folder_links_to(self, name: str) -> Iterator[Photograph]:
+        """Links to directories, when the first image of the directory comes."""
+        if self._folder_links and is_member_image(name):
+            for folder in above_of(name):
+                if (link := self._folder_links.pop(folder, None)) is not None:
+                    reason = f"a link to the directory {folder}: its images are taken where they lie"
+                    yield unreadable(f"{self._path}/{link}", reason)
+
+    def _content(self, source: Source, entry: Entry) -> Callable[[], bytes]:
+        if source.size is not None:
+            return partial(_read_stretch, self._archive, entry.data, entry.size)
+        content = source.read(entry.size)
+        if len(content) < entry.size:
+            return unreadable("", source.error or "cut short: the end of the archive is missing").read
+        return Held(content)
+
+    def _photograph(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> Photograph:
+        path = f"{self._path}/{image}"
+        person = self._index.label(image)
+        if not stays_inside(image):
+            return unreadable(path, "its name leads out of the archive", size, modified)
+        if person is not None and ("/" in person or not stays_inside(person)):
+            return unreadable(path, "its .cls does not name a folder", size, modified)
+        folder = self._path[: self._path.rfind("/") + 1]
+        name = f"{folder}{person}/{image}" if person is not None else folder + image
+        return Photograph(path, name, size, modified, content)
+
+    def _refused(self, entry: Entry, name: str, reason: str) -> Photograph:
+        return unreadable(f"{self._path}/{name}", reason, entry.size, entry.modified)
 
 
 def _read_stretch(archive: Path, offset: int, length: int) -> bytes:

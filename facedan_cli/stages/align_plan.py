@@ -6,7 +6,6 @@ import posixpath
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -21,6 +20,9 @@ from facedan_cli.workspace import MANIFEST_FILE
 
 STRETCH = 4096
 """Photographs that are looked up together."""
+
+HELD_AT_ONCE = 1 << 26
+"""Bytes of contents that they may hold, but for the last one's."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class Plan:
 
     def _stretches(self) -> Iterator[_Stretch]:
         found = photographs(self._config.raw, self._config.root, self._config.out)
-        while stretch := list(islice(found, STRETCH)):
+        while stretch := _together(found):
             keys = np.array([digest64(photograph.path) for photograph in stretch], np.uint64)
             yield _Stretch(stretch, keys, self._ledger.find(keys))
 
@@ -140,6 +142,16 @@ class Plan:
     def _is_free(self, digest: int, first: bool, taken: set[int]) -> bool:
         asked = not first and _holds(self._asked, digest)
         return not (asked or digest in taken or _holds(self._given, digest))
+
+
+def _together(found: Iterator[Photograph]) -> list[Photograph]:
+    """The next photographs, as many as are looked up together."""
+    stretch: list[Photograph] = []
+    held = 0
+    while len(stretch) < STRETCH and held < HELD_AT_ONCE and (photograph := next(found, None)) is not None:
+        stretch.append(photograph)
+        held += photograph.held
+    return stretch
 
 
 def _holds(ordered: np.ndarray, value: int) -> bool:

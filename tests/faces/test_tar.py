@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def test_a_class_beside_a_photograph_names_its_folder(tmp_path: Path, suffix: st
     assert names(archive) == ["web/17/000.jpg", "web/anna/001.left.png", "web/anna/001.right.png", "web/002.jpg"]
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_names_with_dots_keep_their_own_labels(tmp_path: Path, suffix: str) -> None:
+    archive = tmp_path / f"shard{suffix}"
+    files = {"J.Smith_1.jpg": b"a", "J.Smith_1.cls": b"smith", "J.Doe_1.cls": b"doe", "J.Doe_1.jpg": b"b"}
+    files |= {"J.Roe_1.jpg": b"c", "v.1/0.jpg": b"d", "v.1/0.cls": b"vera", "k.left.eye.png": b"e", "k.cls": b"kim"}
+    write(archive, files)
+    assert names(archive, "shard") == [
+        "smith/J.Smith_1.jpg",
+        "doe/J.Doe_1.jpg",
+        "J.Roe_1.jpg",
+        "vera/v.1/0.jpg",
+        "kim/k.left.eye.png",
+    ]
+
+
 @pytest.mark.parametrize("label", [b"..", b"a/b", b"", b"/", b"x\0y"])
 def test_a_class_that_names_no_folder_sets_its_photograph_aside(tmp_path: Path, label: bytes) -> None:
     write(tmp_path / "shard.tar", {"000.cls": label, "000.jpg": b"a", "001.jpg": b"b"})
@@ -83,13 +99,90 @@ def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
         assert "leads out of the archive" in reason(one)
 
 
-def test_links_and_devices_are_passed_over(tmp_path: Path) -> None:
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname = kind, target
+    return header
+
+
+def file(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    return header, io.BytesIO(content)
+
+
+def given(archive: Path) -> dict[str, bytes | str]:
+    """What the archive gives by path: contents, or why not."""
+    return {
+        one.path.removeprefix("a/"): one.read() if one.name else reason(one) for one in tar_photographs(archive, "a")
+    }
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_links_give_what_they_lead_to(tmp_path: Path, suffix: str) -> None:
+    archive = tmp_path / f"shard{suffix}"
+    with tarfile.open(archive, MODES[suffix]) as tar:
+        tar.addfile(link("bo/early.jpg", "../anna/1.jpg"))
+        tar.addfile(*file("anna/1.jpg", b"one"))
+        tar.addfile(link("anna/2.jpg", "anna/1.jpg", tarfile.LNKTYPE))
+        tar.addfile(link("anna/3.jpg", "2.jpg"))
+        tar.addfile(link("latest", "anna"))
+        tar.addfile(link("bo/4.jpg", "../latest/./1.jpg"))
+        tar.addfile(*file("pool/sha256-77", b"pooled"))
+        tar.addfile(link("bo/5.jpg", "../pool/sha256-77"))
+        tar.addfile(link("loop.jpg", "pool.jpg"))
+        tar.addfile(link("pool.jpg", "loop.jpg"))
+        tar.addfile(link("out.jpg", "/etc/passwd"))
+        tar.addfile(link("gone.jpg", "anna/9.jpg", tarfile.LNKTYPE))
+        tar.addfile(link("readme", "anna/9.jpg", tarfile.LNKTYPE))
+    found = given(archive)
+    assert {name: content for name, content in found.items() if isinstance(content, bytes)} == {
+        "anna/1.jpg": b"one",
+        "bo/early.jpg": b"one",
+        "anna/2.jpg": b"one",
+        "anna/3.jpg": b"one",
+        "bo/4.jpg": b"one",
+        "bo/5.jpg": b"pooled",
+    }
+    refused = {name: said for name, said in found.items() if isinstance(said, str)}
+    assert refused.keys() == {"loop.jpg", "pool.jpg", "out.jpg", "gone.jpg", "latest"}
+    assert "no file of the archive" in refused["out.jpg"]
+    assert "link to the directory anna" in refused["latest"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_of_a_name_written_twice_the_last_counts_as_where_it_is_extracted(tmp_path: Path, suffix: str) -> None:
+    archive = tmp_path / f"shard{suffix}"
+    with tarfile.open(archive, MODES[suffix]) as tar:
+        tar.addfile(*file("anna/1.jpg", b"old"))
+        tar.addfile(link("anna/2.jpg", "anna/1.jpg", tarfile.LNKTYPE))
+        tar.addfile(link("anna/3.jpg", "1.jpg"))
+        tar.addfile(*file("./anna/1.jpg", b"newer"))
+        tar.addfile(*file("bo.jpg", b"bo"))
+        tar.addfile(link("bo.jpg", "anna/1.jpg"))
+    # As GNU tar extracts it: a file that is written again takes the place of the name, not of other links' content.
+    extracted = {"anna/1.jpg": b"newer", "anna/2.jpg": b"old", "anna/3.jpg": b"newer", "bo.jpg": b"newer"}
+    found = given(archive)
+    said = found.pop("a")
+    assert found == extracted
+    assert "2 images are written again" in str(said)
+
+
+def test_devices_sparse_files_and_nested_archives_are_listed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
-            header = tarfile.TarInfo(f"{kind!r}.jpg")
-            header.type, header.linkname = kind, "/etc/passwd"
-            tar.addfile(header)
-    assert names(tmp_path / "shard.tar") == []
+        tar.addfile(link("pipe.jpg", "", tarfile.FIFOTYPE))
+        tar.addfile(link("disk.jpg", "", tarfile.CHRTYPE))
+        tar.addfile(link("folder.jpg", "", tarfile.DIRTYPE))
+        sparse, _ = file("holes.jpg", b"")
+        sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "5"}
+        tar.addfile(sparse)
+        tar.addfile(*file("more.tar.gz", b"x"))
+        tar.addfile(*file(".cache/1.jpg", b"x"))
+        tar.addfile(*file("notes.txt", b"x"))
+    found = given(tmp_path / "shard.tar")
+    assert found.keys() == {"pipe.jpg", "disk.jpg", "holes.jpg", "more.tar.gz"}
+    assert "sparse" in str(found["holes.jpg"])
+    assert "archive inside an archive" in str(found["more.tar.gz"])
 
 
 def test_a_damaged_stretch_is_listed_and_what_follows_is_read(tmp_path: Path) -> None:
@@ -98,7 +191,7 @@ def test_a_damaged_stretch_is_listed_and_what_follows_is_read(tmp_path: Path) ->
     content = bytearray(archive.read_bytes())
     content[1536:1600] = b"\xff" * 64  # in the second header
     archive.write_bytes(content)
-    first, damage, *rest = tar_photographs(archive, "web/shard.tar")
+    first, *rest, damage = tar_photographs(archive, "web/shard.tar")
     assert [one.name for one in (first, *rest)] == ["web/0.jpg", "web/2.jpg", "web/3.jpg"]
     assert (damage.path, damage.name) == ("web/shard.tar", "")
     assert reason(damage) == "damaged at byte 1536"
@@ -148,3 +241,47 @@ def test_what_is_no_archive_is_listed(tmp_path: Path, suffix: str) -> None:
 def test_an_empty_archive_has_no_photographs(tmp_path: Path) -> None:
     write(tmp_path / "shard.tar", {})
     assert names(tmp_path / "shard.tar") == []
+
+
+def test_a_missing_end_mark_and_an_empty_file_are_said(tmp_path: Path) -> None:
+    archive = tmp_path / "shard.tar"
+    write(archive, {"0.jpg": b"x" * 600}, form=tarfile.USTAR_FORMAT)
+    archive.write_bytes(archive.read_bytes()[:1536])
+    whole, said = tar_photographs(archive, "shard.tar")
+    assert whole.read() == b"x" * 600
+    assert "end mark is missing" in reason(said)
+    archive.write_bytes(b"")
+    assert ["cut short" in reason(one) for one in tar_photographs(archive, "shard.tar")] == [True]
+
+
+def test_archives_joined_end_to_end_are_read_on(tmp_path: Path) -> None:
+    archive, other = tmp_path / "one.tar", tmp_path / "two.tar"
+    write(archive, {"1.jpg": b"x"})
+    write(other, {"2.jpg": b"y"})
+    archive.write_bytes(archive.read_bytes() + other.read_bytes())
+    assert names(archive, "one.tar") == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.parametrize(("written", "called"), [(".tar.gz", ".tar"), (".tar", ".tgz"), (".tar.xz", ".tar.gz")])
+def test_what_a_file_is_counts_not_its_name(tmp_path: Path, written: str, called: str) -> None:
+    write(tmp_path / f"x{written}", {"1.jpg": b"x"})
+    archive = (tmp_path / f"x{written}").rename(tmp_path / f"y{called}")
+    assert names(archive, "x") == ["1.jpg"]
+
+
+def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facedan_cli.faces.tar.MOST_BYTES", 4)
+    write(tmp_path / "x.tar.gz", {"1.jpg": b"12345", "2.jpg": b"1234"})
+    bad, good = tar_photographs(tmp_path / "x.tar.gz", "x.tar.gz")
+    assert "too large" in reason(bad)
+    assert good.held == 4
+
+
+def test_what_is_held_does_not_grow_with_the_archive(tmp_path: Path) -> None:
+    archive = tmp_path / "x.tar.gz"
+    write(archive, {f"video.{number:04}.jpg": bytes(100_000) for number in range(100)})
+    tracemalloc.start()
+    assert sum(1 for _ in tar_photographs(archive, "x.tar.gz")) == 100
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000

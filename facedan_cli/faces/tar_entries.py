@@ -1,0 +1,303 @@
+"""The headers of a tar archive: ustar, GNU's and pax's, read one after the other with bounded memory.
+
+The library's tarfile believes a header's sizes: a damaged or hostile one ends in a MemoryError, an OverflowError or a
+loop without end. Here every step goes forward, an extension header has at most a megabyte, and behind a damage the
+next header is looked for.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import BinaryIO
+
+BLOCK = 512
+MOST_EXTENSION = 1 << 20
+"""Bytes of a long name or of pax's records; names that a file system takes have 4096."""
+
+_MOST_EXTENSIONS = 16  # before one header; there are at most four
+_STRETCH = 1 << 20
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
+_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS, _GLOBAL = b"L", b"K", b"x", b"X", b"g"
+_EXTENSIONS = {_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS, _GLOBAL}
+_SPARSE_KEYS = b"GNU.sparse."
+_KEYS = {b"path", b"linkpath", b"size", b"mtime", b"GNU.sparse.name"}
+
+
+class Kind(Enum):
+    """What an entry is."""
+
+    FILE = "file"
+    HARD_LINK = "hard link"
+    SYMBOLIC_LINK = "symbolic link"
+    DIRECTORY = "directory"
+    SPARSE = "sparse file"
+    OTHER = "device, pipe or part of another volume"
+
+
+_CUT = "cut short: its end is missing"
+
+_KINDS = {
+    b"0": Kind.FILE,
+    b"\0": Kind.FILE,
+    b"7": Kind.FILE,
+    b"1": Kind.HARD_LINK,
+    b"2": Kind.SYMBOLIC_LINK,
+    b"5": Kind.DIRECTORY,
+    b"D": Kind.DIRECTORY,
+    b"S": Kind.SPARSE,
+}
+_MORE_SPARSE, _STILL_MORE_SPARSE = 482, 504
+_WITHOUT_CONTENT = {b"1", b"2", b"3", b"4", b"5", b"6"}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A member of an archive.
+
+    Args:
+        name: as the archive has it; bytes that are not UTF-8 are surrogates.
+        kind: what it is.
+        size: of its content, bytes; it may be more than the archive has.
+        modified: whole seconds since 1970.
+        link: what a link names; "" for others.
+        offset: where its first header begins.
+        data: where its content begins.
+    """
+
+    name: str
+    kind: Kind
+    size: int
+    modified: int
+    link: str
+    offset: int
+    data: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch that is no tar, or the missing end: where it begins and what it is."""
+
+    offset: int
+    reason: str
+
+
+class Source:
+    """An archive's bytes in their order. Where it cannot be read on it ends, and `error` says why.
+
+    Args:
+        file: the archive, decompressed as it is read.
+        size: of the archive where it is known, so that its contents are jumped over; None where all has to be read.
+    """
+
+    def __init__(self, file: BinaryIO, size: int | None) -> None:
+        self.error = ""
+        self.position = 0
+        self.size = size
+        self._file = file
+        self._ahead = b""
+        self._used = 0
+
+    def read(self, length: int) -> bytes:
+        """The next bytes, fewer only at the end of the archive."""
+        pieces = []
+        left = length
+        while left > 0:
+            if self._used < len(self._ahead):
+                piece = self._ahead[self._used : self._used + left]
+                self._used += len(piece)
+            else:
+                piece = self._more(min(left, _STRETCH))
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+        self.position += length - left
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def go_to(self, position: int) -> None:
+        """Pass over what lies before a position; the end of the archive may come first."""
+        if self.size is not None and position > self.position:
+            self._ahead, self._used, self.position = b"", 0, min(position, self.size)
+            self._file.seek(self.position)
+        while self.position < position and self.read(min(position - self.position, _STRETCH)):
+            pass
+
+    def pass_zeros(self) -> None:
+        """Pass over blocks of zeros."""
+        while True:
+            if self._used == len(self._ahead):
+                self._ahead, self._used = self._more(_STRETCH), 0
+            stretch = self._ahead[self._used :]
+            zeros = len(stretch) - len(stretch.lstrip(b"\0"))
+            whole = zeros if zeros == len(stretch) else zeros // BLOCK * BLOCK
+            self._used += whole
+            self.position += whole
+            if whole < len(stretch) or not stretch:
+                return
+
+    def _more(self, length: int) -> bytes:
+        if self.error:
+            return b""
+        try:
+            return self._file.read(length)
+        except _DAMAGE as error:
+            self.error = _CUT if isinstance(error, EOFError) else f"damaged: {error}"
+            return b""
+
+
+def entries(source: Source) -> Iterator[Entry | Damage]:
+    """The members of an archive, and its damaged stretches where they lie.
+
+    An archive may go on behind its end mark, as several that were joined do. Who wants a member's content reads it from
+    the source before going on, or remembers where it lies.
+    """
+    overall: dict[str, str] = {}
+    damaged = ended = False
+    while True:
+        offset = source.position
+        block = source.read(BLOCK)
+        if len(block) < BLOCK:
+            if source.error or block.strip(b"\0"):
+                yield Damage(offset, source.error or _CUT)
+            elif not (ended or damaged):
+                yield Damage(offset, "cut short: its end mark is missing")
+            return
+        if not block.strip(b"\0"):
+            source.pass_zeros()
+            ended, damaged = True, False
+            continue
+        ended = False
+        found = _entry(source, block, offset, overall)
+        if found is None or isinstance(found, Damage):
+            if not damaged:
+                yield found or Damage(offset, f"damaged at byte {offset}")
+            damaged = True
+            continue
+        damaged = False
+        yield found
+        end = found.data + found.size
+        fits = source.size is None or end <= source.size
+        if fits:  # else the size cannot be true, and what follows is searched
+            source.go_to(end + -end % BLOCK)
+        if not fits or source.position < end:
+            reason = f"cut short or damaged: the end of the member at byte {found.offset} is missing"
+            yield Damage(found.offset, source.error or reason)
+            damaged = True
+
+
+def _entry(source: Source, block: bytes, offset: int, overall: dict[str, str]) -> Entry | Damage | None:
+    """The member whose first header is at hand; None where it is none."""
+    own: dict[str, str] = {}
+    for _ in range(_MOST_EXTENSIONS):
+        size = _size(block)
+        if not _has_checksum(block) or size is None:
+            return None
+        kind = block[156:157]
+        if kind not in _EXTENSIONS:
+            return _made(source, block, size, offset, {**overall, **own})
+        if size > MOST_EXTENSION:
+            return None
+        content = source.read(size)
+        source.read(-size % BLOCK)
+        if kind in (_LONG_NAME, _LONG_LINK):
+            own["path" if kind == _LONG_NAME else "linkpath"] = _text(content)
+        else:
+            (overall if kind == _GLOBAL else own).update(_records(content))
+        block = source.read(BLOCK)
+        if len(block) < BLOCK:
+            return Damage(offset, source.error or _CUT)
+    return None
+
+
+def _made(source: Source, block: bytes, size: int, offset: int, extended: Mapping[str, str]) -> Entry | None:
+    letter = block[156:157]
+    name = _text(block[:100])
+    if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500])):
+        name = f"{prefix}/{name}"
+    name = extended.get("GNU.sparse.name", extended.get("path", name))
+    kind = _KINDS.get(letter, Kind.OTHER)
+    if letter == b"\0" and name.endswith("/"):
+        kind = Kind.DIRECTORY
+    if "sparse" in extended or "GNU.sparse.name" in extended:
+        kind = Kind.SPARSE
+    if "size" in extended:
+        if not _is_number(extended["size"]):
+            return None
+        size = int(extended["size"])
+    if letter in _WITHOUT_CONTENT:
+        size = 0
+    if letter == b"S" and block[_MORE_SPARSE]:  # its map goes on before the content
+        while len(more := source.read(BLOCK)) == BLOCK and more[_STILL_MORE_SPARSE]:
+            pass
+    modified = _seconds(extended["mtime"]) if "mtime" in extended else _number(block[136:148])
+    link = ""
+    if kind in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
+        link = extended.get("linkpath", _text(block[157:257]))
+    return Entry(name, kind, size, modified or 0, link, offset, source.position)
+
+
+def _has_checksum(block: bytes) -> bool:
+    """Whether a block has the sum of a header; some writers have summed signed bytes."""
+    claimed = _number(block[148:156])
+    if claimed is None:
+        return False
+    counted = block[:148] + b" " * 8 + block[156:]
+    total = sum(counted)
+    return claimed in (total, total - 256 * sum(byte > 127 for byte in counted))
+
+
+def _size(block: bytes) -> int | None:
+    size = _number(block[124:136])
+    return size if size is not None and size >= 0 else None
+
+
+def _number(field: bytes) -> int | None:
+    """A number in octal digits, or in base 256 behind a mark."""
+    if field[0] in (0x80, 0xFF):
+        value = int.from_bytes(field[1:], "big")
+        return value - (1 << 8 * (len(field) - 1)) if field[0] == 0xFF else value
+    digits = field.split(b"\0")[0].strip()
+    if digits.strip(b"01234567"):
+        return None
+    return int(digits or b"0", 8)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= 19
+
+
+def _seconds(text: str) -> int:
+    try:
+        value = float(text)
+    except ValueError:
+        return 0
+    return int(value) if math.isfinite(value) and abs(value) < 1 << 62 else 0
+
+
+def _records(content: bytes) -> dict[str, str]:
+    """Of pax's records, `LENGTH KEY=VALUE` and a line break, those that say something here."""
+    found = {}
+    at = 0
+    while at < len(content):
+        digits, blank, _ = content[at : at + 12].partition(b" ")
+        if not (blank and digits.isdigit()):
+            break
+        end = at + int(digits)
+        key, equals, value = content[at + len(digits) + 1 : end - 1].partition(b"=")
+        if not equals or end > len(content) or content[end - 1 : end] != b"\n":
+            break
+        if key in _KEYS:
+            found[key.decode()] = value.decode(errors="surrogateescape")
+        elif key.startswith(_SPARSE_KEYS):
+            found["sparse"] = ""
+        at = end
+    return found
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0")[0].decode(errors="surrogateescape")
