@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.errors import FacedanError
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.faces.recordio import rec_photographs
@@ -137,10 +137,68 @@ def test_records_that_say_no_identity(tmp_path: Path, record: bytes, said: str) 
     assert good.name == "0000003/00000001"
 
 
-@pytest.mark.parametrize("line", ["five\t0", "5", "", "5\t-3"])
-def test_a_damaged_index_is_named(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("line", ["five\t0", "5", "5\t-3", "9" * 5000 + "\t0", "0\t" + "9" * 19])
+def test_a_damaged_line_of_the_index_is_told_of(tmp_path: Path, line: str) -> None:
     write(tmp_path / "set.rec", [packed(b"picture", 3.0)])
     with (tmp_path / "set.idx").open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(FacedanError, match=r"set\.idx, line 2, is damaged"):
-        list(rec_photographs(tmp_path / "set.rec", "set.rec"))
+        file.write(line + "\n\n")
+    good, said = rec_photographs(tmp_path / "set.rec", "set.rec")
+    assert good.read() == b"picture"
+    assert said.path == "set.rec"
+    assert "set.idx is damaged" in reason(said)
+    assert "line 2" in reason(said)
+
+
+def test_records_that_the_index_lacks_are_told_of(tmp_path: Path) -> None:
+    archive = tmp_path / "set.rec"
+    places = write(archive, [packed(b"picture", float(number)) for number in range(5)])
+    (tmp_path / "set.idx").write_text(f"0\t{places[0]}\n1\t{places[1]}\n3\t{places[3]}\n")
+    *listed, said = rec_photographs(archive, "set.rec")
+    assert [one.path for one in listed] == [f"set.rec/{key:08d}" for key in (0, 1, 3)]
+    assert f"does not list 2 records, the first at byte {places[2]}" in reason(said)
+
+
+def test_what_the_index_says_twice_or_beyond_the_end_is_set_aside(tmp_path: Path) -> None:
+    archive = tmp_path / "set.rec"
+    write(archive, [packed(b"picture", 3.0), packed(b"picture", 4.0)])
+    places = (0, 0, 48, 1 << 40, 9)
+    (tmp_path / "set.idx").write_text("".join(f"{key}\t{place}\n" for key, place in enumerate(places)) + "2\t0")
+    found = list(rec_photographs(archive, "set.rec"))
+    assert len({one.path for one in found}) == len(found)
+    assert [bool(one.name) for one in found] == [True, False, False, False, False, False, False]
+    said = [reason(one) for one in found if not one.name]
+    assert "twice" in said[0]
+    assert "no record begins" in said[1]
+    assert "cut short" in said[2]
+    assert "does not list 1 record" in said[-1]
+
+
+def test_a_damaged_stretch_takes_time_by_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beginnings of records that none follows, and long chains of parts that break: each byte is read a few times."""
+    part = MAGIC + struct.pack("<I", 1 << 29)
+    broken = part * 20_000 + (part + (MAGIC + struct.pack("<I", 2 << 29)) * 50) * 400
+    archive = tmp_path / "set.rec"
+    archive.write_bytes(broken + written(packed(b"picture", 3.0)))
+    reads: list[int] = []
+
+    def pread(file: int, length: int, offset: int) -> bytes:
+        content = os_pread(file, length, offset)
+        reads.append(len(content))
+        return content
+
+    os_pread = os.pread
+    monkeypatch.setattr("facedan_cli.faces.recordio.os.pread", pread)
+    bad, good = rec_photographs(archive, "set.rec")
+    assert sum(reads) < 10 * len(broken)
+    monkeypatch.undo()
+    assert "no record begins" in reason(bad)
+    assert good.read() == b"picture"
+
+
+@pytest.mark.parametrize(("label", "said"), [(3.5, "no number of an identity"), (2.0**25, "takes two identities")])
+def test_labels_that_tell_no_identity(tmp_path: Path, label: float, said: str) -> None:
+    write(
+        tmp_path / "set.rec", [packed(b"picture", label), packed(b"picture", (label, 1.0)), packed(b"", (label, 1.0))]
+    )
+    found = list(rec_photographs(tmp_path / "set.rec", "set.rec"))
+    assert [said in reason(one) for one in found] == [True, True]
