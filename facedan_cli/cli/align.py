@@ -93,4 +93,4 @@ def _print_result(console: Console, result: AlignResult, contact_sheet: Path | N
     console.note(f"{result.aligned} aligned, {result.failed} set aside, {result.already} done before")
     if contact_sheet is not None:
         console.note(f"the least certain faces: {contact_sheet}")
-    console.result(str(result.out))
+    console.path(result.out)

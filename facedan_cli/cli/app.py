@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
-import signal
 import sys
 import warnings
 from typing import Annotated
@@ -15,7 +13,9 @@ import typer
 from facedan_cli import __version__
 from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain, table
 from facedan_cli.cli.console import Console
-from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.cli.stopping import interrupted, stoppable
+from facedan_cli.cli.streams import prepare, use_utf8
+from facedan_cli.errors import FacedanError, Interrupted, UsageError
 
 _OS_FIXES = {
     errno.ENOSPC: "make room and run the same command again: finished work is kept",
@@ -76,24 +76,24 @@ def _facedan(
 
 def main() -> None:
     """Run the command line; errors become messages and exit codes (FACEDAN_DEBUG=1 shows tracebacks)."""
+    use_utf8()
+    prepare()
     # Pillow warns of odd files in words for programmers; what cannot be read is set aside and listed.
     warnings.filterwarnings("ignore", module="PIL")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be UTF-8
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Where one process dies, torchrun sends SIGTERM to the others, and SIGKILL half a minute later. They learn of
-        # it from what they wait for, and say so; a training that can save its state still does.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        code = app(prog_name="facedan", standalone_mode=False)
-    except Exception as error:
+        # Where one of torchrun's processes dies, the others are told to stop; they learn why from what they wait for.
+        with stoppable(of_several=int(os.environ.get("WORLD_SIZE", "1")) > 1):
+            code = app(prog_name="facedan", standalone_mode=False) or 0
+            if code == Interrupted.exit_code:  # what Typer makes of KeyboardInterrupt
+                raise interrupted()
+    except (Exception, KeyboardInterrupt) as error:
         if os.environ.get("FACEDAN_DEBUG") == "1":
             raise
-        explained = explain(error)
+        explained = interrupted() if isinstance(error, KeyboardInterrupt) else explain(error)
         if explained.what:  # a command without its arguments has shown its help already
             Console().error(explained)
         sys.exit(explained.exit_code)
-    sys.exit(code or 0)
+    sys.exit(code)
 
 
 def explain(error: Exception) -> FacedanError:

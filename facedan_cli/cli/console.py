@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from facedan_cli.cli.live import TrainingView
+from facedan_cli.cli.streams import json_line, speaks_utf8, visible, write_path
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import Advance, Follow, Report
 
@@ -41,32 +42,35 @@ class Console(Report):
     def note(self, text: str) -> None:
         """Print a note on stderr, unless quiet."""
         if not self.quiet:
-            self._stderr.print(text, style="dim", markup=False)
+            self._stderr.print(visible(text), style="dim", markup=False)
 
     def warn(self, text: str) -> None:
         """Print a warning on stderr."""
-        self._stderr.print(Text.assemble(("Warning: ", "yellow"), text))
+        self._stderr.print(Text.assemble(("Warning: ", "yellow"), visible(text)))
 
     def detail(self, text: str) -> None:
         """Print a detail on stderr, with -v."""
         if self.verbose:
-            self._stderr.print(text, style="dim", markup=False)
+            self._stderr.print(visible(text), style="dim", markup=False)
 
     def error(self, error: FacedanError) -> None:
         """Print what happened and what to do."""
-        self._stderr.print(Text.assemble(("Error: ", "bold red"), error.what))
+        self._stderr.print(Text.assemble(("Error: ", "bold red"), visible(error.what)))
         if error.fix:
-            self._stderr.print(Text.assemble(("Fix: ", "bold"), error.fix))
+            self._stderr.print(Text.assemble(("Fix: ", "bold"), visible(error.fix)))
 
     def result(self, text: str) -> None:
-        """Print a result on stdout."""
-        _to_stdout(text)
+        """Print a result that people read on stdout; what a terminal would obey is made visible."""
+        _to_stdout(lambda: sys.stdout.write(visible(text) + "\n"))
+
+    def path(self, path: Path) -> None:
+        """Print a path on stdout, in the bytes that the file system knows it by."""
+        _to_stdout(lambda: write_path(str(path)))
 
     def json(self, value: Any) -> None:
         """Print a result on stdout as one line of JSON."""
-        text = json.dumps(value, ensure_ascii=False, default=str)
-        # A byte of a file name that is not UTF-8 stands in JSON as the escape of its surrogate.
-        _to_stdout(text.encode(errors="backslashreplace").decode())
+        text = json_line(value, ascii_only=not speaks_utf8(sys.stdout))
+        _to_stdout(lambda: sys.stdout.write(text + "\n"))
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
@@ -75,16 +79,16 @@ class Console(Report):
             yield lambda n, status: None
         elif self._stderr.is_interactive:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 _Rate(unit),
                 TimeRemainingColumn(compact=True),
-                TextColumn("[dim]{task.fields[status]}"),
+                TextColumn("{task.fields[status]}", style="dim", markup=False),
             )
             with Progress(*columns, console=self._stderr, transient=True) as bars:
-                task = bars.add_task(label, total=total, completed=done, status="")
-                yield lambda n, status: bars.update(task, advance=n, status=status)
+                task = bars.add_task(visible(label), total=total, completed=done, status="")
+                yield lambda n, status: bars.update(task, advance=n, status=visible(status))
         else:
             yield self._lines(label, total, done, unit)
 
@@ -140,9 +144,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(header), *(line(row) for row in rows)])
 
 
-def _to_stdout(text: str) -> None:
+def _to_stdout(write: Callable[[], object]) -> None:
     try:
-        sys.stdout.write(text + "\n")
+        write()
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has seen enough (`| head`): what is left goes nowhere, and nobody is bothered with it.

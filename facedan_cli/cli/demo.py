@@ -15,7 +15,7 @@ from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.options import console_of, option, workspace_of
 from facedan_cli.config.common import DemoConfig
-from facedan_cli.errors import FacedanError
+from facedan_cli.errors import FacedanError, Interrupted
 
 _FARS = ["0.1", "0.01"]
 
@@ -60,7 +60,7 @@ def demo(
     console.result(_run(console, evaluate + (["--json"] if console.as_json else [])))
     if not console.as_json:
         newest = max((place.root / "results").glob("gbu-*/roc.png"), key=lambda path: path.stat().st_mtime)
-        console.result(str(newest))
+        console.path(newest)
     console.note(f"the demo took {time.monotonic() - began:.0f} s; all it made is in {root}")
 
 
@@ -72,6 +72,8 @@ def _run(console: Console, arguments: Sequence[str]) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         code = app(list(arguments), prog_name="facedan", standalone_mode=False)
+    if code == Interrupted.exit_code:
+        raise KeyboardInterrupt
     if code not in (None, 0, 3):
         raise FacedanError(f"facedan {arguments[0]} ended with exit code {code}", "see its message above")
     return printed.getvalue().strip()

@@ -63,7 +63,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
     if console.as_json:
         _print_vectors(console, result)
     else:
-        console.result(str(result.directory))
+        console.path(result.directory)
     set_aside_exit(console, result.set_aside)
 
 

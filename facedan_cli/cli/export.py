@@ -34,4 +34,4 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
         facts = {"path": str(result.path), "format": result.format, "largest_difference": result.difference}
         console.json(facts | {"metadata": dict(result.metadata)})
     else:
-        console.result(str(result.path))
+        console.path(result.path)

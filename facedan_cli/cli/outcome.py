@@ -44,7 +44,7 @@ def finish(console: Console, result: TrainingResult) -> None:
         }
         console.json(made)
     else:
-        console.result(str(run.checkpoint))
+        console.path(run.checkpoint)
     set_aside_exit(console, result.set_aside)
 
 

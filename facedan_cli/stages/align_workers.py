@@ -26,6 +26,11 @@ Begin = Callable[[list[Job]], Future[list[AlignedRecord]]]
 _PR_SET_PDEATHSIG = 1
 
 _of_process: list[Work] = []  # in a forked process its work
+_busy: list[bool] = []  # and here something, while it works
+
+
+class _Ended(BaseException):
+    """A forked process is told to end while it works: what it has begun to write is taken away first."""
 
 
 @contextmanager
@@ -48,6 +53,7 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
     """
     forked = processes and count > 1 and sys.platform == "linux"
     usual = torch.get_num_threads()
+    others = set(multiprocessing.active_children())
     pool: Executor
     if forked:
         pool, work = _forked(work, count), _work_here
@@ -55,6 +61,10 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
         pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
     try:
         yield lambda batch: pool.submit(work, batch)
+    except (KeyboardInterrupt, SystemExit):  # nobody waits for what they are at
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(usual)
@@ -111,8 +121,9 @@ def _prepare(work: Work, parent: int) -> None:
     """What a forked process does first."""
     _of_process[:] = [work]
     # It leaves interrupts to the process that it works for, can be ended by that, and does not outlive it.
+    signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _end)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -121,5 +132,17 @@ def _prepare(work: Work, parent: int) -> None:
     cv2.setNumThreads(0)
 
 
+def _end(number: int, _: object) -> None:
+    if _busy:
+        raise _Ended
+    os._exit(128 + number)
+
+
 def _work_here(batch: list[Job]) -> list[AlignedRecord]:
-    return _of_process[0](batch)
+    try:
+        _busy.append(True)
+        return _of_process[0](batch)
+    except _Ended:
+        os._exit(128 + signal.SIGTERM)
+    finally:
+        _busy.clear()

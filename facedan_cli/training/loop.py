@@ -26,6 +26,7 @@ from facedan_cli.training.log import Log, shape_of_features
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, set_rate, shared
 from facedan_cli.training.step import TOO_LARGE, Batch, Losses, Step
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PENALTY, _SCALER = "penalty.", "scaler."
 
 
@@ -226,7 +227,7 @@ class _Stop:
 
 @contextmanager
 def _stop_request() -> Iterator[_Stop]:
-    """Turn the first SIGINT or SIGTERM into a request to stop after the step; a second SIGINT stops at once."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a request to stop after the step; a second SIGINT stops at once."""
     stop = _Stop()
 
     def request(number: int, _: object) -> None:
@@ -237,7 +238,8 @@ def _stop_request() -> Iterator[_Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, request) for number in heard}
     try:
         yield stop
     finally:

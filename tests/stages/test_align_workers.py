@@ -65,8 +65,8 @@ def test_a_killed_process_is_told() -> None:
 
 
 @on_linux
-def test_a_process_killed_while_it_waits_is_told_under_torchrun_too() -> None:
-    """There SIGTERM, by which the pool ends the others, is ignored."""
+def test_a_process_killed_while_it_waits_is_told_where_the_caller_ignores_signals() -> None:
+    """SIGTERM is that by which the pool ends the others."""
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with workers(slow_at_first, 3, processes=True) as begin:

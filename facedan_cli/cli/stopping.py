@@ -1,0 +1,116 @@
+"""What becomes of a process that is told to stop: it cleans up after itself, and says a word."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from facedan_cli.errors import Interrupted
+
+TOLD = (signal.SIGTERM, signal.SIGHUP)
+"""From outside: by `kill`, `timeout`, a scheduler, a machine that goes down, or a terminal that is closed."""
+
+GRACE_SECONDS = 2.0
+"""How long a process of several may still learn from the others why they end, before it stops by itself."""
+
+WAITING_SECONDS, TRAINING_SECONDS = 3.0, 25.0
+"""How long it may wait for the others after that; and how long a training may finish its step and save its state."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal of TOLD; like an interrupt from the keyboard, no part of a command takes it for a failure of its own."""
+
+
+_last: list[str] = []
+
+
+def interrupted() -> Interrupted:
+    """The last word of a command that was stopped, by a signal of TOLD or from the keyboard."""
+    by = f" by {_last[0]}" if _last else ""
+    return Interrupted(
+        f"the work was interrupted{by}", "what is finished is kept: the same command, without --force, goes on"
+    )
+
+
+@contextmanager
+def stoppable(*, of_several: bool) -> Iterator[None]:
+    """Turn the signals of TOLD into `Stopped` while the block works; a signal that is ignored stays so (`nohup`).
+
+    Args:
+        of_several: whether this is one of several processes that wait for each other, in code that no signal reaches.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    patience = _Patience() if of_several else None
+    before = {}
+    _last.clear()
+    for number in TOLD:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, patience.told if patience else _stop)
+    try:
+        yield
+    finally:
+        if patience:
+            patience.end()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    for each in TOLD:
+        signal.signal(each, signal.SIG_IGN)  # whoever says it again does not disturb the cleaning up
+    _last[:] = [signal.Signals(number).name]
+    raise Stopped
+
+
+class _Patience:
+    """Sees to it that one process of several ends, also where it waits in a library for what does not come.
+
+    Python calls no handler while a library waits. But what the system's handler writes into a pipe a thread can read.
+    """
+
+    def __init__(self) -> None:
+        self._reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        self._writing = writing
+        self._before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self._due = False
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def told(self, number: int, frame: FrameType | None) -> None:
+        """The handler: at first the thread waits whether the others tell more."""
+        if self._due:
+            _stop(number, frame)
+
+    def end(self) -> None:
+        """Nothing is watched from here on."""
+        self._ended.set()
+        signal.set_wakeup_fd(self._before)
+        os.close(self._writing)
+
+    def _watch(self) -> None:
+        while (told := os.read(self._reading, 1)) and told[0] not in TOLD:
+            pass
+        if not told:
+            os.close(self._reading)
+            return
+        name, main = signal.Signals(told[0]), threading.main_thread().ident or 0
+        if self._ended.wait(GRACE_SECONDS):
+            return
+        self._due = True
+        # A training has handlers of its own, and ends after a step.
+        training = getattr(signal.getsignal(name), "__self__", None) is not self
+        signal.pthread_kill(main, name)
+        if self._ended.wait(TRAINING_SECONDS - GRACE_SECONDS if training else WAITING_SECONDS):
+            return
+        _last[:] = [name.name]
+        sys.stderr.write(f"Error: {interrupted()}, while it waited for the other processes\n")
+        sys.stderr.flush()
+        os._exit(Interrupted.exit_code)

@@ -1,0 +1,161 @@
+"""The three standard streams, made so that none of them costs the work: closed, left, or of another alphabet."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import re
+import select
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+NAMES = "utf-8"
+"""How names of files are decoded, whatever the locale: so the files that facedan writes mean the same everywhere."""
+
+_BYTES, _LATER = "facedan.bytes", "FACEDAN_UTF8"
+
+# What a terminal may take for a command: the control characters of ASCII (but tab and line feed) and of Latin-1, and
+# those that turn the direction of writing.
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """A text without anything that a terminal obeys: an escape character of a file's name is written as `\\x1b`."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def prepare() -> None:
+    """Make the streams of this process safe to use; called once, before anything is read or said.
+
+    - A stream that is closed leads nowhere, so that no file that is opened later takes its number.
+    - A reader of stderr that has gone, or a full disk under it, stops nothing; nor does a reader of stdout that has
+      seen enough. Only where stdout cannot be written for another reason is a result lost, and that is an error.
+    - What a stream has no letter for is written as an escape; bytes of names that are no UTF-8 go through as they are.
+    """
+    for number, way in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, way)  # takes the lowest number that is free: this one
+    codecs.register_error(_BYTES, _escape)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding=NAMES, closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding=NAMES, errors="surrogateescape", newline="\n")
+    sys.stdout = _stream(sys.stdout, 1, _BYTES)
+    sys.stderr = _stream(sys.stderr, 2, "backslashreplace")
+
+
+def use_utf8() -> None:
+    """Start this process again in Python's UTF-8 mode where its locale has another encoding for names of files.
+
+    In such a locale a name would be decoded otherwise than by the run that wrote it down, or not at all.
+    """
+    if sys.getfilesystemencoding() == NAMES or _LATER in os.environ:
+        return
+    environment = os.environ | {_LATER: "1"}
+    if sys.stdout is not None:  # the terminal keeps its alphabet
+        environment.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    with suppress(OSError):
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)
+
+
+def json_line(value: Any, *, ascii_only: bool) -> str:
+    """A value as JSON on one line; what a terminal may obey, and bytes that are no UTF-8, are JSON's own escapes.
+
+    Args:
+        value: of what JSON can hold; anything else is written as its text.
+        ascii_only: whether letters beyond ASCII are escapes too.
+    """
+    text = json.dumps(value, ensure_ascii=ascii_only, default=str).encode(errors="backslashreplace").decode()
+    return _COMMANDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def speaks_utf8(stream: TextIO) -> bool:
+    """Whether a stream has every letter."""
+    return (stream.encoding or NAMES).lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def write_path(path: str) -> None:
+    """Write a path and a line feed on stdout in the bytes of its name, whatever the alphabet; on a terminal visibly."""
+    out = sys.stdout
+    buffer = getattr(out, "buffer", None)
+    if out.isatty():
+        out.write(visible(path) + "\n")
+    elif buffer is None:  # it is read by facedan itself
+        out.write(path + "\n")
+    else:
+        out.flush()
+        buffer.write(os.fsencode(path) + b"\n")
+
+
+class _Forgiving(io.RawIOBase):
+    """A stream that leads nowhere from the moment that nobody takes what it carries.
+
+    Args:
+        number: its file descriptor.
+        always: whatever the reason is; else only where its reader has gone.
+    """
+
+    def __init__(self, number: int, *, always: bool) -> None:
+        self._number = number
+        self._always = always
+        self.name = f"<{number}>"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def isatty(self) -> bool:
+        return os.isatty(self._number)
+
+    def write(self, data: ReadableBuffer) -> int:
+        left = memoryview(data).cast("B")
+        length = len(left)
+        try:
+            while left:
+                try:
+                    left = left[os.write(self._number, left) :]
+                except BlockingIOError:  # who shares the stream has made it so
+                    select.select((), (self._number,), ())
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._number)
+            os.close(nowhere)
+            if not (self._always or isinstance(error, BrokenPipeError)):
+                raise
+        return length
+
+
+def _stream(stream: TextIO | None, number: int, errors: str) -> TextIO:
+    if stream is not None and not _is_of(stream, number):
+        return stream  # somebody has put one of their own in its place
+    encoding = NAMES if stream is None else stream.encoding
+    raw = _Forgiving(number, always=number == 2)
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffered, encoding, errors, newline="\n", line_buffering=number == 2 or raw.isatty())
+
+
+def _is_of(stream: TextIO, number: int) -> bool:
+    try:
+        return isinstance(stream, io.TextIOWrapper) and stream.fileno() == number
+    except (OSError, ValueError):
+        return False
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """An error handler of codecs: the bytes of a name go through, other letters become escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter = error.object[error.start]
+    if "\udc80" <= letter <= "\udcff":
+        return bytes([ord(letter) - 0xDC00]), error.start + 1
+    return letter.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
