@@ -1,4 +1,4 @@
-"""Confidence intervals of verification and identification rates by resampling people, not comparisons.
+"""Replicates of verification and identification rates by resampling people, not comparisons.
 
 The comparisons of one person are not independent, and each impostor comparison belongs to two people. So a replicate
 draws as many subjects as there are, with replacement. A subject s drawn w_s times counts that often in all it takes
@@ -15,23 +15,22 @@ others. The "subsets bootstrap" (Bolle, Ratha and Pankanti 2004) resamples one s
 which leaves out the dependence through the other.
 
 Weights are whole numbers, so a replicate is scored by the very rule of `metrics.roc`, as if its rows were written out.
+`metrics.intervals` makes confidence intervals of the replicates.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facedan_cli.metrics.roc import as_scores, far_budget, parse_far
+from facedan_cli.metrics.intervals import Interval, rate_interval
+from facedan_cli.metrics.roc import as_scores, far_budget, parse_far, verification_rate
 
 Array = NDArray[Any]
-Interval = tuple[float, float]
 
 
 def vr_interval(
@@ -46,7 +45,7 @@ def vr_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Percentile interval of the verification rate at each false-accept rate, by the two-way subject bootstrap.
+    """Interval of the verification rate at each false-accept rate, by the two-way subject bootstrap.
 
     Args:
         genuine: scores of genuine comparisons, shape (g,).
@@ -67,7 +66,7 @@ def vr_interval(
             impostor comparison names one subject twice, or no replicate has both kinds of comparison.
         UsageError: one of `fars` is not a false-accept rate.
     """
-    rates = vr_replicates(
+    drawn = vr_replicates(
         genuine,
         genuine_subject,
         impostor,
@@ -77,7 +76,11 @@ def vr_interval(
         replicates=replicates,
         seed=seed,
     )
-    return {far: percentile_interval(row, level) for far, row in zip(fars, rates, strict=True)}
+    counts = {"subjects": np.unique(np.asarray(genuine_subject)).size, "trials": np.asarray(genuine).size}
+    return {
+        far: rate_interval(verification_rate(genuine, impostor, far).vr, row, **counts, level=level)
+        for far, row in zip(fars, drawn, strict=True)
+    }
 
 
 def vr_replicates(
@@ -118,7 +121,7 @@ def vr_replicates(
 def rank1_interval(
     correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Percentile interval of the rank-1 rate over draws of probe subjects; the gallery stays as it is.
+    """Interval of the rank-1 rate over draws of probe subjects; the gallery stays as it is.
 
     Args:
         correct: whether each probe's mate is at rank 1, shape (p,).
@@ -130,7 +133,9 @@ def rank1_interval(
     Raises:
         ValueError: there are no probes, or the shapes differ.
     """
-    return percentile_interval(rank1_replicates(correct, probe_subject, replicates=replicates, seed=seed), level)
+    drawn = rank1_replicates(correct, probe_subject, replicates=replicates, seed=seed)
+    hits, subjects = np.asarray(correct, bool), np.unique(np.asarray(probe_subject)).size
+    return rate_interval(float(hits.mean()), drawn, subjects=subjects, trials=hits.size, level=level)
 
 
 def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Array:
@@ -148,70 +153,6 @@ def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates
     return np.array(
         [(weights @ hits_of) / (weights @ probes_of) for weights in _draws(subjects, replicates, seed)], np.float64
     )
-
-
-def percentile_interval(rates: ArrayLike, level: float = 0.95) -> Interval:
-    """The interval that holds the middle share `level` of the replicates; those that are NaN are left out.
-
-    Args:
-        rates: one rate a replicate, shape (replicates,).
-        level: confidence level.
-
-    Raises:
-        ValueError: every replicate is NaN.
-    """
-    array = np.asarray(rates, np.float64)
-    defined = array[~np.isnan(array)]
-    if defined.size == 0:
-        raise ValueError("no replicate has both genuine and impostor comparisons: there are too few subjects")
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def difference_interval(replicates_a: ArrayLike, replicates_b: ArrayLike, level: float = 0.95) -> Interval:
-    """Percentile interval of the difference a − b of two models, from replicates that drew the same subjects.
-
-    What makes a draw hard is hard for both models and cancels. So the interval is narrower than the intervals of the
-    two rates suggest, and the models are told apart where it leaves out 0.
-
-    Args:
-        replicates_a: a row of `vr_replicates`, or `rank1_replicates`, of one model, shape (replicates,).
-        replicates_b: that of the other model, on the same comparisons with the same seed, shape (replicates,).
-        level: confidence level.
-
-    Raises:
-        ValueError: the shapes differ, or no replicate is defined for both.
-    """
-    a, b = np.asarray(replicates_a, np.float64), np.asarray(replicates_b, np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"replicates of shapes {a.shape} and {b.shape} are not paired")
-    return percentile_interval(a - b, level)
-
-
-def wilson(successes: int, total: int, level: float = 0.95) -> Interval:
-    """The score interval of a binomial proportion (Wilson 1927).
-
-    It takes the comparisons to be independent. Those of one person are not, so on face protocols it is too narrow.
-
-    Args:
-        successes: genuine comparisons accepted, or probes identified.
-        total: genuine comparisons, or probes.
-        level: confidence level.
-
-    Raises:
-        ValueError: `total` is not positive, or `successes` is not between 0 and `total`.
-    """
-    if not 0 <= successes <= total or total == 0:
-        raise ValueError(f"{successes} of {total} is not a proportion")
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / total
-    centre = share + z * z / (2 * total)
-    margin = z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    scale = 1 + z * z / total
-    # The bounds of 0 of n and of n of n are exactly 0 and 1; rounding must not move them past.
-    low = 0.0 if successes == 0 else (centre - margin) / scale
-    high = 1.0 if successes == total else (centre + margin) / scale
-    return low, high
 
 
 @dataclass(frozen=True)

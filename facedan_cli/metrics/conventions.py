@@ -95,8 +95,18 @@ def nearest(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
     corner = np.ones(values.size + 1, bool)
     corner[2:-1] = (np.diff(true_accepts[1:], 2) != 0) | (np.diff(false_accepts[1:], 2) != 0)
     kept = np.flatnonzero(corner)
-    distance = np.abs(false_accepts[kept] * far.denominator - far.numerator * impostor.size)
-    place = kept[np.flatnonzero(distance == distance.min())[-1]]
+    counts, budget = false_accepts[kept], _budget(far, impostor.size)
+    # The last point at or below the FAR, and the last of those with the next higher count; there is one at FAR 0.
+    above = int(np.searchsorted(counts, budget, side="right"))
+    beside = [above - 1]
+    if above < counts.size:
+        beside.append(int(np.searchsorted(counts, counts[above], side="right")) - 1)
+
+    def distance(point: int) -> int:
+        # In Python's integers: many false accepts times the denominator of a small FAR pass 64 bits.
+        return abs(int(counts[point]) * far.denominator - far.numerator * impostor.size)
+
+    place = kept[min(reversed(beside), key=distance)]
     threshold = np.append(np.inf, values.astype(np.float64))[place]
     return Accepted(int(true_accepts[place]) / genuine.size, float(threshold), int(false_accepts[place]))
 

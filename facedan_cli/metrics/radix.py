@@ -8,6 +8,7 @@ scores at once, ties included. Counts take 1 MB, and 1 MB more for each false-ac
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -248,4 +249,9 @@ def _place(above: Array, budget: ArrayLike) -> Any:
 def _crossing_bin(genuine: Array, impostor: Array) -> int:
     """The lowest bin at whose upper end the false-reject rate has reached the false-accept rate."""
     false_rejects, false_accepts = np.cumsum(genuine), _above(impostor)
-    return int(np.argmax(false_rejects * impostor.sum() >= false_accepts * genuine.sum()))
+    mates, others = int(genuine.sum()), int(impostor.sum())
+
+    def reached(number: int) -> bool:  # in Python's integers, as in `metrics.roc.crossing`
+        return int(false_rejects[number]) * others >= int(false_accepts[number]) * mates
+
+    return bisect_left(range(BINS), True, key=reached)

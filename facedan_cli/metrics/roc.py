@@ -9,6 +9,7 @@ one that was asked for. The conventions of other tools are in `metrics.conventio
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -214,13 +215,20 @@ def crossing(false_rejects: Array, false_accepts: Array, genuine: int, impostor:
         genuine: number of genuine comparisons.
         impostor: number of impostor comparisons.
     """
-    # Both rates over their common denominator, as integers: their difference rises strictly with the threshold.
-    frr, far = false_rejects * impostor, false_accepts * genuine
-    before = np.searchsorted(frr - far, 0, side="right") - 1
-    after = np.searchsorted(frr - far, 0, side="left")
-    best = min(before, after, key=lambda i: frr[i] + far[i])
-    low, high = sorted((false_rejects[best] / genuine, false_accepts[best] / impostor))
-    return EqualErrorRate(float(low), float(high), float(low + high) / 2)
+
+    def excess(place: int) -> int:
+        # FRR − FAR over their common denominator, rising strictly. In Python's integers: 64 bits overflow where genuine
+        # times impostor comparisons pass 9·10^18, as those of a million images do.
+        return int(false_rejects[place]) * impostor - int(false_accepts[place]) * genuine
+
+    places = range(len(false_rejects))
+    around = bisect_right(places, 0, key=excess) - 1, bisect_left(places, 0, key=excess)
+    rejects, accepts = min(
+        ((int(false_rejects[place]), int(false_accepts[place])) for place in around),
+        key=lambda counts: counts[0] * impostor + counts[1] * genuine,
+    )
+    low, high = sorted((rejects / genuine, accepts / impostor))
+    return EqualErrorRate(low, high, (low + high) / 2)
 
 
 def curve_budgets(impostors: int) -> Array:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from facedan_cli.metrics.bootstrap import difference_interval
 from facedan_cli.metrics.identification import McNemar, mcnemar
-from facedan_cli.stages.measures import LEVEL, Interval, Rates, Verification
+from facedan_cli.metrics.intervals import Interval, difference_interval
+from facedan_cli.stages.measures import LEVEL, Rates, Verification
 from facedan_cli.stages.searches import Identification
 
 Figure = Verification | Identification
@@ -88,4 +88,5 @@ def _between(
 def _interval(a: Rates, b: Rates, at: str) -> Interval | None:
     if at not in a.replicates or at not in b.replicates:
         return None
-    return difference_interval(b.replicates[at], a.replicates[at], LEVEL)
+    between = b.values[at] - a.values[at]
+    return difference_interval(between, b.replicates[at], a.replicates[at], subjects=a.subjects, level=LEVEL)

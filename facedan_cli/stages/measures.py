@@ -11,7 +11,8 @@ import numpy as np
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.accuracy import fold_accuracy
-from facedan_cli.metrics.bootstrap import percentile_interval, vr_replicates, wilson
+from facedan_cli.metrics.bootstrap import vr_replicates
+from facedan_cli.metrics.intervals import Interval, rate_interval, wilson
 from facedan_cli.metrics.radix import Streamed
 from facedan_cli.metrics.roc import Curve, OperatingPoint, equal_error_rate, roc_curve, verification_rate
 from facedan_cli.stages.trials import Comparisons, Failures, Trials
@@ -19,9 +20,6 @@ from facedan_cli.stages.trials import Comparisons, Failures, Trials
 LEVEL = 0.95
 OURS = EvaluateConfig.convention
 """The convention whose rates the bootstrap draws."""
-
-
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,13 @@ class Rates:
         intervals: their 95 % intervals; empty where none were asked for.
         replicates: the bootstrap replicates behind the intervals, shape (replicates,) each, of which one column is one
             draw of subjects whatever the model; empty where there was no bootstrap.
+        subjects: people whose comparisons or probes are counted; 0 where there was no bootstrap.
     """
 
     values: Mapping[str, float]
     intervals: Mapping[str, Interval]
     replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    subjects: int = 0
 
     def interval(self, at: str) -> list[float] | None:
         """The bounds for JSON."""
@@ -116,7 +116,8 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
         far: verification_rate(compared.genuine, compared.impostor, far, convention=config.convention)
         for far in config.far
     }
-    rates, with_failures = _rates(points, compared, config), _rates_with_failures(points, compared, config)
+    rates = _rates({far: point.vr for far, point in points.items()}, points, compared, config)
+    with_failures = _rates_with_failures(points, compared, config)
     return Verification(
         points=points,
         rates=rates,
@@ -153,8 +154,9 @@ def wilson_rates(points: Mapping[str, OperatingPoint], failed: int = 0) -> Rates
     return Rates(values, intervals)
 
 
-def _rates(points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig) -> Rates:
-    values = {far: point.vr for far, point in points.items()}
+def _rates(
+    values: Mapping[str, float], points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig
+) -> Rates:
     if config.ci == "wilson":
         return Rates(values, wilson_rates(points).intervals)
     # Other tools' rules may differ so much that a replicate by ours would not be an interval of their rate.
@@ -171,7 +173,17 @@ def _rates(points: Mapping[str, OperatingPoint], compared: Comparisons, config: 
         seed=config.seed,
     )
     replicates = dict(zip(config.far, drawn, strict=True))
-    return Rates(values, {far: percentile_interval(row, LEVEL) for far, row in replicates.items()}, replicates)
+    return bootstrapped(values, replicates, compared.genuine_subject)
+
+
+def bootstrapped(values: Mapping[str, float], replicates: Mapping[str, np.ndarray], subjects: np.ndarray) -> Rates:
+    """Rates with the intervals that their replicates give; `subjects` is whose each comparison or probe is, (n,)."""
+    people = len(np.unique(subjects))
+    intervals = {
+        at: rate_interval(values[at], row, subjects=people, trials=len(subjects), level=LEVEL)
+        for at, row in replicates.items()
+    }
+    return Rates(values, intervals, replicates, people)
 
 
 def _rates_with_failures(
@@ -195,8 +207,7 @@ def _rates_with_failures(
         else np.concatenate([compared.genuine_subject, compared.failed_subject]),
         impostor_subjects=compared.impostor_subjects,
     )
-    drawn = _rates(points, rejected, config)
-    return Rates(values, drawn.intervals, drawn.replicates)
+    return _rates(values, points, rejected, config)
 
 
 def accuracy(trials: Trials, scores: np.ndarray) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
-from facedan_cli.metrics.bootstrap import percentile_interval, rank1_replicates, wilson
+from facedan_cli.metrics.bootstrap import rank1_replicates
 from facedan_cli.metrics.identification import OpenSetPoint, cmc, open_set, rank_1, ranks
-from facedan_cli.stages.measures import LEVEL, Rates
+from facedan_cli.metrics.intervals import wilson
+from facedan_cli.stages.measures import LEVEL, Rates, bootstrapped
 from facedan_cli.stages.trials import Trials
 
 MAX_RANK = 50
@@ -115,4 +116,4 @@ def _rank1_rates(correct: np.ndarray, subjects: np.ndarray, config: EvaluateConf
     if config.ci == "none":
         return Rates(values, {})
     drawn = rank1_replicates(correct, subjects, replicates=config.replicates, seed=config.seed)
-    return Rates(values, {"1": percentile_interval(drawn, LEVEL)}, {"1": drawn})
+    return bootstrapped(values, {"1": drawn}, subjects)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.config.table import TableConfig
-from facedan_cli.stages.measures import LEVEL, Interval
+from facedan_cli.metrics.intervals import Interval
+from facedan_cli.stages.measures import LEVEL
 from facedan_cli.stages.published import PAPER, Published
 
 SCHEMA = 1

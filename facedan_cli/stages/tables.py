@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from facedan_cli.metrics.intervals import Interval
 from facedan_cli.metrics.page import Table
 from facedan_cli.stages.differences import Figure
-from facedan_cli.stages.measures import Interval, Rates, Verification
+from facedan_cli.stages.measures import Rates, Verification
 from facedan_cli.stages.results import EvaluateResult, Measured
 from facedan_cli.stages.searches import Identification
 

@@ -9,15 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from facedan_cli.metrics.bootstrap import (
-    difference_interval,
-    percentile_interval,
-    rank1_interval,
-    rank1_replicates,
-    vr_interval,
-    vr_replicates,
-    wilson,
-)
+from facedan_cli.metrics.bootstrap import rank1_interval, rank1_replicates, vr_interval, vr_replicates
+from facedan_cli.metrics.intervals import binomial_interval, rate_interval
 from facedan_cli.metrics.roc import verification_rate
 
 
@@ -95,13 +88,14 @@ def cross_product(subjects: int, images: int, seed: int) -> dict[str, np.ndarray
     }
 
 
-def test_interval_holds_the_percentiles_of_the_replicates() -> None:
+def test_intervals_are_those_of_the_replicates() -> None:
     data = cross_product(20, 2, seed=0)
     rates = vr_replicates(**data, fars=["0.1", "0.01"], replicates=200, seed=3)
     intervals = vr_interval(**data, fars=["0.1", "0.01"], replicates=200, seed=3, level=0.9)
     assert list(intervals) == ["0.1", "0.01"]
-    assert intervals["0.1"] == tuple(np.quantile(rates[0], [0.05, 0.95]))
-    assert intervals["0.01"] == tuple(np.quantile(rates[1], [0.05, 0.95]))
+    for far, row in zip(intervals, rates, strict=True):
+        rate = verification_rate(data["genuine"], data["impostor"], far).vr
+        assert intervals[far] == rate_interval(rate, row, subjects=20, trials=80, level=0.9)
 
 
 def test_the_seed_decides_the_draw() -> None:
@@ -146,7 +140,7 @@ def test_draws_without_a_comparison_are_left_out() -> None:
     rates = vr_replicates(**one_of_each, fars=["0.1"], replicates=50)
     # Half of the draws take one of the two subjects twice, which leaves no impostor comparison.
     assert 10 < np.isnan(rates).sum() < 40
-    assert vr_interval(**one_of_each, fars=["0.1"], replicates=50) == {"0.1": (0.5, 0.5)}
+    assert vr_interval(**one_of_each, fars=["0.1"], replicates=50) == {"0.1": binomial_interval(1, 2)}
     undefined = int(np.flatnonzero(np.isnan(rates[0]))[0])
     assert undefined == 0
     with pytest.raises(ValueError, match="too few subjects"):
@@ -163,14 +157,18 @@ def test_unusable_comparisons_are_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abcd")), min_size=1, max_size=20), st.integers(0, 5))
-def test_rank1_interval_agrees_with_probes_that_are_really_repeated(probes, seed: int) -> None:
+def test_rank1_replicates_agree_with_probes_that_are_really_repeated(probes, seed: int) -> None:
     correct, subjects = zip(*probes, strict=True)
     rates = []
     for drawn in draws(list(subjects), 20, seed):
         rows = [hit for copy in drawn for hit, name in probes if name == copy]
         rates.append(sum(rows) / len(rows))
-    expected = tuple(np.quantile(rates, [0.1, 0.9]))
-    assert rank1_interval(correct, subjects, replicates=20, seed=seed, level=0.8) == pytest.approx(expected)
+    found = rank1_replicates(correct, subjects, replicates=20, seed=seed)
+    assert found.tolist() == pytest.approx(rates)
+    expected = rate_interval(
+        sum(correct) / len(probes), found, subjects=len({*subjects}), trials=len(probes), level=0.8
+    )
+    assert rank1_interval(correct, subjects, replicates=20, seed=seed, level=0.8) == expected
 
 
 def test_rank1_interval_of_probes_that_stand_and_fall_together() -> None:
@@ -178,66 +176,3 @@ def test_rank1_interval_of_probes_that_stand_and_fall_together() -> None:
     low, high = rank1_interval(subjects % 2 == 0, subjects)
     # As wide as 30 coin tosses, not as 600.
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 30), rel=0.15)
-
-
-def test_rank1_interval_holds_the_percentiles_of_the_replicates() -> None:
-    subjects = np.arange(60) // 3
-    correct = np.arange(60) % 7 > 1
-    rates = rank1_replicates(correct, subjects, replicates=300, seed=4)
-    assert rates.shape == (300,)
-    assert rank1_interval(correct, subjects, replicates=300, seed=4, level=0.9) == tuple(
-        np.quantile(rates, [0.05, 0.95])
-    )
-
-
-def test_a_difference_of_paired_models_is_narrower_than_of_two_draws() -> None:
-    data = cross_product(40, 2, seed=0)
-    rng = np.random.default_rng(1)
-    other = {
-        **data,
-        "genuine": data["genuine"] + 0.01 + 0.02 * rng.normal(size=data["genuine"].size),
-        "impostor": data["impostor"] + 0.02 * rng.normal(size=data["impostor"].size),
-    }
-    first, second, unpaired = (
-        vr_replicates(**scores, fars=["0.01"], replicates=400, seed=seed)[0]
-        for scores, seed in ((other, 0), (data, 0), (data, 1))
-    )
-    low, high = difference_interval(first, second)
-    assert (low, high) == tuple(np.quantile(first - second, [0.025, 0.975]))
-    assert (-high, -low) == difference_interval(second, first)
-    low_unpaired, high_unpaired = difference_interval(first, unpaired)
-    assert high - low < 0.7 * (high_unpaired - low_unpaired)
-
-
-def test_a_model_does_not_differ_from_itself() -> None:
-    rates = rank1_replicates(np.arange(30) % 3 > 0, np.arange(30) // 2)
-    assert difference_interval(rates, rates) == (0, 0)
-
-
-def test_differences_of_draws_without_a_comparison_are_left_out() -> None:
-    assert difference_interval([math.nan, 0.5, 0.5], [0.1, math.nan, 0.25]) == (0.25, 0.25)
-    with pytest.raises(ValueError, match="too few subjects"):
-        percentile_interval([math.nan])
-    with pytest.raises(ValueError, match="not paired"):
-        difference_interval([0.1, 0.2], [0.1])
-
-
-@given(st.integers(1, 3000), st.data(), st.sampled_from([0.9, 0.95]))
-def test_wilson_bounds_are_where_the_score_test_just_rejects(total: int, data, level: float) -> None:
-    successes = data.draw(st.integers(0, total))
-    low, high = wilson(successes, total, level)
-    assert 0 <= low <= successes / total <= high <= 1
-    z = {0.9: 1.6448536, 0.95: 1.9599640}[level]
-    for bound, open_end in ((low, successes == 0), (high, successes == total)):
-        if not open_end:
-            assert abs(successes / total - bound) == pytest.approx(
-                z * math.sqrt(bound * (1 - bound) / total), rel=1e-5, abs=1e-12
-            )
-
-
-def test_wilson_of_the_textbook() -> None:
-    assert wilson(0, 10) == pytest.approx((0, 0.27753), abs=1e-5)  # Newcombe 1998, table I
-    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=1e-4)
-    for successes, total in ((1, 0), (3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="not a proportion"):
-            wilson(successes, total)

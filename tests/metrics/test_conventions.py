@@ -89,6 +89,13 @@ def test_nearest(genuine: list[int], impostor: list[int], far: str) -> None:
     assert (point.vr, point.threshold, point.false_accepts) == (tar[index], thresholds[index], counts[index])
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_far_of_many_digits_needs_more_than_64_bits(convention: str) -> None:
+    point = verification_rate([3, 5], [1, 2, 4], "0.3333333333333333333333333333", convention=convention)
+    rounded = verification_rate([3, 5], [1, 2, 4], "0.33333", convention=convention)
+    assert point.vr == pytest.approx(rounded.vr, abs=1e-4)
+
+
 @given(tied_scores, tied_scores, far_texts, st.randoms(use_true_random=False), st.sampled_from(CONVENTIONS))
 def test_the_order_of_the_scores_does_not_matter(
     genuine: list[int], impostor: list[int], far: str, random, convention: str

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from facedan_cli.errors import UsageError
@@ -42,6 +42,21 @@ def test_figures_are_those_of_all_scores_at_once(genuine: list[float], impostor:
     g, i = np.array(genuine, np.float32), np.array(impostor, np.float32)
     assert found.points == {far: verification_rate(g, i, far) for far in FARS}
     assert found.eer == equal_error_rate(g, i)
+
+
+@settings(max_examples=25)
+@given(score_lists, score_lists, st.integers(1, 2**38), st.integers(1, 2**44))
+@example(genuine=[0.0, 1.0], impostor=[0.5, 0.25], often=2**38, others=2**44)
+def test_the_equal_error_rate_of_counts_whose_product_passes_64_bits(
+    genuine: list[float], impostor: list[float], often: int, others: int
+) -> None:
+    high = count_high(*one_piece(genuine, impostor))
+    many = Counts(high.genuine * often, high.impostor * others)
+    bins = deciding_bins(many, FARS)
+    low = count_low(*one_piece(genuine, impostor), bins)
+    found = conclude(many, Counts(low.genuine * often, low.impostor * others), bins, FARS)
+    # The rates are those of each score once.
+    assert found.eer == pytest.approx(equal_error_rate(np.array(genuine, np.float32), np.array(impostor, np.float32)))
 
 
 @given(score_lists, score_lists)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.metrics.roc import equal_error_rate, parse_far, roc_curve, verification_rate
+from facedan_cli.metrics.roc import crossing, equal_error_rate, parse_far, roc_curve, verification_rate
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.protocols.gbu import read_gbu
 
@@ -152,6 +152,25 @@ def test_eer_is_the_interval_of_the_fingerprint_verification_competition(
     eer = equal_error_rate(genuine, impostor)
     assert (eer.low, eer.high) == (float(low), float(high))
     assert eer.low <= eer.mid <= eer.high
+
+
+steps = st.lists(st.tuples(st.integers(0, 2**45), st.integers(0, 2**45)), min_size=2, max_size=12)
+
+
+@given(steps.filter(lambda found: all(map(any, found)) and all(map(sum, zip(*found, strict=True)))))
+@example([(2**40, 0), (0, 3 * 2**42)])
+def test_eer_of_more_comparisons_than_64_bits_multiply(found: list[tuple[int, int]]) -> None:
+    """What `crossing` finds in counts, from the genuine and impostor scores at each of some rising thresholds."""
+    genuine, impostor = (sum(column) for column in zip(*found, strict=True))
+    rejects = np.cumsum([0, *(one for one, _ in found)])
+    accepts = impostor - np.cumsum([0, *(other for _, other in found)])
+    errors = [(Fraction(int(r), genuine), Fraction(int(a), impostor)) for r, a in zip(rejects, accepts, strict=True)]
+    before = [pair for pair in errors if pair[0] <= pair[1]][-1]
+    after = next(pair for pair in errors if pair[0] >= pair[1])
+    low, high = sorted(before if sum(before) <= sum(after) else after)
+    eer = crossing(rejects, accepts, genuine, impostor)
+    assert (eer.low, eer.high) == (float(low), float(high))
+    assert eer.mid == pytest.approx(float(low + high) / 2)
 
 
 def test_eer_of_scores_that_do_not_overlap() -> None:

@@ -15,9 +15,10 @@ from tiny import ADAPT, Notes, draw
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import UsageError
-from facedan_cli.metrics.bootstrap import difference_interval, rank1_replicates
+from facedan_cli.metrics.bootstrap import rank1_replicates
 from facedan_cli.metrics.fusion import fuse
 from facedan_cli.metrics.identification import mcnemar
+from facedan_cli.metrics.intervals import difference_interval
 from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.protocols.bee import read_scores_and_mask
 from facedan_cli.stages.adapt import adapt, plan_adapt
@@ -200,7 +201,10 @@ def search(correct: np.ndarray, *, drawn: bool = True) -> Identification:
     """A search of probes of forty people, two each."""
     people = np.arange(len(correct)) // 2
     rates = Rates(
-        {"1": float(correct.mean())}, {}, {"1": rank1_replicates(correct, people, replicates=200)} if drawn else {}
+        {"1": float(correct.mean())},
+        {},
+        {"1": rank1_replicates(correct, people, replicates=200)} if drawn else {},
+        len(np.unique(people)),
     )
     return Identification(rates, rates, correct, np.array([correct.mean()]), {}, 40, 0, (0, 0))
 
@@ -215,7 +219,7 @@ def test_differences_are_paired_and_tell_what_is_distinguishable() -> None:
     first = found["poor", "good"]
     people = np.arange(80) // 2
     replicates = [rank1_replicates(correct, people, replicates=200) for correct in (good, poor)]
-    assert first.interval == difference_interval(*replicates)
+    assert first.interval == difference_interval(first.value, *replicates, subjects=40)
     assert first.value == pytest.approx(good.mean() - poor.mean())
     assert first.distinguishable
     assert first.mcnemar == mcnemar(poor, good)
