@@ -11,6 +11,7 @@ from pathlib import Path
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.formats import IMAGE_SUFFIXES, is_clutter, is_image
+from facedan_cli.faces.ways import Way, Ways
 
 
 @dataclass(frozen=True)
@@ -71,37 +72,28 @@ def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
     """Paths of the files with wanted names under a directory, relative to it, with forward slashes, in a fixed order.
 
     Hidden directories are passed over. Links are followed, but not back into a directory that the walk is in, which
-    would have no end; what several links lead to is walked for each. The names in one directory are held at a time,
+    would have no end, and not by more than MOST_WAYS into one directory. The names in one directory are held at a time,
     and those of the folders beside the way to it.
     """
-    return _walk((os.fspath(root),), "", wanted, linked=False)
-
-
-def _walk(way: tuple[str, ...], prefix: str, wanted: Callable[[str], bool], *, linked: bool) -> Iterator[str]:
-    """Of the last directory on the way from the root; `linked`: whether a link was followed on it."""
-    folders, files = [], []
-    try:
-        with os.scandir(way[-1]) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                    folders.append((entry.name, linked or entry.is_symlink()))
-                elif wanted(entry.name):
-                    files.append(entry.name)
-    except OSError:  # it may not be read, or has gone
-        return
-    for name in sorted(files):
-        yield prefix + name
-    for name, by_link in sorted(folders):
-        path = os.path.join(way[-1], name)
-        if not (name.startswith(".") or is_clutter(name)) and not (by_link and _is_among(path, way)):
-            yield from _walk((*way, path), f"{prefix}{name}/", wanted, linked=by_link)
-
-
-def _is_among(path: str, way: tuple[str, ...]) -> bool:
-    try:
-        return any(os.path.samefile(path, passed) for passed in way)
-    except OSError:
-        return True  # it has gone
+    ways, ahead = Ways(), [Way(os.fspath(root))]
+    while ahead:
+        way = ahead.pop()
+        if not ways.takes(way):
+            continue
+        folders, files = [], []
+        try:
+            with os.scandir(way.path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                        folders.append((entry.name, entry.is_symlink()))
+                    elif wanted(entry.name):
+                        files.append(entry.name)
+        except OSError:  # it may not be read, or has gone
+            continue
+        for name in sorted(files):
+            yield way.prefix + name
+        folders = [(name, linked) for name, linked in folders if not (name.startswith(".") or is_clutter(name))]
+        ahead += [way.into(name, linked=linked) for name, linked in sorted(folders, reverse=True)]
 
 
 def _read_list(path: Path) -> FaceFolder:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.folder import FaceFolder, list_of_paths, read_folder
+from facedan_cli.faces.folder import FaceFolder, list_of_paths, read_folder, walk_images
+from facedan_cli.faces.ways import MOST_WAYS
 
 
 def touch(root: Path, *names: str | bytes) -> None:
@@ -118,3 +120,31 @@ def test_a_stream_of_paths_keeps_order_and_repetitions(tmp_path: Path, monkeypat
         list_of_paths(["\n"])
     with pytest.raises(FacedanError, match=r"none of the 2 listed images is there, such as x\.png"):
         list_of_paths(["x.png", "y.png"])
+
+
+def test_links_that_are_doubled_many_times_come_to_an_end(tmp_path: Path) -> None:
+    depth = 24
+    touch(tmp_path, f"{depth}/1.png", "alone/1.png")
+    for level in range(depth):
+        (tmp_path / str(level)).mkdir()
+        for link in "ab":
+            (tmp_path / str(level) / link).symlink_to(f"../{level + 1}")
+    paths = list(walk_images(tmp_path / "0"))
+    assert len(paths) == len(set(paths)) == MOST_WAYS
+    assert paths[0] == "a/" * depth + "1.png"
+    (tmp_path / "root").mkdir()
+    for link in ("ann", "bob"):  # a few links to one directory are each what they say
+        (tmp_path / "root" / link).symlink_to("../alone")
+    assert list(walk_images(tmp_path / "root")) == ["ann/1.png", "bob/1.png"]
+
+
+def test_a_tree_deeper_than_calls_may_be_nested_is_walked(tmp_path: Path) -> None:
+    deep = tmp_path / "root"
+    for _ in range(1500):
+        deep.mkdir()
+        deep /= "d"
+    touch(deep.parent, "1.png")
+    try:
+        assert list(walk_images(tmp_path)) == [f"root/{'d/' * 1499}1.png"]
+    finally:
+        subprocess.run(["rm", "-r", tmp_path / "root"], check=True)  # what Python has for it nests as many calls
