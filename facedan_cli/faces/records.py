@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.faces.photograph import stays_inside
+from facedan_cli.workspace import replacing
 
 ALIGNED = "aligned"
 FAILED = "failed"
@@ -59,12 +64,20 @@ class AlignedRecord:
 
     @classmethod
     def from_line(cls, line: str) -> AlignedRecord:
-        """The record of a line of the manifest.
+        """The record of a line of the manifest; fields that only later versions know are passed over.
 
         Raises:
-            ValueError: the line is not a whole record.
+            ValueError: the line is not a whole record, or names a face outside the aligned tree.
         """
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line, parse_constant=_refuse)
+        except RecursionError as error:
+            raise ValueError("it is nested too deep") from error
+        if not isinstance(fields, dict):
+            raise ValueError("it is no record")
+        for name, is_right in _CHECKS.items():
+            if name in fields and not is_right(fields[name]):
+                raise ValueError(f"its {name} cannot be: {str(fields[name])[:100]}")
         try:
             if fields["box"] is not None:
                 fields["box"] = tuple(fields["box"])
@@ -72,20 +85,80 @@ class AlignedRecord:
                 fields["points"] = {name: tuple(point) for name, point in fields["points"].items()}
             if fields["transform"] is not None:
                 fields["transform"] = tuple(map(tuple, fields["transform"]))
-            return cls(**fields)
+            record = cls(**{field.name: fields[field.name] for field in dataclass_fields(cls) if field.name in fields})
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a record: {error}") from error
+        if (record.status == ALIGNED) != (record.output is not None):
+            raise ValueError("an aligned image has a face, and no other has")
+        return record
 
 
-def read_records(manifest: Path) -> Iterator[AlignedRecord]:
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number")
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
+
+
+def _number(value: Any) -> bool:
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _numbers(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(map(_number, value))
+
+
+def _face(value: Any) -> bool:
+    """Whether a value names a face: a JPEG below the root of the tree, which none of the tree's own files is."""
+    return isinstance(value, str) and stays_inside(value) and value.endswith(".jpg")
+
+
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    "path": lambda value: isinstance(value, str) and value != "",
+    "output": lambda value: value is None or _face(value),
+    "meant": lambda value: value is None or _face(value),
+    "status": lambda value: value in (ALIGNED, FAILED),
+    "reason": lambda value: isinstance(value, str),
+    "faces": lambda value: value is None or (_whole(value) and value >= 0),
+    "box": lambda value: value is None or _numbers(value, 4),
+    "probability": lambda value: value is None or _number(value),
+    "points": lambda value: (
+        value is None or (isinstance(value, dict) and all(_numbers(point, 2) for point in value.values()))
+    ),
+    "source": lambda value: value is None or isinstance(value, str),
+    "transform": lambda value: (
+        value is None or (isinstance(value, list) and len(value) == 2 and all(_numbers(row, 3) for row in value))
+    ),
+    "template": lambda value: isinstance(value, str),
+    "size": lambda value: _whole(value) and 0 < value <= 1 << 16,
+    "bytes": _whole,
+    "modified": _whole,
+}
+"""What a line may say: an aligned tree may come from elsewhere, and faces are written and removed where it says."""
+
+
+@dataclass(frozen=True)
+class OddLine:
+    """A line of a manifest that is no record: its number from 1, and why not."""
+
+    number: int
+    reason: str
+
+
+def read_records(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[AlignedRecord]:
     """The records in the order in which they were written; of one photograph the last one counts.
 
     There may be no manifest yet. A last line that a kill cut short is passed over.
 
+    Args:
+        manifest: an aligned.jsonl.
+        odd: takes the lines that are damaged, which are passed over then.
+
     Raises:
-        FacedanError: another line is damaged.
+        FacedanError: a line is damaged, and there is no `odd`.
     """
-    for _, record in read_with_places(manifest):
+    for _, record in read_with_places(manifest, odd):
         yield record
 
 
@@ -96,7 +169,7 @@ def read_record(manifest: Path, place: int) -> AlignedRecord:
         return AlignedRecord.from_line(file.readline().decode(errors="surrogateescape"))
 
 
-def read_with_places(manifest: Path) -> Iterator[tuple[int, AlignedRecord]]:
+def read_with_places(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[tuple[int, AlignedRecord]]:
     """As `read_records`, each record with the byte at which its line begins."""
     if not manifest.exists():
         return
@@ -107,13 +180,32 @@ def read_with_places(manifest: Path) -> Iterator[tuple[int, AlignedRecord]]:
                 return
             try:
                 # File names need not be UTF-8: their bytes go through as they are.
-                yield place, AlignedRecord.from_line(line.decode(errors="surrogateescape"))
-                place += len(line)
+                record = AlignedRecord.from_line(line.decode(errors="surrogateescape"))
             except ValueError as error:
-                raise FacedanError(
-                    f"{manifest}, line {number}, is damaged",
-                    "remove the line (its photograph is then aligned again), or align everything again with --force",
-                ) from error
+                if odd is None:
+                    raise FacedanError(
+                        f"{manifest}, line {number}, is damaged: {error}",
+                        "run the same facedan align again: it removes the line and aligns that image anew",
+                    ) from error
+                odd.append(OddLine(number, str(error)))
+            else:
+                yield place, record
+            place += len(line)
+
+
+def leads_outside(root: Path, output: str) -> bool:
+    """Whether a face's name leads out of the aligned tree by a link to a directory."""
+    top = os.path.realpath(root)
+    return not Path(os.path.realpath((root / output).parent)).is_relative_to(top)
+
+
+def remove_lines(manifest: Path, odd: Iterable[OddLine]) -> None:
+    """Write a manifest without lines that are no records, whole or not at all; nobody may be writing to it."""
+    numbers = {line.number for line in odd}
+    if not numbers:
+        return
+    with replacing(manifest) as temporary, manifest.open("rb") as lines, temporary.open("wb") as kept:
+        kept.writelines(line for number, line in enumerate(lines, start=1) if number not in numbers)
 
 
 class ManifestWriter:

@@ -13,7 +13,7 @@ import torch
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.detect import Detector
 from facedan_cli.faces.landmarks import read_landmarks
-from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter
+from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.align_copy import GIVEN, Copier
 from facedan_cli.stages.align_faces import Aligner
@@ -55,12 +55,16 @@ class AlignResult:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process did: faces aligned and those aligned earlier, who failed and why, and who had no landmarks."""
+    """What one process did: faces aligned and those aligned earlier, who failed and why, and who had no landmarks.
+
+    Also the lines of the manifest that were no records when it began; all processes find the same.
+    """
 
     aligned: int
     already: int
     failures: list[tuple[str, str]]
     without_landmarks: int
+    odd: list[OddLine]
 
 
 def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
@@ -90,13 +94,20 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
         if config.landmarks and without_landmarks:
             report.note(f"{without_landmarks} of the photographs are not in {config.landmarks}: they were searched")
         set_aside = None
+        odd = [line for share in shares[:1] for line in share.odd]  # all processes found the same
+        failures += [(f"{MANIFEST_FILE}, line {line.number}", _without(line)) for line in odd]
         if ranks.first:
             merge_parts(config.out)
+            remove_lines(manifest, odd)
             set_aside = write_set_aside(config.out / SET_ASIDE, failures)
             if config.contact_sheet:
                 write_contact_sheet(config.contact_sheet, manifest)
     aligned, already = sum(share.aligned for share in shares), sum(share.already for share in shares)
     return AlignResult(config.out, manifest, aligned, already, len(failures), set_aside)
+
+
+def _without(line: OddLine) -> str:
+    return f"damaged: {line.reason}; it was removed, and the image that it spoke of is treated as new"
 
 
 def _work(config: AlignConfig, device: torch.device) -> Work:
@@ -123,7 +134,8 @@ def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
 
 
 def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, *, processes: bool) -> _Share:
-    plan = Plan(config, Ledger(config.out / MANIFEST_FILE), ranks)
+    ledger = Ledger(config.out / MANIFEST_FILE)
+    plan = Plan(config, ledger, ranks)
     most = config.workers or worker_count(0) // ranks.local_count
     count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
     counts = {ALIGNED: 0, FAILED: 0}
@@ -144,7 +156,7 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, 
                     failures.append((record.path, record.reason))
                     report.detail(f"{record.path}: {record.reason}")
             advance(len(records), "")
-    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks)
+    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, ledger.odd)
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:

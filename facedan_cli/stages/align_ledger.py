@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.faces.records import AlignedRecord, read_record, read_with_places
+from facedan_cli.faces.records import AlignedRecord, OddLine, read_record, read_with_places
 
 ABSENT = -1
 
@@ -32,14 +32,15 @@ class Ledger:
     Args:
         manifest: an aligned.jsonl; it may not exist yet, and may grow later.
 
-    Raises:
-        FacedanError: a line is damaged.
+    Attributes:
+        odd: lines that are damaged: what they spoke of is as if it had not been done.
     """
 
     def __init__(self, manifest: Path) -> None:
         self._manifest = manifest
         columns = tuple(array("Q") for _ in range(4))
-        for place, record in read_with_places(manifest):
+        self.odd: list[OddLine] = []
+        for place, record in read_with_places(manifest, self.odd):
             output = 0 if record.output is None else output_digest(record.output)
             row = (digest64(record.path), digest64(record.bytes, record.modified), output, place)
             for column, value in zip(columns, row, strict=True):

@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from facedan_cli.config.common import AlignConfig
-from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord
+from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord, leads_outside
 from facedan_cli.stages.align_plan import Job
 
 JPEG_QUALITY = 95
 
-_UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+_UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EXDEV}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Output:
     def aligned(self, job: Job, face: np.ndarray | bytes, **facts: Any) -> AlignedRecord:
         """Write a face, RGB pixels or a JPEG file, and record it; where its name cannot be used, record that."""
         try:
-            _replace(self.config.out / job.output, face if isinstance(face, bytes) else _encode(face))
+            _replace(self.config.out, job.output, face if isinstance(face, bytes) else _encode(face))
         except OSError as error:
             if error.errno not in _UNUSABLE_NAMES:
                 raise
@@ -47,7 +47,7 @@ class Output:
         """Record a photograph without a face."""
         if job.output:
             # What had its name before may have had one.
-            _remove(self.config.out / job.output)
+            _remove(self.config.out, job.output)
         return self._record(job, status=FAILED, reason=reason, **facts)
 
     def _record(self, job: Job, **facts: Any) -> AlignedRecord:
@@ -67,12 +67,24 @@ def _encode(face: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _inside(root: Path, name: str) -> Path:
+    """The place of a face; a tree may come from elsewhere, and a link in it lead anywhere.
+
+    Raises:
+        OSError: it lies outside the tree.
+    """
+    if leads_outside(root, name):
+        raise OSError(errno.EXDEV, "a link leads out of the aligned tree")
+    return root / name
+
+
+def _replace(root: Path, name: str, content: bytes) -> None:
     """Write a file whole or not at all.
 
     Unlike `workspace.replacing` it gives the unfinished file a name that a later run, which writes the same face, gives
     it again: however often runs are killed, none stays behind.
     """
+    path = _inside(root, name)
     temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
     try:
         try:
@@ -86,9 +98,9 @@ def _replace(path: Path, content: bytes) -> None:
         raise
 
 
-def _remove(path: Path) -> None:
+def _remove(root: Path, name: str) -> None:
     try:
-        path.unlink(missing_ok=True)
+        _inside(root, name).unlink(missing_ok=True)
     except OSError as error:
         if error.errno not in _UNUSABLE_NAMES:
             raise

@@ -39,9 +39,11 @@ def merge_parts(out: Path) -> None:
         FacedanError: one of them is still at work.
     """
     for part in out.glob(f"{_MERGING}*.jsonl"):  # a merge was cut short here: it is done again
-        start = int(part.stem.removeprefix(_MERGING))
-        if (out / MANIFEST_FILE).stat().st_size > start:
-            os.truncate(out / MANIFEST_FILE, start)
+        start = part.stem.removeprefix(_MERGING)
+        if not (start.isdecimal() and start.isascii() and len(start) < 19):
+            continue  # none of ours
+        if (out / MANIFEST_FILE).exists() and (out / MANIFEST_FILE).stat().st_size > int(start):
+            os.truncate(out / MANIFEST_FILE, int(start))
         _append(out / MANIFEST_FILE, part)
     for part in sorted(out.glob(_PARTS)):
         with ManifestWriter(part), ManifestWriter(out / MANIFEST_FILE) as manifest:

@@ -13,7 +13,7 @@ from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.formats import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
-from facedan_cli.faces.records import read_records
+from facedan_cli.faces.records import leads_outside, read_records
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 
 SETTINGS = "align.json"
@@ -87,7 +87,7 @@ def settle(config: AlignConfig) -> None:
         return
     try:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise FacedanError(f"{path} is damaged", fix) from error
     different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]
     if different:
@@ -96,10 +96,9 @@ def settle(config: AlignConfig) -> None:
 
 def start_over(out: Path) -> None:
     """Remove what earlier runs made in the aligned tree."""
-    # A damaged manifest is a reason to start over, not an obstacle to it.
-    with contextlib.suppress(FacedanError):
-        for record in read_records(out / MANIFEST_FILE):
-            if record.output is not None:
+    for record in read_records(out / MANIFEST_FILE, []):  # a damaged manifest is a reason to start over
+        if record.output is not None and not leads_outside(out, record.output):
+            with contextlib.suppress(IsADirectoryError, NotADirectoryError):
                 (out / record.output).unlink(missing_ok=True)
     for name in (SET_ASIDE, SETTINGS, MANIFEST_FILE):
         (out / name).unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def write_contact_sheet(path: Path, manifest: Path) -> int:
 def _least_certain(manifest: Path) -> tuple[list[int], int]:
     """Places in the manifest of the lines to show, and how many faces there are."""
     keys, places, certainties = array("Q"), array("Q"), array("d")
-    for place, record in read_with_places(manifest):
+    for place, record in read_with_places(manifest, []):
         keys.append(digest64(record.path))
         places.append(place)
         # Who was not searched for comes behind all who were, who failed not at all.

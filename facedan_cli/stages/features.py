@@ -47,7 +47,7 @@ def template_of(folder: FaceFolder, report: Report) -> str:
     """The template that a data set's faces are aligned to, by the manifest of its first image; else `vggface`."""
     manifest = find_manifest((folder.root / folder.paths[0]).parent)
     if manifest is not None:
-        for record in read_records(manifest):
+        for record in read_records(manifest, []):
             if record.template in TEMPLATES:
                 return record.template
     report.note(f"no aligned.jsonl names the template of {folder.root}: it is taken to be {ASSUMED_TEMPLATE}")

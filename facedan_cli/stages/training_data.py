@@ -167,7 +167,7 @@ def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
 
 def template_of(manifest: Path) -> str:
     """Template and size of the first aligned image of a manifest, for comparison with others."""
-    for record in read_records(manifest):
+    for record in read_records(manifest, []):
         if record.output is not None:
             return f"{record.template} at {record.size} pixels"
     return "no template"

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.records import AlignedRecord, ManifestWriter, read_records
+from facedan_cli.faces.records import (
+    AlignedRecord,
+    ManifestWriter,
+    OddLine,
+    leads_outside,
+    read_records,
+    remove_lines,
+)
 
 ALIGNED = AlignedRecord(
     path="anna/1.png",
@@ -88,12 +95,60 @@ def test_a_long_torn_tail_is_cut_off(tmp_path: Path) -> None:
     assert list(read_records(manifest)) == [ALIGNED, FAILED]
 
 
-@pytest.mark.parametrize("damage", ["{", "[]", "null", '{"path": "a"}', '{"box": 5}'])
-def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path: Path, damage: str) -> None:
+def changed(**fields: object) -> str:
+    return json.dumps(json.loads(ALIGNED.to_line()) | fields)
+
+
+ODD = [
+    "{",
+    "[]",
+    "null",
+    '{"path": "a"}',
+    '{"box": 5}',
+    "[" * 100_000,
+    changed(output="../../x.jpg"),
+    changed(output="/etc/x.jpg"),
+    changed(output="a/../../x.jpg"),
+    changed(output="a\0.jpg"),
+    changed(output="aligned.jsonl"),
+    changed(output=None),
+    changed(output=["x.jpg"]),
+    changed(status="failed"),
+    changed(bytes="many"),
+    changed(modified=1 << 70),
+    changed(size=0),
+    changed(path=""),
+    changed(transform=[[1, 2, 3]]),
+    changed(points={"eye": [1]}),
+    changed(box=[1, 2, 3, float("inf")]),
+    changed(probability="1"),
+]
+
+
+@pytest.mark.parametrize("line", ODD)
+def test_an_odd_line_is_named_or_passed_over(tmp_path: Path, line: str) -> None:
     manifest = tmp_path / "m.jsonl"
-    manifest.write_text(ALIGNED.to_line() + damage + "\n" + FAILED.to_line())
+    manifest.write_text(ALIGNED.to_line() + line + "\n" + FAILED.to_line())
     with pytest.raises(FacedanError, match="line 2, is damaged"):
         list(read_records(manifest))
+    odd: list[OddLine] = []
+    assert list(read_records(manifest, odd)) == [ALIGNED, FAILED]
+    assert [one.number for one in odd] == [2]
+    remove_lines(manifest, odd)
+    assert manifest.read_text() == ALIGNED.to_line() + FAILED.to_line()
+
+
+def test_what_a_later_version_adds_is_passed_over() -> None:
+    assert AlignedRecord.from_line(changed(new="x")) == ALIGNED
+
+
+def test_a_link_to_a_directory_elsewhere_leads_outside(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "inside").mkdir(parents=True)
+    (out / "within").symlink_to("inside")
+    (out / "away").symlink_to(tmp_path)
+    names = ["a.jpg", "new/a.jpg", "within/a.jpg", "away/a.jpg", "away/new/a.jpg"]
+    assert [leads_outside(out, name) for name in names] == [False, False, False, True, True]
 
 
 def test_no_manifest_has_no_records(tmp_path: Path) -> None:

@@ -369,12 +369,43 @@ def test_force_starts_over(given_eyes: AlignConfig) -> None:
         assert face.size == (40, 40)
 
 
-def test_a_damaged_manifest_is_an_error_and_force_repairs_it(given_eyes: AlignConfig) -> None:
-    manifest = align(given_eyes).manifest
-    manifest.write_text("damage\n" + manifest.read_text())
-    with pytest.raises(FacedanError, match="line 1, is damaged"):
-        align(given_eyes)
-    assert align(replace(given_eyes, force=True)).aligned == 6
+def test_a_damaged_line_of_the_manifest_is_listed_removed_and_made_good(given_eyes: AlignConfig) -> None:
+    whole = align(given_eyes)
+    lines = whole.manifest.read_bytes().splitlines(keepends=True)
+    whole.manifest.write_bytes(b"odd\n" + b"".join(lines[1:]))
+    again = align(given_eyes)
+    assert (again.aligned, again.already, again.failed) == (1, whole.aligned - 1, 1)
+    assert again.set_aside is not None
+    assert again.set_aside.read_text().startswith("aligned.jsonl, line 1\tdamaged")
+    assert sorted(whole.manifest.read_bytes().splitlines(keepends=True)) == sorted(lines)
+    assert align(given_eyes).failed == 0
+
+
+def test_a_manifest_that_names_what_lies_outside_changes_nothing_there(given_eyes: AlignConfig) -> None:
+    whole = align(given_eyes)
+    outside = given_eyes.out.parent / "mine.jpg"
+    outside.write_text("mine")
+    lines = [json.loads(line) for line in whole.manifest.read_text().splitlines()]
+    lines[0]["output"] = "../mine.jpg"
+    whole.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    align(given_eyes)
+    assert outside.read_text() == "mine"
+    whole.manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    align(replace(given_eyes, force=True))
+    assert outside.read_text() == "mine"
+
+
+def test_a_link_out_of_the_aligned_tree_is_not_followed(given_eyes: AlignConfig) -> None:
+    elsewhere = given_eyes.out.parent / "elsewhere"
+    elsewhere.mkdir()
+    folder = next(path for path in given_eyes.raw.iterdir() if path.is_dir())
+    given_eyes.out.mkdir()
+    (given_eyes.out / folder.name).symlink_to(elsewhere)
+    result = align(given_eyes)
+    assert result.failed == sum(path.is_file() for path in folder.rglob("*"))
+    assert list(elsewhere.iterdir()) == []
+    assert result.set_aside is not None
+    assert "leads out of the aligned tree" in result.set_aside.read_text()
 
 
 def test_photographs_that_differ_in_their_extension_keep_apart(given_eyes: AlignConfig) -> None:
