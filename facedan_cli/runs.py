@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,8 @@ from typing import Any
 
 from facedan_cli.config.common import as_toml
 from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
-from facedan_cli.workspace import Workspace, digest, locked, sha256_file, write_json, write_text
+from facedan_cli.outputs import is_intact, record_of
+from facedan_cli.workspace import Workspace, locked, write_json, write_text
 
 COMPLETE = "complete"
 _PACKAGES = ("facedan", "torch", "torchvision", "facenet-pytorch", "opencv-python", "numpy", "safetensors")
@@ -34,6 +35,7 @@ class Run:
         config: the resolved configuration, by option.
         identity: the SHA-256 of configuration and inputs; its first eight digits end the directory's name.
         inputs: what the run reads, with digests.
+        remark: what whoever takes the run for finished has to know; "" where there is nothing.
     """
 
     directory: Path
@@ -41,6 +43,7 @@ class Run:
     config: Mapping[str, Any]
     identity: str
     inputs: Mapping[str, Any]
+    remark: str = ""
 
     @property
     def name(self) -> str:
@@ -86,35 +89,16 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete and its checkpoint still there."""
-        return self.record.get("status") == COMPLETE and self.checkpoint.is_file()
+        """Whether the run is complete and its checkpoint still what it was."""
+        record = self.record
+        return record.get("identity") == self.identity and is_finished(self.directory, record)
 
-
-def plan_run(
-    workspace: Workspace,
-    stage: str,
-    datasets: Sequence[str],
-    *,
-    config: Mapping[str, Any],
-    determining: Mapping[str, Any],
-    inputs: Mapping[str, Mapping[str, Any]],
-) -> Run:
-    """The run that this configuration and these inputs make; nothing is written yet.
-
-    Args:
-        workspace: where it will lie.
-        stage: the command.
-        datasets: the names of its data sets, for the directory's name.
-        config: the resolved configuration, whole.
-        determining: those of its values that determine the result.
-        inputs: by role, what is read; its `name`, `fingerprint` and `sha256` determine the run, a path does not.
-    """
-    contents = {
-        role: {key: value for key, value in facts.items() if key in ("name", "fingerprint", "sha256")}
-        for role, facts in inputs.items()
-    }
-    identity = digest({"stage": stage, "config": determining, "inputs": contents})
-    return Run(workspace.run_directory(stage, datasets, identity), stage, config, identity, inputs)
+    @property
+    def damaged(self) -> bool:
+        """Whether the run was complete and its checkpoint is no longer what it was."""
+        record = self.record
+        complete = record.get("identity") == self.identity and record.get("status") == COMPLETE
+        return complete and not is_finished(self.directory, record)
 
 
 @contextmanager
@@ -153,8 +137,8 @@ def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
             reason = {"status": "interrupted" if stopped else "failed", "reason": str(error), "end": _now()}
             write_json(run.directory / "run.json", record | reason)
             raise
-        outputs = {run.checkpoint.relative_to(run.directory).as_posix(): sha256_file(run.checkpoint)}
-        write_json(run.directory / "run.json", record | {"status": COMPLETE, "end": _now(), "outputs": outputs})
+        made = record_of(run.directory, [run.checkpoint.relative_to(run.directory).as_posix()])
+        write_json(run.directory / "run.json", record | {"status": COMPLETE, "end": _now()} | made)
         run.state.unlink(missing_ok=True)  # last: whatever stops the process before, the run can go on from it
 
 
@@ -170,6 +154,18 @@ def read_record(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def is_finished(directory: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a run is complete and what it made is still what it was.
+
+    Size and times are looked at first; only where they are others, as of a copy, the file is read.
+
+    Args:
+        directory: of the run.
+        record: its run.json.
+    """
+    return record.get("status") == COMPLETE and is_intact(directory, checkpoint_of(directory), record)
 
 
 def newest_run(
@@ -188,28 +184,44 @@ def newest_run(
         record = read_record(directory)
         wanted = source is None or record.get("inputs", {}).get("source", {}).get("name") == source
         wanted &= models is None or record.get("config", {}).get("model") in models
-        if wanted and record.get("status") == COMPLETE and checkpoint_of(directory).is_file():
-            found.append((record["end"], directory))
-    return max(found)[1] if found else None
+        if wanted and record.get("status") == COMPLETE:
+            found.append((str(record.get("end", "")), directory))
+    newest_first = (directory for _, directory in sorted(found, reverse=True))
+    return next((directory for directory in newest_first if is_finished(directory, read_record(directory))), None)
 
 
 def find_checkpoint(workspace: Workspace, name: str) -> Path:
     """The checkpoint that is meant by a path, a run directory or the name of a run in this workspace.
 
     Raises:
-        FacedanError: there is none, or the run is not finished.
+        FacedanError: there is none, the run is not finished, or its model is not what it was.
     """
     for directory in (Path(name), workspace.root / "runs" / name):
         if directory.is_dir():
             if checkpoint_of(directory).is_file():
-                return checkpoint_of(directory)
+                return _undamaged(checkpoint_of(directory))
             status = read_record(directory).get("status", "not a run")
             raise FacedanError(f"{directory} has no finished model ({status})", "let the run finish, or name another")
     if Path(name).is_file():
-        return Path(name)
+        return _undamaged(Path(name))
     runs = workspace.root / "runs"
     known = [entry.name for entry in runs.iterdir() if checkpoint_of(entry).is_file()] if runs.is_dir() else []
     raise FacedanError(f"there is no model '{name}'", did_you_mean(name, known, of="finished runs in this workspace"))
+
+
+def _undamaged(checkpoint: Path) -> Path:
+    """A checkpoint, unless the run in whose directory it lies knows it otherwise.
+
+    Raises:
+        FacedanError: it is empty, or not the one that the run made.
+    """
+    directory = checkpoint.absolute().parent.parent
+    if is_intact(directory, checkpoint.absolute(), read_record(directory)):
+        return checkpoint
+    raise FacedanError(
+        f"{checkpoint} is damaged: it is not what its run wrote",
+        f"give the command in {directory / 'run.json'} again: the run is then made anew",
+    )
 
 
 def provenance() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The workspace: where data sets, runs, embeddings and results lie, and how files get there safely.
 
-Torch-free. Every file is written to a temporary name beside it and renamed, so that a reader never meets half a file.
+Torch-free. Every file is written to a temporary name beside it, synced and renamed: a reader never meets half a file,
+not even after a power cut.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,21 @@ def replacing(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode
         yield temporary
         temporary.chmod(mode)  # a writer may have put a file in its place that only the owner can read
+        _sync(temporary)  # a power cut must not leave the name without the bytes
         os.replace(temporary, path)
+        with suppress(OSError):  # not every file system syncs directories
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or which files a directory has."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -187,9 +200,9 @@ class Workspace:
         """The directory with the files of a protocol."""
         return self.root / "protocols" / name
 
-    def run_directory(self, stage: str, datasets: Iterable[str], identity: str) -> Path:
+    def run_directory(self, stage: str, datasets: Iterable[str], identity: str, digits: int = 8) -> Path:
         """Where a run with this identity (a digest of configuration and inputs) lies."""
-        return self.root / "runs" / "-".join([stage, *datasets, identity[:8]])
+        return self.root / "runs" / "-".join([stage, *datasets, identity[:digits]])
 
     def embedding_directory(self, dataset: str, identity: str) -> Path:
         """Where the embeddings of a data set by one model lie."""

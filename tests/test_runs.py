@@ -3,8 +3,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
+import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +17,12 @@ import pytest
 from facedan_cli.config.common import determining, options
 from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, resolve
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, plan_run, read_record, working
-from facedan_cli.workspace import Workspace, write_json
+from facedan_cli.run_plan import plan_run
+from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, read_record, working
+from facedan_cli.workspace import Workspace, digest, write_json
 
 CONFIG = resolve(PretrainConfig(source="casia", model="vggface-mini"), PRETRAIN_RECIPES["vggface-mini"])
-INPUTS = {"source": {"name": "casia", "root": "/data/casia", "images": 7, "fingerprint": "f0"}}
+INPUTS = {"source": {"name": "casia", "root": "/data/casia", "images": 7, "contents": "f0"}}
 
 
 @pytest.fixture
@@ -83,18 +87,17 @@ def test_what_does_not_change_the_result_is_the_same_run(place: Workspace, chang
     assert planned(place, replace(CONFIG, **change)).identity == planned(place).identity
 
 
-def test_inputs_count_by_content_and_name_and_not_by_place(place: Workspace) -> None:
+def test_inputs_count_by_content_and_not_by_place(place: Workspace) -> None:
     facts = INPUTS["source"]
-    same = {"source": facts | {"root": "/mnt/casia"}}
+    same = {"source": facts | {"root": "/mnt/webface", "name": "webface"}}
     others: list[dict[str, dict[str, Any]]] = [
-        {"source": facts | {"fingerprint": "f1"}},
-        {"source": facts | {"name": "webface"}},
+        {"source": facts | {"contents": "f1"}},
         {"source": facts, "init": {"path": "w.pth", "sha256": "00"}},
         {"source": facts, "init": {"path": "w.pth", "sha256": "01"}},
     ]
     identity = planned(place).identity
     assert planned(place, inputs=same).identity == identity
-    assert len({identity, *(planned(place, inputs=other).identity for other in others)}) == 5
+    assert len({identity, *(planned(place, inputs=other).identity for other in others)}) == 4
 
 
 def test_run_json_tells_how_to_repeat_a_run(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,6 +184,166 @@ def test_a_run_without_its_checkpoint_is_not_finished(place: Workspace) -> None:
         run.checkpoint.write_bytes(b"weights")
     run.checkpoint.unlink()
     assert not run.finished
+
+
+def zeroed(checkpoint: Path) -> None:
+    """As some file systems leave a file after a power cut: its length, and no bytes."""
+    checkpoint.write_bytes(bytes(checkpoint.stat().st_size))
+
+
+def zeroed_and_dated_back(checkpoint: Path) -> None:
+    before = checkpoint.stat()
+    zeroed(checkpoint)
+    os.utime(checkpoint, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def emptied(checkpoint: Path) -> None:
+    checkpoint.write_bytes(b"")
+
+
+def lengthened(checkpoint: Path) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes() + b"\0")
+
+
+def another(checkpoint: Path) -> None:
+    other = checkpoint.with_name("other")
+    other.write_bytes(b"WEIGHTS")
+    other.replace(checkpoint)
+
+
+def a_folder(checkpoint: Path) -> None:
+    checkpoint.unlink()
+    checkpoint.mkdir()
+
+
+@pytest.mark.parametrize("damage", [zeroed, zeroed_and_dated_back, emptied, lengthened, another, a_folder])
+def test_a_run_whose_model_is_damaged_is_not_finished(place: Workspace, damage: Callable[[Path], None]) -> None:
+    run = planned(place)
+    with working(run, force=False, device="cpu"):
+        run.checkpoint.write_bytes(b"weights")
+    assert run.finished
+    assert not run.damaged
+    time.sleep(0.02)  # the clock of the file system ticks by up to 10 ms
+    damage(run.checkpoint)
+    assert not run.finished
+    assert run.damaged
+    assert newest_run(place, "pretrain") is None
+    for name in (run.name, str(run.checkpoint)):
+        with pytest.raises(FacedanError, match=r"damaged|has no finished model|there is no model"):
+            find_checkpoint(place, name)
+    if damage is not a_folder:
+        with working(run, force=False, device="cpu"):
+            run.checkpoint.write_bytes(b"weights")
+        assert run.finished
+
+
+def test_a_copied_run_is_finished(place: Workspace, tmp_path: Path) -> None:
+    run = planned(place)
+    with working(run, force=False, device="cpu"):
+        run.checkpoint.write_bytes(b"weights")
+    shutil.copytree(place.root, tmp_path / "copy")
+    copied = planned(Workspace.open(tmp_path / "copy"))
+    assert copied.directory.is_relative_to(tmp_path / "copy")
+    assert copied.finished
+    copied.checkpoint.write_bytes(b"wEights")
+    assert not copied.finished
+
+
+def test_another_run_whose_digest_begins_alike_is_another(place: Workspace) -> None:
+    run = planned(place)
+    run.directory.mkdir(parents=True)
+    write_json(run.directory / "run.json", {"status": "complete", "identity": run.identity[:8] + "0" * 56})
+    other = planned(place)
+    assert other.directory.name == f"pretrain-casia-{run.identity[:16]}"
+    assert not other.finished
+
+
+def test_a_run_is_found_again_where_its_data_set_has_another_name(place: Workspace) -> None:
+    first = planned(place)
+    with working(first, force=False, device="cpu"):
+        first.checkpoint.write_bytes(b"weights")
+
+    def under_another_name(contents: str) -> Run:
+        inputs = {"source": {"name": "webface", "root": "/mnt/webface", "images": 7, "contents": contents}}
+        values = (options(CONFIG), determining(CONFIG))
+        return plan_run(place, "pretrain", ["webface"], config=values[0], determining=values[1], inputs=inputs)
+
+    assert (under_another_name("f0").directory, under_another_name("f0").finished) == (first.directory, True)
+    assert not under_another_name("f1").finished
+
+
+class Images:
+    """A data set, as `plan_run` sees it."""
+
+    fingerprint_by_size = "by size"
+
+    def __init__(self, written: float) -> None:
+        self.written = written
+
+    def unchanged_since(self, moment: float) -> bool:
+        return self.written < moment
+
+
+def of_earlier_version(place: Workspace, **facts: Any) -> Path:
+    """The finished run of a version that knew data sets by names and sizes."""
+    known = {"source": {"name": "casia", "fingerprint": "by size"}}
+    identity = digest({"stage": "pretrain", "config": determining(CONFIG), "inputs": known})
+    directory = place.run_directory("pretrain", ["casia"], identity)
+    checkpoint_of(directory).parent.mkdir(parents=True)
+    checkpoint_of(directory).write_bytes(b"weights")
+    record = {
+        "status": "complete",
+        "identity": identity,
+        "inputs": {"source": {"name": "casia", "root": "/data/casia", "fingerprint": "by size"}},
+        "outputs": {"checkpoints/model.safetensors": hashlib.sha256(b"weights").hexdigest()},
+        "first_start": "2026-01-01T00:00:00.000+00:00",
+    }
+    write_json(directory / "run.json", record | facts)
+    return directory
+
+
+def planned_with(place: Workspace, images: Images, config: PretrainConfig = CONFIG) -> Run:
+    values = {"config": options(config), "determining": determining(config)}
+    return plan_run(place, "pretrain", ["casia"], **values, inputs=INPUTS, images={"source": images})
+
+
+NEW_YEAR = 1767225600.0
+
+
+def test_a_run_of_an_earlier_version_counts_where_no_image_was_written_since(place: Workspace) -> None:
+    directory = of_earlier_version(place)
+    run = planned_with(place, Images(NEW_YEAR - 1))
+    assert (run.directory, run.finished) == (directory, True)
+    assert (
+        run.remark
+        == f"{directory.name} knows its images by name and size alone; none of them has been written since it began"
+    )
+    later = planned_with(place, Images(NEW_YEAR + 1))
+    assert later.directory != directory
+    assert not later.finished
+    assert later.remark.endswith("some were written or copied since it began: it is not taken for this one")
+    assert not planned_with(place, Images(NEW_YEAR - 1), replace(CONFIG, seed=1)).remark
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"first_start": None},
+        {"first_start": "yesterday"},
+        {"identity": "x"},
+        {"status": "failed"},
+        {"outputs": {"checkpoints/model.safetensors": "x"}},
+    ],
+)
+def test_a_run_of_an_earlier_version_that_says_less_is_not_finished(place: Workspace, facts: dict[str, Any]) -> None:
+    of_earlier_version(place, **facts)
+    assert not planned_with(place, Images(NEW_YEAR - 1)).finished
+
+
+@pytest.mark.parametrize("inputs", [None, [], {"source": None}, {"source": []}, "x"])
+def test_records_with_odd_inputs_are_of_no_earlier_version(place: Workspace, inputs: Any) -> None:
+    of_earlier_version(place, inputs=inputs)
+    assert planned_with(place, Images(NEW_YEAR - 1)).remark == ""
 
 
 def test_the_newest_run_is_the_finished_one_that_ended_last(place: Workspace) -> None:

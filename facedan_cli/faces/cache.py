@@ -117,7 +117,6 @@ def _on_disk(directory: Path, folder: FaceFolder, size: int, faces: Faces, repor
     facts = {
         "version": __version__,
         "fingerprint": folder.fingerprint,
-        "changed": _changed(folder),
         "shape": [len(folder), size, size, 3],
     }
     with _alone_with(path, report):
@@ -152,23 +151,43 @@ def _build(path: Path, facts: Mapping[str, Any], folder: FaceFolder, faces: Face
                 unreadable[folder.paths[index]] = str(face)
             file.write((black if isinstance(face, UnreadableImage) else face).tobytes())
             advance(1, "")
-        file.flush()
-        os.fsync(file.fileno())  # a machine that stops must not leave the name without the bytes
-    write_text(path.with_suffix(".json"), json.dumps({**facts, "unreadable": unreadable}))
+    _refuse_changed(folder)
+    place = _place(folder)
+    for other in path.parent.glob(f"{glob.escape(_name(folder))}-*-{facts['shape'][1]}.json"):
+        if _read_facts(other).get("place") == place:  # what these files held before they were written
+            other.unlink()
+            other.with_suffix(".npy").unlink(missing_ok=True)
+    write_text(path.with_suffix(".json"), json.dumps({**facts, "place": place, "unreadable": unreadable}))
 
 
 def _map(path: Path, facts: Mapping[str, Any]) -> Decoded | None:
     """The faces in a file; None where it is not there, cut short, or not of these facts."""
+    found = _read_facts(path.with_suffix(".json"))
     try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         unreadable = found["unreadable"]
         faces = np.lib.format.open_memmap(path, mode="r")
         length = path.stat().st_size
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    right = found == {**facts, "unreadable": unreadable} and faces.dtype == np.uint8
+    right = all(found.get(key) == value for key, value in facts.items()) and faces.dtype == np.uint8
     whole = list(faces.shape) == facts["shape"] and faces.offset + faces.nbytes == length
     return Decoded(faces, unreadable) if right and whole else None
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _place(folder: FaceFolder) -> str:
+    """Which files these are, whatever they hold."""
+    hasher = hashlib.sha256(os.fsencode(folder.root.resolve()))
+    for path in folder.paths:
+        hasher.update(b"\0" + os.fsencode(path))
+    return hasher.hexdigest()
 
 
 def _refuse_without_room(folder: FaceFolder, needed: int, room: int, where: str) -> None:
@@ -184,18 +203,17 @@ def _refuse_without_room(folder: FaceFolder, needed: int, room: int, where: str)
         )
 
 
-def _changed(folder: FaceFolder) -> str:
-    """Changes whenever a file of the data set is written: uncompressed pictures keep their size, and so a fingerprint.
+def _refuse_changed(folder: FaceFolder) -> None:
+    """Faces of files that were written meanwhile may be those of before or of after.
 
-    The status change time, unlike that of modification, can be set back by nobody, and tells of permissions too.
+    Raises:
+        FacedanError: the data set is not what it was when its fingerprint was made.
     """
-    hasher = hashlib.sha256()
-    for path in folder.paths:
-        try:
-            hasher.update(b"%d " % (folder.root / path).stat().st_ctime_ns)
-        except OSError:  # not there: the fingerprint says so
-            hasher.update(b"- ")
-    return hasher.hexdigest()
+    if not folder.is_as_it_was():
+        raise FacedanError(
+            f"images of '{_name(folder)}' changed while they were read",
+            "repeat the command when nothing writes to them",
+        )
 
 
 @contextmanager

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.faces.contents import Contents, contents_of
 from facedan_cli.faces.formats import IMAGE_SUFFIXES, is_clutter, is_image
 from facedan_cli.faces.ways import Way, Ways
 
@@ -22,26 +23,55 @@ class FaceFolder:
         root: the tree; `paths` are relative to it.
         paths: image files with forward slashes, sorted.
         names: whose face each is; "" where nothing tells.
+        contents: where digests of the files are remembered.
     """
 
     root: Path
     paths: tuple[str, ...]
     names: tuple[str, ...]
+    contents: Contents = field(default_factory=Contents, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over paths, identities and file sizes: which images these are, without reading them all."""
+        """SHA-256 over paths, identities and what each file holds: equal wherever the tree lies, whoever copied it."""
+        hasher = hashlib.sha256()
+        for path, name, digest in zip(self.paths, self.names, self.digests(), strict=True):
+            hasher.update(f"{path}\0{name}\0".encode(errors="surrogateescape") + digest)
+        return hasher.hexdigest()
+
+    def digests(self) -> Iterator[bytes]:
+        """SHA-256 of each image file, 32 bytes; see `contents.Contents.digests` for those that have none."""
+        return self.contents.digests(self.root, self.paths)
+
+    def remembered_in(self, workspace: Path) -> FaceFolder:
+        """The same, with what its files hold remembered in a workspace: an unchanged tree is not read again."""
+        return replace(self, contents=contents_of(workspace))
+
+    @property
+    def fingerprint_by_size(self) -> str:
+        """SHA-256 over paths, identities and file sizes, by which earlier versions knew a data set."""
         hasher = hashlib.sha256()
         for path, name in zip(self.paths, self.names, strict=True):
             try:
                 size = (self.root / path).stat().st_size
-            except OSError:  # a listed file that is not there: whoever reads it sets it aside
+            except OSError:  # a listed file that is not there
                 size = -1
             hasher.update(f"{path}\t{name}\t{size}\n".encode(errors="surrogateescape"))
         return hasher.hexdigest()
+
+    def unchanged_since(self, moment: float) -> bool:
+        """Whether no image has been written, replaced or moved here since a moment, seconds since 1970."""
+        try:
+            return all((self.root / path).stat().st_ctime < moment for path in self.paths)
+        except OSError:
+            return False
+
+    def is_as_it_was(self) -> bool:
+        """Whether the images still hold what they held when the fingerprint was made."""
+        return replace(self).fingerprint == self.fingerprint
 
 
 def read_folder(root: Path) -> FaceFolder:

@@ -22,7 +22,8 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.weights import Card, load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, checkpoint_of, newest_run, plan_run
+from facedan_cli.run_plan import plan_run
+from facedan_cli.runs import Run, checkpoint_of, newest_run
 from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, check_batch, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
@@ -36,10 +37,12 @@ from facedan_cli.stages.training_data import (
     Source,
     TrainingResult,
     describe,
+    found_finished,
     hold_aside,
     read_source,
     refuse_same,
     warn_of_alignment,
+    warn_of_changes,
     write_unusable,
 )
 from facedan_cli.stages.training_work import Work, at_work, check_processes, settle_precision, training_plan
@@ -77,7 +80,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     init = find_init(config, workspace, dataset)
     card = read_card(init)
     config = replace(config, hold_people=_people_held(card, config))
-    source = read_source(dataset, config.hold_people or 0)
+    source = read_source(dataset, config.hold_people or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
     config, layers, multipliers = settle_penalty(config, MODEL_LAYERS[card.model])
@@ -99,6 +102,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
             "target": target.describe(),
             "init": {"path": str(init.resolve()), "run": card.run, "sha256": sha256_file(init)},
         },
+        images={"source": source.folder, "target": target.folder},
     )
     return AdaptJob(config, source, target, init, card, layers, multipliers, run, workspace.root / "cache")
 
@@ -106,8 +110,8 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Train what was planned; a finished run is left as it is, an interrupted one is continued."""
     config, run = job.config, job.run
-    if run.finished and not force:
-        return TrainingResult(run, True, run.last_metrics, run.set_aside)
+    if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
+        return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
         torch.manual_seed(config.seed)
@@ -141,6 +145,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         set_aside = write_unusable(run, unreadable, job.source.nameless) if work.ranks.first else None
         tell(run.log, work.report)
         if work.ranks.first:
+            warn_of_changes(work.report, job.source.folder, job.target.folder)
             _draw_domains(job, aside, work)
     return TrainingResult(run, False, metrics, set_aside)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,7 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceFolder, np.ndarray]
         names = list(kept.names)
         partners = [names.index(name) for name in held.names]
         paths = held.paths + tuple(kept.paths[row] for row in partners)
-        folder = FaceFolder(source.folder.root, paths, held.names * 2)
+        folder = replace(source.folder, paths=paths, names=held.names * 2)
     folder = part_of(folder, range(min(len(folder), 2 * IMAGES)))
     names_of = np.array(folder.names)
     if len(folder) < LEAST_SAMPLE or len(set(folder.names)) < 2:
@@ -173,7 +173,7 @@ def _to_know_again(job: AdaptJob) -> FaceFolder:
     kept, held = hold_aside(job.target.folder, job.config.hold_aside, labelled=False)
     rows = np.linspace(0, len(kept) - 1, min(len(kept), max(0, IMAGES - len(held)))).astype(int)
     more = part_of(kept, sorted(set(rows.tolist())))
-    return FaceFolder(held.root, held.paths + more.paths, held.names + more.names)
+    return replace(held, paths=held.paths + more.paths, names=held.names + more.names)
 
 
 @torch.no_grad()

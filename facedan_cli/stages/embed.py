@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +19,15 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.stages.features import extractor, template_of
 from facedan_cli.stages.recogniser import Recogniser
 from facedan_cli.training.distributed import ALONE, Ranks, share
-from facedan_cli.workspace import Workspace, digest, locked, replacing, write_csv, write_set_aside
+from facedan_cli.workspace import Workspace, digest, locked, replacing, write_csv, write_json, write_set_aside
 
-_TABLE, _SET_ASIDE = "images.csv", "set-aside.tsv"
+_VECTORS, _TABLE, _SET_ASIDE, _RECORD = "vectors.npy", "images.csv", "set-aside.tsv", "embedding.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class EmbedResult:
     """Where the features of a data set lie.
 
     Args:
-        directory: holds vectors.npy and images.csv.
+        directory: holds vectors.npy and images.csv; embedding.json tells of what they are.
         images: how many rows there are.
         skipped: they were there before.
         set_aside: the list of images that could not be read, if there are any.
@@ -45,9 +48,9 @@ class EmbedResult:
 
     def load(self) -> tuple[np.ndarray, list[str], list[str]]:
         """Vectors (n, d) float32, memory-mapped; the images' paths and identities in the same order."""
-        with (self.directory / "images.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with (self.directory / _TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
-        vectors = np.load(self.directory / "vectors.npy", mmap_mode="r")
+        vectors = np.load(self.directory / _VECTORS, mmap_mode="r")
         return vectors, [row["path"] for row in rows], [row["identity"] for row in rows]
 
 
@@ -72,15 +75,15 @@ def embed(
 
     Raises:
         UsageError: the model has no such layer.
-        FacedanError: not one image can be read, or another process has ended.
+        FacedanError: not one image can be read, images were written to meanwhile, or another process has ended.
     """
     layer = model.layer(config.layer, flip=config.flip)
     template = template_of(folder, report) if model.classical else ""  # a network sees the faces as they are
     seen = [template] if model.classical else [layer, config.flip]
-    identity = digest([model.sha256, *seen, folder.fingerprint])
-    directory = workspace.embedding_directory(config.dataset, identity)
-    table = directory / _TABLE  # written last: with it the directory is complete
-    if table.is_file() and not config.force:
+    facts = {"model": model.sha256, "seen": seen, "contents": folder.fingerprint}
+    folder.contents.keep()
+    directory = _directory(workspace, config.dataset, facts)
+    if not config.force and _is_complete(directory, facts):
         return _found(directory, skipped=True)
     device = ranks.device(choose_device(config.device))
     ready = extractor(model, layer, template, flip=config.flip, device=device)
@@ -89,7 +92,8 @@ def embed(
     with ExitStack() as held:
         if ranks.first:
             held.enter_context(locked(directory, f"the embedding {directory.name}"))
-            table.unlink(missing_ok=True)
+            for name in (_RECORD, _TABLE):  # the record is written last: with it the directory is complete
+                (directory / name).unlink(missing_ok=True)
         ranks.gather([])
         part = _part(directory, ranks.rank)
         held.callback(part.unlink, missing_ok=True)
@@ -101,9 +105,37 @@ def embed(
                 advance(len(faces), "")
         unreadable = ranks.gather(unreadable)
         if ranks.first:
+            if not folder.is_as_it_was():
+                raise FacedanError(
+                    f"images of {folder.root} changed while they were read",
+                    "repeat the command when nothing writes to them",
+                )
             _join(directory, folder, unreadable, ranks.count)
+            outputs = [name for name in (_VECTORS, _TABLE, _SET_ASIDE) if (directory / name).is_file()]
+            write_json(directory / _RECORD, facts | record_of(directory, outputs))
         ranks.gather([])
     return _found(directory, skipped=False)
+
+
+def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> Path:
+    """Where the features of these images lie, or will lie: also where the data set had another name."""
+    identity = digest(facts)
+    directory = workspace.embedding_directory(dataset, identity)
+    if directory.is_dir():
+        return directory
+    others = sorted(workspace.embedding_directory("x", identity).parent.glob(f"*-{identity[:8]}"))
+    return next((other for other in others if _is_complete(other, facts)), directory)
+
+
+def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a directory holds the features of these images, as they were written."""
+    try:
+        record = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
+        outputs = list(record["outputs"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    is_it = {_VECTORS, _TABLE} <= set(outputs) and all(record.get(key) == value for key, value in facts.items())
+    return is_it and all(is_intact(directory, directory / str(name), record) for name in outputs)
 
 
 def _found(directory: Path, *, skipped: bool) -> EmbedResult:
@@ -130,7 +162,7 @@ def _join(directory: Path, folder: FaceFolder, unreadable: list[tuple[str, str]]
     if not rows:
         raise FacedanError(f"no image under {folder.root} can be read", "check what the files are")
     length = sum(_part(directory, part).stat().st_size for part in range(parts)) // 4 // len(rows)
-    with replacing(directory / "vectors.npy") as temporary, temporary.open("wb") as file:
+    with replacing(directory / _VECTORS) as temporary, temporary.open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), length)}
         np.lib.format.write_array_header_1_0(file, header)
         for part in range(parts):

@@ -64,7 +64,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         FacedanError: models or images are missing so that nothing can be measured.
     """
     config = settled(config)
-    folders = [read_folder(dataset.root) for dataset in protocol.datasets]
+    folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
     models = find_models(config, workspace)
     absent: dict[str, str] = {}
     trials: Mapping[str, Trials] = {}
@@ -165,7 +165,7 @@ def describe(
             dataset.name: {
                 "root": str(dataset.root.resolve()),
                 "images": len(folder),
-                "fingerprint": folder.fingerprint,
+                "contents": folder.fingerprint,
             }
             for dataset, folder in zip(datasets, folders, strict=True)
         },

@@ -22,10 +22,11 @@ from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.models.pcanet import FRAME, PCANet, Spec, fit
 from facedan_cli.models.weights import Card, save_tensors
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, plan_run, working
+from facedan_cli.run_plan import plan_run
+from facedan_cli.runs import Run, working
 from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.stages.features import FRAMED_FROM, framed, template_of
-from facedan_cli.stages.training_data import TrainingResult, describe
+from facedan_cli.stages.training_data import TrainingResult, describe, found_finished, warn_of_changes
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Workspace, write_set_aside, write_text
 
@@ -61,7 +62,7 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
     datasets = {"source": workspace.dataset(config.source)}
     if config.gallery is not None:
         datasets["gallery"] = workspace.dataset(config.gallery)
-    folders = {role: read_folder(dataset.root) for role, dataset in datasets.items()}
+    folders = {role: read_folder(dataset.root).remembered_in(workspace.root) for role, dataset in datasets.items()}
     run = plan_run(
         workspace,
         "pretrain",
@@ -69,6 +70,7 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
         config=_own(options(config)),
         determining=_own(determining(config)),
         inputs={role: describe(datasets[role], folder) for role, folder in folders.items()},
+        images=folders,
     )
     return PCANetJob(config, folders["source"], folders.get("gallery"), run)
 
@@ -80,8 +82,9 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         FacedanError: another job works in the run, or the faces are too few.
     """
     config, run = job.config, job.run
-    if run.finished and not force:
-        return TrainingResult(run, True, run.last_metrics, run.set_aside)
+    folders = [folder for folder in (job.source, job.gallery) if folder is not None]
+    if found := found_finished(run, folders, force=force, report=report):
+        return found
     device = choose_device(config.device)
     with working(run, force=force, device=str(device)):
         unreadable: list[tuple[str, str]] = []
@@ -93,6 +96,7 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         facts = {"images": len(images), "whitened_on": len(whitened_on), "dimensions": network.spec.dimensions}
         write_text(run.log, json.dumps(facts) + "\n")
         set_aside = write_set_aside(run.directory / "set-aside.tsv", unreadable)
+        warn_of_changes(report, *folders)
         card = Card("pcanet", (), run.stage, run.name, _own(determining(config)))
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         save_tensors(run.checkpoint, tensors, card)

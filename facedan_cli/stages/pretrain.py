@@ -18,7 +18,8 @@ from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights
 from facedan_cli.models.weights import Card
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, find_checkpoint, plan_run
+from facedan_cli.run_plan import plan_run
+from facedan_cli.runs import Run, find_checkpoint
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.pcanet import PCANetJob, learn_pcanet, plan_pcanet
 from facedan_cli.stages.training_data import (
@@ -26,9 +27,11 @@ from facedan_cli.stages.training_data import (
     Source,
     TrainingResult,
     describe,
+    found_finished,
     hold_aside,
     read_source,
     warn_of_alignment,
+    warn_of_changes,
     write_unusable,
 )
 from facedan_cli.stages.training_work import at_work, check_processes, settle_precision, training_plan
@@ -68,7 +71,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), PRETRAIN_RECIPES[config.model]))
     check_training(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
-    source = read_source(workspace.dataset(config.source), config.hold_people or 0)
+    source = read_source(workspace.dataset(config.source), config.hold_people or 0, workspace.root)
     check_processes(config, len(source.identities))
     inputs = {"source": describe(source.dataset, source.folder)}
     init = None
@@ -82,6 +85,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         config=options(config),
         determining=determining(config),
         inputs=inputs,
+        images={"source": source.folder},
     )
     return PretrainJob(config, source, init, run, workspace.root / "cache")
 
@@ -91,8 +95,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
     if isinstance(job, PCANetJob):
         return learn_pcanet(job, force=force, report=report)
     config, source, run = job.config, job.source, job.run
-    if run.finished and not force:
-        return TrainingResult(run, True, run.last_metrics, run.set_aside)
+    if found := found_finished(run, [source.folder], force=force, report=report):
+        return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, source.dataset)
         torch.manual_seed(config.seed)
@@ -114,6 +118,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss))
         unreadable = work.unusable(images)
         set_aside = write_unusable(run, unreadable, source.nameless) if work.ranks.first else None
+        if work.ranks.first:
+            warn_of_changes(work.report, source.folder)
     return TrainingResult(run, False, metrics, set_aside)
 
 

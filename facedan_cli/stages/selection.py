@@ -19,11 +19,12 @@ from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.models.weights import load_checkpoint, save_checkpoint
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, plan_run, working
+from facedan_cli.run_plan import plan_run
+from facedan_cli.runs import Run, working
 from facedan_cli.stages.adapt import AdaptJob, adapt, plan_adapt
 from facedan_cli.stages.candidates import Candidate, Judge, choose, images_to_verify, why_out
 from facedan_cli.stages.devices import choose_device, worker_count
-from facedan_cli.stages.training_data import TrainingResult
+from facedan_cli.stages.training_data import TrainingResult, found_finished
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Workspace, write_csv
 
@@ -71,6 +72,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
         config=of_all(options(first.config)),
         determining=of_all(determining(first.config)),
         inputs=first.run.inputs,
+        images={"source": first.source.folder, "target": first.target.folder},
     )
     return Selection(jobs, run)
 
@@ -82,18 +84,19 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
         FacedanError: there are too few images to measure networks by.
     """
     run = selection.run
-    if run.finished and not force:
-        return TrainingResult(run, True, run.last_metrics, run.set_aside)
+    first = next(iter(selection.jobs.values()))
+    folders = [first.source.folder, first.target.folder]
+    if finished := found_finished(run, folders, force=force, report=report):
+        return finished
     set_aside = None
     for strength, job in selection.jobs.items():
         report.note(f"λ = {strength:g}: {job.run.name}")
         set_aside = adapt(job, force=force, report=report).set_aside or set_aside
-    job = next(iter(selection.jobs.values()))
     if not Ranks.of(os.environ).first:  # the first process judges alone
         return TrainingResult(run, False, {}, None)
-    device = choose_device(job.config.device)
-    with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(job.config.workers)) as pool:
-        before, *found = _measured(selection, job, pool, device, report)
+    device = choose_device(first.config.device)
+    with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(first.config.workers)) as pool:
+        before, *found = _measured(selection, first, pool, device, report)
         best = choose(before, found)
         network, card = load_checkpoint(best.checkpoint)
         config = dict(card.config) | {"step": best.step, "strengths": run.config["strengths"]}

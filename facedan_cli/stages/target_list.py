@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,10 @@ def read_target(name: str, workspace: Workspace) -> Target:
     """
     named = workspace.dataset(name)
     if not (named.root.is_file() and named.root.suffix.lower() == ".xml"):
-        return Target(named, read_folder(named.root), None)
+        return Target(named, read_folder(named.root).remembered_in(workspace.root), None)
     sigset = named.root
     faces = workspace.dataset(sigset.resolve().parent.name)
-    images = read_folder(faces.root)
+    images = read_folder(faces.root).remembered_in(workspace.root)
     listed = [record.file_name for record in read_sigset(sigset)]
     match = match_images(listed, images.paths)
     if not match.rows:
@@ -58,7 +58,7 @@ def read_target(name: str, workspace: Workspace) -> Target:
             "a list's images are looked for in the data set that is called as the list's directory",
         )
     paths = [images.paths[match.rows[image]] if image in match.rows else image for image in listed]
-    folder = FaceFolder(images.root, tuple(paths), ("",) * len(paths))
+    folder = replace(images, paths=tuple(paths), names=("",) * len(paths))
     return Target(Dataset(named.name, images.root), folder, sigset)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +69,21 @@ class TrainingResult:
     set_aside: Path | None
 
 
-def read_source(dataset: Dataset, hold_people: int = 0) -> Source:
+def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None = None) -> Source:
     """The labelled images of a data set.
 
     Args:
         dataset: where it lies.
         hold_people: how many people to hold aside, a tenth at most. Who they are depends on the names alone, and fewer
             are a part of more.
+        workspace: where what the images hold is remembered; None: nowhere.
 
     Raises:
         FacedanError: no image lies in a folder that names a person, or all are of one person.
     """
     folder = read_folder(dataset.root)
+    if workspace is not None:
+        folder = folder.remembered_in(workspace)
     named = [row for row, name in enumerate(folder.names) if name]
     identities = tuple(sorted({folder.names[row] for row in named}))
     layout = f"a source has one folder a person: {dataset.root}/PERSON/image.jpg"
@@ -104,7 +107,8 @@ def read_source(dataset: Dataset, hold_people: int = 0) -> Source:
 
 def part_of(folder: FaceFolder, rows: Sequence[int]) -> FaceFolder:
     """Some of a data set's images."""
-    return FaceFolder(folder.root, tuple(folder.paths[row] for row in rows), tuple(folder.names[row] for row in rows))
+    paths, names = (tuple(column[row] for row in rows) for column in (folder.paths, folder.names))
+    return replace(folder, paths=paths, names=names)
 
 
 def hold_aside(folder: FaceFolder, most: int, *, labelled: bool) -> tuple[FaceFolder, FaceFolder]:
@@ -147,8 +151,35 @@ def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:
         "name": dataset.name,
         "root": str(dataset.root.resolve()),
         "images": len(folder),
-        "fingerprint": folder.fingerprint,
+        "contents": folder.fingerprint,
     }
+
+
+def found_finished(run: Run, folders: Iterable[FaceFolder], *, force: bool, report: Report) -> TrainingResult | None:
+    """The result of a run that is finished already; None where it has to be made.
+
+    Args:
+        run: as it is planned.
+        folders: the data sets that it reads; what their files hold is remembered from now on.
+        force: whether it is to be made again.
+        report: told of what is to be known of the run as it lies there.
+    """
+    for folder in folders:
+        folder.contents.keep()
+    if run.remark and not force:
+        report.note(run.remark)
+    if run.finished and not force:
+        return TrainingResult(run, True, run.last_metrics, run.set_aside)
+    if run.damaged:
+        report.warn(f"{run.checkpoint} is damaged: it is not what its run wrote, and is made again")
+    return None
+
+
+def warn_of_changes(report: Report, *folders: FaceFolder) -> None:
+    """Say which data sets were written to while a run read them: nobody knows which images it has seen."""
+    for folder in folders:
+        if not folder.is_as_it_was():
+            report.warn(f"images of {folder.root} changed during the run: it may have learnt from either; repeat it")
 
 
 def warn_of_alignment(report: Report, *datasets: Dataset) -> None:

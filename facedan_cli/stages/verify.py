@@ -10,7 +10,7 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.faces.folder import read_folder
+from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.devices import choose_device
@@ -92,7 +92,7 @@ def _trials(faces: Sequence[Faces], absent: dict[str, str]) -> Trials:
 def _stream(
     config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: Ranks, report: Report
 ) -> EvaluateResult:
-    folders = [read_folder(dataset.root) for dataset in datasets]
+    folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in datasets]
     models = find_models(config, workspace)
     for model in models:
         if model.similarity is not COSINE:
@@ -106,7 +106,7 @@ def _stream(
     with ranks.joined():
         for model in models:
             report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
-            faces = _embedded(config, datasets, model, workspace, ranks, report)
+            faces = _embedded(config, datasets, folders, model, workspace, ranks, report)
             trials = {"all": _trials(faces, absent)}
             figure = _measure(trials["all"], faces, config, ranks, report)
             measured.append(Measured(model.name, model.card.run, model.checkpoint, {"all": figure}))
@@ -136,13 +136,17 @@ def _stream(
 def _embedded(
     config: EvaluateConfig,
     datasets: Sequence[Dataset],
+    folders: Sequence[FaceFolder],
     model: Model,
     workspace: Workspace,
     ranks: Ranks,
     report: Report,
 ) -> list[Faces]:
     """The features of the data sets; the processes share the images that have none yet."""
-    return [embed_faces(config, data, read_folder(data.root), model, workspace, report, ranks) for data in datasets]
+    return [
+        embed_faces(config, dataset, folder, model, workspace, report, ranks)
+        for dataset, folder in zip(datasets, folders, strict=True)
+    ]
 
 
 def _measure(

@@ -160,7 +160,7 @@ def test_what_cannot_be_read_is_remembered(folder: FaceFolder, directory: Path, 
     assert greys(again) == [*range(4), 0, *range(5, COUNT), 0]
 
 
-@pytest.mark.parametrize("how", ["rewritten", "rewritten and dated back", "replaced by an older file", "made readable"])
+@pytest.mark.parametrize("how", ["rewritten", "rewritten and dated back", "replaced by an older file"])
 def test_a_data_set_that_changed_is_decoded_anew(
     folder: FaceFolder, directory: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,22 +168,41 @@ def test_a_data_set_that_changed_is_decoded_anew(
     before = path.stat()
     keep(folder, directory)
     time.sleep(0.02)  # the clock of the file system ticks by up to 10 ms
-    if how == "made readable":
-        path.chmod(0o600)
-        path.chmod(0o644)
-        wanted = 5
-    else:
-        target = path if how != "replaced by an older file" else folder.root.parent / "new.ppm"
-        draw(target, 200)
-        if how != "rewritten":
-            os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
-        target.replace(path)
-        wanted = 200
+    target = path if how != "replaced by an older file" else folder.root.parent / "new.ppm"
+    draw(target, 200)
+    if how != "rewritten":
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+    target.replace(path)
     decodes = Decodes(monkeypatch)
     folder = read_folder(folder.root)
-    assert greys(keep(folder, directory))[5] == wanted
+    assert greys(keep(folder, directory))[5] == 200
     assert len(decodes) == COUNT
     assert len(list(directory.glob("*.npy"))) == 1  # the new one has taken the place of the old one
+
+
+def test_other_permissions_or_times_are_no_other_faces(
+    folder: FaceFolder, directory: Path, decodes: Decodes, tmp_path: Path
+) -> None:
+    keep(folder, directory)
+    (folder.root / "5.ppm").chmod(0o600)
+    os.utime(folder.root / "6.ppm")
+    assert greys(keep(read_folder(folder.root), directory)) == list(range(COUNT))
+    moved = folder.root.rename(tmp_path / "elsewhere")
+    (tmp_path / "more").mkdir()
+    moved = moved.rename(tmp_path / "more" / "faces")
+    assert greys(keep(read_folder(moved), directory)) == list(range(COUNT))
+    assert len(decodes) == COUNT
+
+
+def test_what_changes_while_it_is_read_is_not_kept(folder: FaceFolder, directory: Path) -> None:
+    def faces() -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
+        for index in range(COUNT):
+            yield index, np.full((SIZE, SIZE, 3), index, np.uint8)
+        draw(folder.root / "5.ppm", 200)
+
+    with pytest.raises(FacedanError, match="images of 'faces' changed while they were read"):
+        Cache("disk", directory).keep(folder, SIZE, faces())
+    assert greys(keep(read_folder(folder.root), directory))[5] == 200
 
 
 def truncate(path: Path) -> None:

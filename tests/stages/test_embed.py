@@ -72,7 +72,7 @@ def test_rows_are_the_networks_features_of_length_one(
 
 def test_the_files_are_plain_numpy_and_csv(workspace: Workspace, model: Path) -> None:
     result = run(workspace, model, read_folder(workspace.root / "aligned" / "casia"), dataset="casia")
-    assert sorted(os.listdir(result.directory)) == [".lock", "images.csv", "vectors.npy"]
+    assert sorted(os.listdir(result.directory)) == [".lock", "embedding.json", "images.csv", "vectors.npy"]
     vectors = np.load(result.directory / "vectors.npy", mmap_mode="r")
     assert isinstance(vectors, np.memmap)
     assert (vectors.dtype, vectors.shape) == (np.dtype("<f4"), (16, 256))
@@ -126,6 +126,65 @@ def test_images_that_cannot_be_read_are_listed_and_leave_no_row(workspace: Works
     lines = result.set_aside.read_text(encoding="utf-8").splitlines()
     assert [line.split("\t")[0] for line in lines] == ["00000d1.png", "00002d0.png"]
     assert run(workspace, model).set_aside == result.set_aside
+
+
+def rotate(root: Path) -> None:
+    """Let three images hold one another's bytes, with the times and, of two, the sizes that they had."""
+    paths = sorted(root.glob("*.png"))[:3]
+    whole, stamps = [path.read_bytes() for path in paths], [path.stat().st_mtime_ns for path in paths]
+    for path, content, stamp in zip(paths, whole[1:] + whole[:1], stamps, strict=True):
+        path.write_bytes(content)
+        os.utime(path, ns=(stamp, stamp))
+
+
+def test_features_are_those_of_what_the_files_hold_now(workspace: Workspace, model: Path) -> None:
+    gbu = workspace.root / "aligned" / "gbu"
+    before = np.array(run(workspace, model).load()[0])
+    rotate(gbu)
+    after = run(workspace, model)
+    assert not after.skipped
+    np.testing.assert_allclose(after.load()[0], before[[1, 2, 0, *range(3, 24)]], atol=2e-6)
+
+
+def test_features_are_found_again_where_the_faces_were_moved_or_copied(workspace: Workspace, model: Path) -> None:
+    gbu = workspace.root / "aligned" / "gbu"
+    first = run(workspace, model)
+    copied = shutil.copytree(gbu, workspace.root / "copies" / "of it")
+    moved = gbu.rename(workspace.root / "aligned" / "others")
+    for root, name in ((copied, "of it"), (moved, "others")):
+        found = run(workspace, model, read_folder(root), dataset=name)
+        assert (found.skipped, found.directory) == (True, first.directory)
+    rotate(moved)
+    assert run(workspace, model, read_folder(moved), dataset="others").directory != first.directory
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "images.csv", "set-aside.tsv", "embedding.json"])
+@pytest.mark.parametrize("damage", [b"", b"{}", None])
+def test_a_damaged_embedding_is_made_again(workspace: Workspace, model: Path, name: str, damage: bytes | None) -> None:
+    (workspace.root / "aligned" / "gbu" / "00000d1.png").write_bytes(b"no image")
+    first = run(workspace, model)
+    whole = {path.name: path.read_bytes() for path in first.directory.iterdir()}
+    path = first.directory / name
+    path.unlink() if damage is None else path.write_bytes(damage)
+    again = run(workspace, model)
+    assert (again.skipped, again.directory) == (False, first.directory)
+    for kept in ("images.csv", "set-aside.tsv"):
+        assert (first.directory / kept).read_bytes() == whole[kept]
+    assert again.load()[0].shape == (23, first.load()[0].shape[1])
+
+
+def test_images_that_change_meanwhile_leave_no_features(workspace: Workspace, model: Path) -> None:
+    gbu = workspace.root / "aligned" / "gbu"
+
+    class Meddler(Report):
+        @contextmanager
+        def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "") -> Iterator[Advance]:
+            yield lambda count, status: None
+            rotate(gbu)
+
+    with pytest.raises(FacedanError, match=r"images of .*gbu changed while they were read"):
+        run(workspace, model, report=Meddler())
+    assert [path.name for path in (workspace.root / "embeddings").glob("*/*")] == [".lock"]
 
 
 def test_with_no_readable_image_nothing_is_written(workspace: Workspace, model: Path) -> None:
