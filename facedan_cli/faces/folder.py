@@ -90,7 +90,12 @@ def read_folder(root: Path) -> FaceFolder:
     paths = tuple(sorted(walk_images(root)))
     if not paths:
         raise FacedanError(f"{root} holds no images", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return FaceFolder(root, paths, tuple(path.partition("/")[0] if "/" in path else "" for path in paths))
+    return FaceFolder(root, paths, tuple(map(identity_of, paths)))
+
+
+def identity_of(path: str) -> str:
+    """Whose image lies at a path of a tree, with forward slashes: its first folder; "" where it lies in none."""
+    return path.partition("/")[0] if "/" in path else ""
 
 
 def walk_images(root: Path) -> Iterator[str]:

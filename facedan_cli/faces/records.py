@@ -30,6 +30,8 @@ class AlignedRecord:
         output: the aligned face relative to the root of the aligned tree; None where there is none.
         status: "aligned" or "failed".
         reason: why it failed; "" where it did not.
+        meant: where the face of a photograph that failed would be, as `output`: whose it would have been is known from
+            it; None of other photographs, where nothing tells, and in manifests of earlier versions.
         faces: how many faces were found; None where none were looked for (given landmarks, an unreadable file).
         box: left, top, right, bottom of the chosen face, pixels of the upright photograph.
         probability: how sure the detector is of it.
@@ -47,6 +49,7 @@ class AlignedRecord:
     output: str | None = None
     status: str
     reason: str = ""
+    meant: str | None = None
     faces: int | None = None
     box: tuple[float, ...] | None = None
     probability: float | None = None

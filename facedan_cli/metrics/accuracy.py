@@ -58,7 +58,32 @@ def fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldA
             for label, threshold in zip(labels, thresholds, strict=True)
         ]
     )
-    error = float(accuracies.std(ddof=1)) / math.sqrt(labels.size)
+    return _over_folds(accuracies, thresholds)
+
+
+def with_failed_pairs(found: FoldAccuracy, folds: ArrayLike, failed: ArrayLike) -> FoldAccuracy:
+    """The accuracy where pairs that could not be compared are told wrongly, whatever the threshold.
+
+    The thresholds stay those of the pairs that were compared. A fold of which no pair was compared has accuracy 0 and
+    no threshold (NaN).
+
+    Args:
+        found: the accuracy of the pairs that were compared.
+        folds: the fold of each of these, shape (n,).
+        failed: the fold of each pair that could not be compared, shape (f,).
+    """
+    fold, lost = np.asarray(folds), np.asarray(failed)
+    labels = np.unique(fold)
+    every = np.unique(np.concatenate([fold, lost.astype(fold.dtype)]))
+    places = np.searchsorted(every, labels)
+    told, thresholds = np.zeros(every.size), np.full(every.size, np.nan)
+    made = np.array([np.count_nonzero(fold == label) for label in every])
+    told[places], thresholds[places] = found.folds * made[places], found.thresholds
+    return _over_folds(told / (made + [np.count_nonzero(lost == label) for label in every]), thresholds)
+
+
+def _over_folds(accuracies: Array, thresholds: Array) -> FoldAccuracy:
+    error = float(accuracies.std(ddof=1)) / math.sqrt(accuracies.size)
     return FoldAccuracy(float(accuracies.mean()), error, accuracies, thresholds)
 
 

@@ -59,11 +59,13 @@ class Streamed:
         curve: a ROC curve. Each point is exact, but the points are only as dense as the high 16 bits of the scores: 128
             thresholds from one power of two to the next. Between two of them the VR may rise earlier than shown.
         eer: equal to that of `metrics.roc.equal_error_rate`.
+        eer_with_failures: the same where genuine comparisons without a score are rejected at every threshold.
     """
 
     points: dict[str, OperatingPoint]
     curve: Curve
     eer: EqualErrorRate
+    eer_with_failures: EqualErrorRate
 
 
 def count_high(scores: ArrayLike, genuine: ArrayLike) -> Counts:
@@ -104,8 +106,10 @@ def count_low(scores: ArrayLike, genuine: ArrayLike, bins: Sequence[int]) -> Cou
     return counts
 
 
-def deciding_bins(high: Counts, fars: Sequence[str]) -> list[int]:
-    """The bins in which the thresholds of the false-accept rates and the equal error rate lie, rising.
+def deciding_bins(high: Counts, fars: Sequence[str], failed: int = 0) -> list[int]:
+    """The bins in which the thresholds of the false-accept rates and the equal error rates lie, rising.
+
+    `failed` is the number of genuine comparisons without a score, rejected at every threshold.
 
     Raises:
         ValueError: a score is NaN, or there is no genuine or no impostor score.
@@ -120,10 +124,10 @@ def deciding_bins(high: Counts, fars: Sequence[str]) -> list[int]:
             raise ValueError(f"there are no {kind} scores")
     budgets = (far_budget(parse_far(far), int(impostor.sum())) for far in fars)
     bins = {int(_place(_above(impostor), budget)) for budget in budgets if budget < impostor.sum()}
-    return sorted(bins | {_crossing_bin(genuine, impostor)})
+    return sorted(bins | {_crossing_bin(genuine, impostor, count) for count in (0, failed)})
 
 
-def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str]) -> Streamed:
+def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str], failed: int = 0) -> Streamed:
     """The figures of all comparisons.
 
     Args:
@@ -131,6 +135,7 @@ def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str]
         low: the sum of `count_low` over all comparisons.
         bins: what `deciding_bins` gave.
         fars: false-accept rates as decimal strings, those given to `deciding_bins`.
+        failed: as given to `deciding_bins`.
 
     Raises:
         ValueError: the two passes did not count the same scores.
@@ -166,18 +171,21 @@ def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str]
 
     points = {far: point(far) for far in fars}
     curve = _curve(genuine_above, impostor_above, list(points.values()), comparisons)
-    return Streamed(points, curve, _equal_error_rate(genuine, impostor, fine))
+    eer, eer_failed = (_equal_error_rate(genuine, impostor, fine, count) for count in (0, failed))
+    return Streamed(points, curve, eer, eer_failed)
 
 
-def _equal_error_rate(genuine: Array, impostor: Array, fine: Mapping[int, tuple[Array, Array]]) -> EqualErrorRate:
-    number = _crossing_bin(genuine, impostor)
+def _equal_error_rate(
+    genuine: Array, impostor: Array, fine: Mapping[int, tuple[Array, Array]], failed: int
+) -> EqualErrorRate:
+    number = _crossing_bin(genuine, impostor, failed)
     g, i = fine[number]
     # The counts below the bin, then those at each score in it.
     occupied = np.flatnonzero(g + i)
     return crossing(
-        genuine[:number].sum() + np.append(0, np.cumsum(g)[occupied]),
+        failed + genuine[:number].sum() + np.append(0, np.cumsum(g)[occupied]),
         impostor[number:].sum() - np.append(0, np.cumsum(i)[occupied]),
-        int(genuine.sum()),
+        int(genuine.sum()) + failed,
         int(impostor.sum()),
     )
 
@@ -246,10 +254,10 @@ def _place(above: Array, budget: ArrayLike) -> Any:
     return np.searchsorted(-above, np.negative(budget), side="left")
 
 
-def _crossing_bin(genuine: Array, impostor: Array) -> int:
+def _crossing_bin(genuine: Array, impostor: Array, failed: int) -> int:
     """The lowest bin at whose upper end the false-reject rate has reached the false-accept rate."""
-    false_rejects, false_accepts = np.cumsum(genuine), _above(impostor)
-    mates, others = int(genuine.sum()), int(impostor.sum())
+    false_rejects, false_accepts = failed + np.cumsum(genuine), _above(impostor)
+    mates, others = int(genuine.sum()) + failed, int(impostor.sum())
 
     def reached(number: int) -> bool:  # in Python's integers, as in `metrics.roc.crossing`
         return int(false_rejects[number]) * others >= int(false_accepts[number]) * mates

@@ -183,7 +183,7 @@ def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
     )
 
 
-def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> EqualErrorRate:
+def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike, *, failed: int = 0) -> EqualErrorRate:
     """Equal error rate as the interval of the Fingerprint Verification Competition (Maio et al. 2002, section 3).
 
     The two error rates are steps and may cross without meeting. Of the last threshold with FRR ≤ FAR and the first with
@@ -192,6 +192,7 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> EqualErrorRate:
     Args:
         genuine: scores of genuine comparisons, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
+        failed: genuine comparisons without a score, which are rejected at every threshold.
 
     Raises:
         ValueError: there is no genuine or no impostor score, or a score is NaN.
@@ -199,9 +200,9 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike) -> EqualErrorRate:
     genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
     thresholds = np.unique(np.concatenate([genuine, impostor, [-np.inf]]))
     return crossing(
-        np.searchsorted(genuine, thresholds, side="right"),
+        failed + np.searchsorted(genuine, thresholds, side="right"),
         impostor.size - np.searchsorted(impostor, thresholds, side="right"),
-        genuine.size,
+        genuine.size + failed,
         impostor.size,
     )
 

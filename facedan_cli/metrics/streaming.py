@@ -29,6 +29,8 @@ def verification_streamed(
     target_labels: ArrayLike,
     fars: Sequence[str],
     *,
+    contents: tuple[ArrayLike, ArrayLike] | None = None,
+    failed: int = 0,
     tile: int = 1024,
     once: bool = False,
     device: str | torch.device = "cpu",
@@ -44,6 +46,9 @@ def verification_streamed(
         query_labels: subjects of the queries, shape (q,).
         target_labels: subjects of the targets, shape (t,).
         fars: false-accept rates as decimal strings.
+        contents: numbers of the queries' images, shape (q,), and of the targets', shape (t,): those with one number are
+            the same image and are not compared. None: every query meets every target.
+        failed: genuine comparisons without a score, for the equal error rate with failures.
         tile: rows and columns of a tile; the last ones are padded with zeros, so that all products have one shape.
         once: query and target are one and the same set; each pair of different rows is compared once.
         device: where the products are computed.
@@ -59,6 +64,7 @@ def verification_streamed(
         raise ValueError(f"features of shapes {query.shape} and {target.shape} for {a.size} and {b.size} labels")
     codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1].astype(np.int32)
     of_query, of_target = codes[: a.size], codes[a.size :]
+    alike = None if contents is None else (np.asarray(contents[0]), np.asarray(contents[1]))
 
     def tiles(part: int, parts: int) -> Iterator[Tile]:
         corners = product(range(0, len(query), tile), range(0, len(target), tile))
@@ -68,15 +74,17 @@ def verification_streamed(
             whole = _padded(query, row, tile, device) @ _padded(target, column, tile, device).T  # (tile, tile)
             scores = whole.cpu().numpy()[: rows.size, : columns.size]
             mates = np.equal.outer(rows, columns)
+            made = None
+            if alike is not None:
+                made = np.not_equal.outer(alike[0][row : row + tile], alike[1][column : column + tile])
             if once and row == column:
-                pairs = np.triu_indices(rows.size, k=1)
-                scores, mates = scores[pairs], mates[pairs]
-            yield scores, mates
+                made = np.triu(np.ones_like(mates) if made is None else made, k=1)
+            yield (scores, mates) if made is None else (scores[made], mates[made])
 
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        return _two_passes(tiles, fars, advance)
+        return _two_passes(tiles, fars, advance, failed)
     finally:
         torch.set_float32_matmul_precision(precision)
 
@@ -102,7 +110,10 @@ def verification_of_tiles(
 
 
 def _two_passes(
-    tiles: Callable[[int, int], Iterable[Tile]], fars: Sequence[str], advance: Callable[[int], None] | None
+    tiles: Callable[[int, int], Iterable[Tile]],
+    fars: Sequence[str],
+    advance: Callable[[int], None] | None,
+    failed: int = 0,
 ) -> Streamed:
     shared = distributed.is_available() and distributed.is_initialized()
     part, parts = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
@@ -117,9 +128,9 @@ def _two_passes(
         return _over_processes(counts) if shared else counts
 
     high = total(count_high)
-    bins = deciding_bins(high, fars)
+    bins = deciding_bins(high, fars, failed)
     low = total(lambda scores, genuine: count_low(scores, genuine, bins))
-    return conclude(high, low, bins, fars)
+    return conclude(high, low, bins, fars, failed)
 
 
 def _over_processes(counts: Counts) -> Counts:

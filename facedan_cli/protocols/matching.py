@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.sigset import stem, without_extension
+
+NOT_THERE = "not among the images"
+
+_HERE = re.compile(r"(?:^|(?<=/))(?:\./+)+|(?<=/)/+")
 
 
 @dataclass(frozen=True)
@@ -16,54 +21,121 @@ class Match:
 
     Attributes:
         rows: for each name that was found, its row in the list of images.
-        missing: the names that were not found, each once, in the order of the protocol.
+        absent: why each other name has no image, in the order of the protocol: it is not there, or several fit it.
     """
 
-    rows: dict[str, int]
-    missing: tuple[str, ...]
+    rows: Mapping[str, int]
+    absent: Mapping[str, str]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names that have no image, each once."""
+        return tuple(self.absent)
 
 
-def match_images(names: Iterable[str], images: Sequence[str]) -> Match:
-    """Match the names of a protocol to images: by path, by path without extension, else by base name.
+def match_images(names: Iterable[str], images: Sequence[str | tuple[str, ...]], *, by_base_name: bool = False) -> Match:
+    """Match the names of a protocol to images, each by the closest of these that any image fits:
 
-    Releases and aligners lay out directories and formats differently, so the base name without case or extension
-    decides where no path does. It does so only if it tells the protocol's own images apart: in a list of s1/1.pgm,
-    s2/1.pgm, … it does not, and an image that is not at its path is missing.
+    1. its path, as it is written; 2. its path in the other Unicode form (macOS stores accents apart); 3. the same
+    folder and a base name that differs in case only; 4. the same, and behind it the suffix that `align` adds where
+    1.jpg and 1.png lie side by side (1.png.jpg is the face of 1.png); 5. the same folder and the base name without its
+    suffix (the face of 1.png is 1.jpg); 6. with `by_base_name` the base name alone, without case or suffix.
+
+    Two images that fit a name equally well are no match: the name is absent, with both as the reason. Nor does an image
+    that one name calls exactly stand for another name that differs from it in the suffix: 1.png and 1.jpg of one folder
+    are two images.
 
     Args:
         names: names or relative paths as the protocol has them, repeated or not.
-        images: paths of the images, relative to their directory.
-
-    Raises:
-        FacedanError: two images fit a name equally well.
+        images: paths of the images, relative to their directory; a tuple where one image has several, as an aligned
+            face has its own and that of the image that it was made from.
+        by_base_name: the protocol tells its images apart by base names, as GBU and FERET do, and the directories of its
+            lists mean nothing. Where the names at hand share base names none is matched so.
     """
     wanted = list(dict.fromkeys(names))
-    keys: list[Callable[[str], str]] = [_path, _path_without_extension]
-    if len({stem(name) for name in wanted}) == len({_path_without_extension(name) for name in wanted}):
-        keys.append(stem)
-    rows: dict[str, int] = {}
-    for key in keys:
+    keys = [*_KEYS]
+    if by_base_name and base_names_tell_apart(wanted):
+        keys.append((stem, stem))
+    spelled = [(image,) if isinstance(image, str) else image for image in images]
+    found: dict[str, tuple[int, list[int]]] = {}
+    for level, (of_name, of_image) in enumerate(keys):
         candidates = defaultdict(list)
-        for row, image in enumerate(images):
-            candidates[key(image)].append(row)
+        for row, paths in enumerate(spelled):
+            for key in dict.fromkeys(of_image(path) for path in paths if path):
+                candidates[key].append(row)
         for name in wanted:
-            if name not in rows and (found := candidates.get(key(name))):
-                rows[name] = _only(found, name, images)
-    return Match(rows, tuple(name for name in wanted if name not in rows))
+            if name not in found and (rows := candidates.get(of_name(name))):
+                found[name] = level, rows
+    return _decide(wanted, found, spelled)
+
+
+def base_names_tell_apart(names: Iterable[str]) -> bool:
+    """Whether no two images of a protocol share a base name: of s1/1.pgm, s2/1.pgm, … it would mean nothing."""
+    wanted = set(names)
+    return len({stem(name) for name in wanted}) == len({without_extension(_path(name)) for name in wanted})
+
+
+def _decide(
+    wanted: Sequence[str], found: Mapping[str, tuple[int, list[int]]], spelled: Sequence[tuple[str, ...]]
+) -> Match:
+    """Which of the images found for each name is it, if one is."""
+    claims: defaultdict[int, list[str]] = defaultdict(list)
+    for name, (_, rows) in found.items():
+        if len(rows) == 1:
+            claims[rows[0]].append(name)
+    rows_of: dict[str, int] = {}
+    absent: dict[str, str] = {}
+    for name in wanted:
+        if name not in found:
+            absent[name] = NOT_THERE
+            continue
+        level, rows = found[name]
+        if len(rows) > 1:
+            fitting = " and ".join(spelled[row][0] for row in rows[:2])
+            absent[name] = f"{len(rows)} images fit the name: {fitting}" + (", …" if len(rows) > 2 else "")
+            continue
+        others = [other for other in claims[rows[0]] if _other_image(other, name)]
+        if level >= _LOOSE and any(found[other][0] < level for other in others):
+            absent[name] = NOT_THERE
+        elif level >= _LOOSE and any(found[other][0] == level for other in others):
+            absent[name] = f"{spelled[rows[0]][0]} fits {' and '.join(sorted([name, others[0]]))}"
+        else:
+            rows_of[name] = rows[0]
+    return Match(rows_of, absent)
+
+
+def _other_image(one: str, other: str) -> bool:
+    """Whether two names mean two images: both are written out, and not alike."""
+    written = [_composed(name).casefold() for name in (one, other)]
+    return written[0] != written[1] and all(without_extension(name) != name for name in written)
 
 
 def _path(name: str) -> str:
-    return name.replace("\\", "/").removeprefix("./")
+    return _HERE.sub("", name.replace("\\", "/"))
 
 
-def _path_without_extension(name: str) -> str:
-    return without_extension(_path(name))
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", _path(name))
 
 
-def _only(rows: list[int], name: str, images: Sequence[str]) -> int:
-    if len(rows) > 1:
-        raise FacedanError(
-            f"two images fit the name {name}: {images[rows[0]]} and {images[rows[1]]}",
-            "Point at a directory that holds only the images of this protocol.",
-        )
-    return rows[0]
+def _folded(name: str) -> str:
+    """The base name in one case; the folder keeps its own, for folders that differ in case are two people."""
+    folder, slash, base = _composed(name).rpartition("/")
+    return folder + slash + base.casefold()
+
+
+def _without_suffix(name: str) -> str:
+    folder, slash, base = _composed(name).rpartition("/")
+    return folder + slash + without_extension(base)
+
+
+_Key = Callable[[str], str]
+_KEYS: tuple[tuple[_Key, _Key], ...] = (
+    (_path, _path),
+    (_composed, _composed),
+    (_folded, _folded),
+    (_folded, _without_suffix),
+    (_without_suffix, _without_suffix),
+)
+_LOOSE = 2
+"""From this key on a name may meet an image that another name calls closer."""

@@ -40,7 +40,8 @@ class Output:
         except OSError as error:
             if error.errno not in _UNUSABLE_NAMES:
                 raise
-            return self._record(job, status=FAILED, reason=f"its face cannot be {job.output}: {error.strerror}")
+            reason = f"its face cannot be {job.output}: {error.strerror}"
+            return self._record(job, status=FAILED, reason=reason, meant=job.output)
         return self._record(job, status=ALIGNED, output=job.output, **facts)
 
     def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
@@ -48,7 +49,7 @@ class Output:
         if job.output:
             # What had its name before may have had one.
             _remove(self.config.out, job.output)
-        return self._record(job, status=FAILED, reason=reason, **facts)
+        return self._record(job, status=FAILED, reason=reason, meant=job.output or None, **facts)
 
     def _record(self, job: Job, **facts: Any) -> AlignedRecord:
         return AlignedRecord(

@@ -5,28 +5,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.faces.folder import identity_of
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu
 from facedan_cli.protocols.lfw import is_view2, read_view2
-from facedan_cli.protocols.matching import Match, match_images
 from facedan_cli.protocols.pairs import Pair, read_pairs
 from facedan_cli.protocols.sigset import Record
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.differences import Figure
-from facedan_cli.stages.evaluated import Faces
+from facedan_cli.stages.evaluated import Faces, find_images
 from facedan_cli.stages.evaluation import Measure, Protocol, evaluate
 from facedan_cli.stages.measures import Verification, accuracy, verification
 from facedan_cli.stages.results import EvaluateResult
 from facedan_cli.stages.searches import Identification, identification
-from facedan_cli.stages.trials import Failures, Side, Trials, crossing_failures, search_failures
+from facedan_cli.stages.trials import (
+    Failures,
+    LeftOut,
+    Side,
+    Trials,
+    crossed_trials,
+    crossing_failures,
+    search_failures,
+    search_trials,
+)
 from facedan_cli.workspace import Dataset, Workspace, sha256_file
 
 
@@ -115,7 +124,9 @@ def evaluate_lfw(
         report.warn(f"{pairs} is not View 2 of LFW (ten folds of 300 pairs of each kind): nothing published compares")
 
     def measure(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Figure:
-        return replace(measure_partition(trials, scores, config, name), accuracy=accuracy(trials, scores))
+        made, with_failures = accuracy(trials, scores)
+        figure = measure_partition(trials, scores, config, name)
+        return replace(figure, accuracy=made, accuracy_with_failures=with_failures)
 
     return _pairs("lfw", listed, pairs, measure, config, workspace, images, report)
 
@@ -162,9 +173,10 @@ def evaluate_identify(
         )
 
     def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
-        (probes, all_probes, probes_there), (known, all_known, known_there) = (of_people(s, absent) for s in faces)
-        failures = search_failures(all_probes, all_known, probes_there, known_there, len(absent))
-        return {"all": Trials(probes, known, failures=failures)}
+        probes, known = (of_people(side, absent) for side in faces)
+        failures, searched = search_failures(probes.people, known.people, probes.there, known.there, len(absent))
+        failures = replace(failures, nobodys=probes.nobodys + known.nobodys)
+        return {"all": search_trials(probes.side.part(searched), known.side, failures)}
 
     return evaluate(Protocol("identify", [probe, gallery], trials, measure_search), config, workspace, report)
 
@@ -180,25 +192,48 @@ def measure_search(trials: Trials, scores: np.ndarray, config: EvaluateConfig, n
     return identification(trials, scores, config)
 
 
-def of_people(faces: Faces, absent: dict[str, str]) -> tuple[Side, np.ndarray, np.ndarray]:
-    """The images that lie in folders of people; the others are nobody's and left out.
+@dataclass(frozen=True)
+class People:
+    """A data set's images by whose they are.
+
+    Args:
+        side: those that have features and a person.
+        people: whose all images are, also those without features, strings, shape (n,).
+        there: which of them have features, bool, shape (n,).
+        nobodys: images without features of which nothing tells whose they are.
+    """
+
+    side: Side
+    people: np.ndarray
+    there: np.ndarray
+    nobodys: int
+
+
+def of_people(faces: Faces, absent: dict[str, str]) -> People:
+    """The images of which a folder or a list tells whose they are; the others are left out.
 
     Args:
         faces: a data set's features.
-        absent: is told of the images that are left out.
-
-    Returns:
-        Those that are there; the subjects of all images, also of those that could not be used; and which are there.
+        absent: is told of the images that are left out or have no features.
     """
-    nameless = [path for path, name in zip(faces.paths, faces.people, strict=True) if not name]
-    left_out = {**faces.unusable, **dict.fromkeys(nameless, "not in an identity folder")}
+    lost = [image for image in faces.lost if image.held]
+    left_out = {image.path: image.reason for image in lost} | {
+        path: "not in an identity folder" for path, name in zip(faces.paths, faces.people, strict=True) if not name
+    }
     absent.update({str(faces.root / path): reason for path, reason in left_out.items()})
     rows = np.array([row for row, name in enumerate(faces.people) if name], np.int64)
     people = [faces.people[row] for row in rows]
-    lost = [path.partition("/")[0] for path in faces.unusable if "/" in path]
-    there = np.arange(len(people) + len(lost)) < len(people)
-    side = Side(rows, np.array(people, str), [faces.files[row] for row in rows])
-    return side, np.array([*people, *lost], str), there
+    failed = [image.person for image in lost if image.person]
+    there = np.arange(len(people) + len(failed)) < len(people)
+    side = side_of(faces, rows, np.array(people, str))
+    nobodys = sum(not image.person and not image.face for image in lost)
+    return People(side, np.array([*people, *failed], str), there, nobodys)
+
+
+def side_of(faces: Faces, rows: np.ndarray, subjects: np.ndarray) -> Side:
+    """Some images of a data set, which may repeat, as one side of comparisons."""
+    contents = None if faces.contents is None else faces.contents[rows]
+    return Side(rows, subjects, [faces.files[row] for row in rows], contents)
 
 
 def _pairs(
@@ -218,62 +253,63 @@ def _pairs(
 
 
 def _list_of_pairs(listed: Sequence[Pair], path: Path, faces: Faces, absent: dict[str, str]) -> Trials:
-    match = match_images([name for pair in listed for name in (pair.a, pair.b)], faces.paths)
-    _note_missing(absent, match, faces)
-    there = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
-    gone = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]
-    # Whose image it is is known from its folder; an image that lies in none stands for itself.
+    match, lost = find_images([name for pair in listed for name in (pair.a, pair.b)], faces)
+    absent.update(match.absent)
+    # Whose image it is is known from its folder or list; an image of which nothing tells stands for itself.
     person = np.array([name or path for name, path in zip(faces.people, faces.paths, strict=True)], str)
 
-    def side(names: Sequence[str]) -> Side:
-        rows = np.array([match.rows[name] for name in names], np.int64)
-        return Side(rows, person[rows], [faces.files[row] for row in rows])
+    def rows(names: Sequence[str]) -> np.ndarray:
+        return np.array([match.rows[name] for name in names], np.int64)
 
-    first, second = side([pair.a for pair in there]), side([pair.b for pair in there])
+    def whose(name: str) -> str:
+        if name in match.rows:
+            return str(person[match.rows[name]])
+        return (lost[name].person if name in lost else "") or identity_of(name) or name
+
+    there = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
+    gone = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]
+    a, b = rows([pair.a for pair in there]), rows([pair.b for pair in there])
+    meets_itself = a == b if faces.contents is None else faces.contents[a] == faces.contents[b]
     same = np.array([pair.same for pair in there], bool)
-    if contradictory := int((~same & (first.subjects == second.subjects)).sum()):
+    if contradictory := int((~same & (person[a] == person[b]) & ~meets_itself).sum()):
         raise FacedanError(
             f"{contradictory} pairs of {path} are labelled as different people but lie in one person's folder",
             "correct the list, or lay the images out without folders of people",
         )
-    lost = [person[match.rows[pair.a]] if pair.a in match.rows else _folder(pair.a) for pair in gone if pair.same]
-    failures = Failures(len(match.missing), np.array(lost, str), len(gone) - len(lost))
-    fold = np.array([pair.fold for pair in there], np.int64)
-    return Trials(first, second, crossed=False, same=same, fold=fold, failures=failures)
-
-
-def _folder(name: str) -> str:
-    """The person that a path of a list names; without a folder an image stands for itself."""
-    return name.partition("/")[0]
+    failed = [whose(pair.a) for pair in gone if pair.same]
+    failures = Failures(
+        len(match.absent), np.array(failed, str), len(gone) - len(failed), np.array([p.fold for p in gone], np.int64)
+    )
+    images = a[meets_itself] if faces.contents is None else faces.contents[a[meets_itself]]
+    left_out = LeftOut(int((meets_itself & same).sum()), int((meets_itself & ~same).sum()), len(np.unique(images)))
+    made = ~meets_itself
+    return Trials(
+        side_of(faces, a[made], person[a[made]]),
+        side_of(faces, b[made], person[b[made]]),
+        crossed=False,
+        same=same[made],
+        fold=np.array([pair.fold for pair in there], np.int64)[made],
+        failures=failures,
+        left_out=left_out,
+    )
 
 
 def _cross(
     query: Sequence[Record], target: Sequence[Record], faces: Faces, absent: dict[str, str], *, search: bool = False
 ) -> Trials:
-    """Every query with every target, among those that are there."""
-    match = match_images([record.file_name for record in (*query, *target)], faces.paths)
-    _note_missing(absent, match, faces)
-    subjects = _both(query, target, lambda record: record.subject, str)
-    there = _both(query, target, lambda record: record.file_name in match.rows, bool)
+    """Every query with every target, among those that are there; the lists name images by their base names."""
+    match, _ = find_images([record.file_name for record in (*query, *target)], faces, by_base_name=True)
+    absent.update(match.absent)
+    people = [np.array([record.subject for record in records], str) for records in (query, target)]
+    there = [np.array([record.file_name in match.rows for record in records], bool) for records in (query, target)]
 
-    def side(records: Sequence[Record], subject: np.ndarray, kept: np.ndarray) -> Side:
-        found = [match.rows[record.file_name] for record in records if record.file_name in match.rows]
-        return Side(np.array(found, np.int64), subject[kept], [faces.files[row] for row in found])
+    def side(place: int) -> Side:
+        records = (query, target)[place]
+        rows = [match.rows[record.file_name] for record in records if record.file_name in match.rows]
+        return side_of(faces, np.array(rows, np.int64), people[place][there[place]])
 
-    missing = len(match.missing)
-    failures = search_failures(*subjects, *there, missing) if search else crossing_failures(*subjects, *there, missing)
-    return Trials(side(query, subjects[0], there[0]), side(target, subjects[1], there[1]), failures=failures)
-
-
-def _both(
-    query: Sequence[Record], target: Sequence[Record], of: Callable[[Record], object], dtype: type
-) -> tuple[np.ndarray, np.ndarray]:
-    """Something of each record of both sides."""
-    return np.array([of(record) for record in query], dtype), np.array([of(record) for record in target], dtype)
-
-
-def _note_missing(absent: dict[str, str], match: Match, faces: Faces) -> None:
-    unusable = match_images(match.missing, list(faces.unusable))
-    reasons = list(faces.unusable.values())
-    for name in match.missing:
-        absent[name] = reasons[unusable.rows[name]] if name in unusable.rows else "not among the images"
+    named = people[0], people[1], there[0], there[1], len(match.absent)
+    if not search:
+        return crossed_trials(side(0), side(1), crossing_failures(*named))
+    failures, searched = search_failures(*named)
+    return search_trials(side(0).part(searched), side(1), failures)

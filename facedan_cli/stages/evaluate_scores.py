@@ -30,7 +30,7 @@ from facedan_cli.stages.evaluation import settled
 from facedan_cli.stages.measures import OURS, Verification, streamed_figures, verification
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
-from facedan_cli.stages.trials import Comparisons, Failures
+from facedan_cli.stages.trials import NOTHING_LEFT_OUT, Comparisons, Failures
 from facedan_cli.stages.verify import MOST_IN_MEMORY
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
@@ -123,7 +123,7 @@ def _measure(
             found = verification_of_tiles(lambda: _tiles(matrix, of), config.far, advance=lambda n: advance(n, ""))
         except ValueError as error:
             raise FacedanError(f"{path} cannot be measured: {error}", "check the matrix and its mask") from error
-    return streamed_figures(found, Failures(), config), None
+    return streamed_figures(found, Failures(), NOTHING_LEFT_OUT, config), None
 
 
 def _is_matrix(path: Path) -> bool:

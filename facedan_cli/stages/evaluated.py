@@ -14,13 +14,14 @@ from facedan_cli.config.common import EmbedConfig, EvaluateConfig
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.folder import FaceFolder
-from facedan_cli.faces.records import FAILED, read_records
 from facedan_cli.models.weights import Card
+from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
 from facedan_cli.report import Report
 from facedan_cli.stages.embed import embed
+from facedan_cli.stages.origins import Lost, lost_of, read_origins
 from facedan_cli.stages.recogniser import LABELS, Recogniser, find_model
 from facedan_cli.training.distributed import ALONE, Ranks
-from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside
+from facedan_cli.workspace import Dataset, Workspace, read_set_aside
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,20 @@ class Faces:
         root: the aligned faces' directory.
         vectors: features, shape (n, d).
         paths: the faces below `root`.
-        people: whose they are; "" where no folder says so.
-        unusable: faces that have no features and photographs that have no face, by path, with the reason.
+        people: whose they are; "" where no folder and no list says so.
+        origins: the file that each was made from, below `root`; "" where no manifest says so.
+        lost: images that have no features.
+        contents: numbers that the images of one content share, in all data sets of the evaluation, int64, shape (n,);
+            None where nobody looked.
     """
 
     root: Path
     vectors: np.ndarray
     paths: list[str]
     people: list[str]
-    unusable: Mapping[str, str]
+    origins: Sequence[str]
+    lost: Sequence[Lost]
+    contents: np.ndarray | None = None
 
     @cached_property
     def files(self) -> list[Path]:
@@ -91,24 +97,42 @@ def embed_faces(
         force=config.force,
     )
     embedded = embed(how, folder, model, workspace, ranks=ranks, report=report)
-    lost = _failed_to_align(folder.root) if dataset.root.is_dir() else {}
-    unusable = lost | read_set_aside(embedded.set_aside)
-    return Faces(folder.root, *embedded.load(), unusable)
+    origins = read_origins(dataset.root, folder)
+    vectors, paths, people = embedded.load()
+    lost = lost_of(folder, origins, read_set_aside(embedded.set_aside))
+    return Faces(folder.root, vectors, paths, people, [origins.files.get(path, "") for path in paths], lost)
 
 
-def _failed_to_align(root: Path) -> dict[str, str]:
-    """Photographs under a data set that `align` set aside, by their path there, with the reason."""
-    manifest = find_manifest(root)
-    if manifest is None:
-        return {}
-    prefix = root.resolve().relative_to(manifest.parent.resolve()).as_posix()
-    prefix = "" if prefix == "." else prefix + "/"
-    last = {record.path: record for record in read_records(manifest) if record.path.startswith(prefix)}
-    return {
-        path.removeprefix(prefix): f"not aligned: {record.reason}"
-        for path, record in last.items()
-        if record.status == FAILED
-    }
+def find_images(names: Sequence[str], faces: Faces, *, by_base_name: bool = False) -> tuple[Match, Mapping[str, Lost]]:
+    """Match the names of a protocol to the images of a data set, those without features included.
+
+    Args:
+        names: as the protocol has them; of the faces, or of the files that they were made from.
+        faces: the data set's features.
+        by_base_name: as `match_images` has it.
+
+    Returns:
+        The rows of the names that have features, and why each other name has none; and the lost images by name.
+    """
+    made = [tuple(dict.fromkeys((path, file))) for path, file in zip(faces.paths, faces.origins, strict=True)]
+    lost = [tuple(dict.fromkeys((image.path, image.face))) for image in faces.lost]
+    match = match_images(names, [*made, *lost])
+    rows = dict(match.rows)
+    absent = dict(match.absent)
+    if by_base_name and base_names_tell_apart(names):
+        # An image that is there is the one meant, whatever failed elsewhere under its base name.
+        for images, first in ((made, 0), (lost, len(made))):
+            nowhere = [name for name, reason in absent.items() if reason == NOT_THERE]
+            taken = set(rows.values())
+            free = [() if row in taken else image for row, image in enumerate(images, start=first)]
+            more = match_images(nowhere, free, by_base_name=True)
+            rows |= {name: row + first for name, row in more.rows.items()}
+            absent = {name: why for name, why in absent.items() if name not in more.rows}
+            absent.update(more.absent)
+    gone = {name: faces.lost[row - len(made)] for name, row in rows.items() if row >= len(made)}
+    absent.update({name: image.reason for name, image in gone.items()})
+    ordered = {name: absent[name] for name in dict.fromkeys(names) if name in absent}
+    return Match({name: row for name, row in rows.items() if row < len(made)}, ordered), gone
 
 
 def _labels(models: Sequence[Recogniser]) -> list[str]:

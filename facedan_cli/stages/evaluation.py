@@ -19,6 +19,7 @@ from facedan_cli.report import Report
 from facedan_cli.runs import provenance
 from facedan_cli.stages.differences import Figure, differences
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
+from facedan_cli.stages.remarks import remarks
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
 from facedan_cli.stages.score_files import save_scores
@@ -91,7 +92,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         _measured(protocol, name, by_part, trials, config, next((m for m in models if m.name == name), None))
         for name, by_part in scores.items()
     ]
-    warnings = seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
+    warnings = remarks(trials) + seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
     for warning in warnings:
         report.warn(warning)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)
@@ -197,9 +198,10 @@ def _measured(
     model: Model | None,
 ) -> Measured:
     figures = {part: protocol.measure(trials[part], scores[part], config, part) for part in trials}
-    mean = None
+    means: tuple[float, ...] = ()
     if protocol.average:
-        mean = float(np.mean([rate for figure in figures.values() for rate in figure.rates.values.values()]))
+        both = ([figure.rates for figure in figures.values()], [figure.with_failures for figure in figures.values()])
+        means = tuple(float(np.mean([rate for one in rates for rate in one.values.values()])) for rates in both)
     if model is None:
-        return Measured(name, None, None, figures, mean)
-    return Measured(name, model.card.run, model.checkpoint, figures, mean)
+        return Measured(name, None, None, figures, *means)
+    return Measured(name, model.card.run, model.checkpoint, figures, *means)

@@ -10,12 +10,12 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
-from facedan_cli.metrics.accuracy import fold_accuracy
+from facedan_cli.metrics.accuracy import fold_accuracy, with_failed_pairs
 from facedan_cli.metrics.bootstrap import vr_replicates
 from facedan_cli.metrics.intervals import Interval, rate_interval, wilson
 from facedan_cli.metrics.radix import Streamed
 from facedan_cli.metrics.roc import Curve, OperatingPoint, equal_error_rate, roc_curve, verification_rate
-from facedan_cli.stages.trials import Comparisons, Failures, Trials
+from facedan_cli.stages.trials import NOTHING_LEFT_OUT, Comparisons, Failures, LeftOut, Trials
 
 LEVEL = 0.95
 OURS = EvaluateConfig.convention
@@ -56,7 +56,11 @@ class Verification:
         curve: the ROC curve.
         scores: genuine and impostor scores; None where they were streamed.
         failed: genuine and impostor comparisons that could not be made, and missing images.
+        eer_with_failures: the interval of the equal error rate where a genuine comparison that could not be made is
+            rejected at every threshold.
         accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
+        accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is told wrongly.
+        left_out: comparisons of an image with itself, which were not made.
     """
 
     points: Mapping[str, OperatingPoint]
@@ -66,13 +70,16 @@ class Verification:
     curve: Curve
     scores: tuple[np.ndarray, np.ndarray] | None
     failed: tuple[int, int, int]
+    eer_with_failures: Interval
     accuracy: Mapping[str, Any] | None = None
+    accuracy_with_failures: Mapping[str, Any] | None = None
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     def summary(self) -> dict[str, Any]:
         """The partition's entry in summary.json."""
         points = self.points
         genuine, impostor, images = self.failed
-        entry = {
+        entry: dict[str, Any] = {
             "vr": dict(self.rates.values),
             "interval": {far: self.rates.interval(far) for far in self.rates.intervals},
             "achieved_far": {far: point.achieved_far for far, point in points.items()},
@@ -83,7 +90,7 @@ class Verification:
             "false_accepts": {far: point.false_accepts for far, point in points.items()},
             "budget": {far: point.budget for far, point in points.items()},
             "resolved": {far: point.resolved for far, point in points.items()},
-            "eer": {"low": self.eer[0], "high": self.eer[1], "mid": sum(self.eer) / 2},
+            "eer": _eer_entry(self.eer),
             "genuine": self.curve.genuine,
             "impostor": self.curve.impostor,
             "failures": {
@@ -92,9 +99,23 @@ class Verification:
                 "impostor": impostor,
                 "vr": dict(self.with_failures.values),
                 "interval": {far: self.with_failures.interval(far) for far in self.with_failures.intervals},
+                "eer": _eer_entry(self.eer_with_failures),
             },
+            "left_out": left_out_entry(self.left_out),
         }
-        return entry if self.accuracy is None else entry | {"accuracy": dict(self.accuracy)}
+        if self.accuracy is not None and self.accuracy_with_failures is not None:
+            entry["accuracy"] = dict(self.accuracy)
+            entry["failures"]["accuracy"] = dict(self.accuracy_with_failures)
+        return entry
+
+
+def _eer_entry(bounds: Interval) -> dict[str, float]:
+    return {"low": bounds[0], "high": bounds[1], "mid": sum(bounds) / 2}
+
+
+def left_out_entry(left_out: LeftOut) -> dict[str, int]:
+    """What summary.json says of comparisons of an image with itself."""
+    return {"images": left_out.images, "genuine": left_out.genuine, "impostor": left_out.impostor}
 
 
 def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Verification:
@@ -111,7 +132,8 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
             )
         if np.isnan(scores).any():
             raise FacedanError(f"{what} has {kind} scores that are no numbers (NaN)", "look at what made the features")
-    eer = equal_error_rate(compared.genuine, compared.impostor)
+    failed = len(compared.failures.genuine)
+    eer, eer_failed = (equal_error_rate(compared.genuine, compared.impostor, failed=count) for count in (0, failed))
     points = {
         far: verification_rate(compared.genuine, compared.impostor, far, convention=config.convention)
         for far in config.far
@@ -125,11 +147,13 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
         eer=(eer.low, eer.high),
         curve=roc_curve(compared.genuine, compared.impostor),
         scores=(compared.genuine, compared.impostor),
-        failed=(len(compared.failures.genuine), compared.failures.impostor, compared.failures.images),
+        failed=(failed, compared.failures.impostor, compared.failures.images),
+        eer_with_failures=(eer_failed.low, eer_failed.high),
+        left_out=compared.left_out,
     )
 
 
-def streamed_figures(found: Streamed, failures: Failures, config: EvaluateConfig) -> Verification:
+def streamed_figures(found: Streamed, failures: Failures, left_out: LeftOut, config: EvaluateConfig) -> Verification:
     """The figures of comparisons whose scores were not kept; intervals are Wilson's, or none."""
     rates, with_failures = wilson_rates(found.points), wilson_rates(found.points, len(failures.genuine))
     if config.ci == "none":
@@ -142,6 +166,8 @@ def streamed_figures(found: Streamed, failures: Failures, config: EvaluateConfig
         curve=found.curve,
         scores=None,
         failed=(len(failures.genuine), failures.impostor, failures.images),
+        eer_with_failures=(found.eer_with_failures.low, found.eer_with_failures.high),
+        left_out=left_out,
     )
 
 
@@ -210,8 +236,11 @@ def _rates_with_failures(
     return _rates(values, points, rejected, config)
 
 
-def accuracy(trials: Trials, scores: np.ndarray) -> dict[str, Any]:
+def accuracy(trials: Trials, scores: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
     """LFW's View-2 accuracy: for each fold the threshold that is best on the others.
+
+    Returns:
+        Among the pairs that could be compared; and where the others are told wrongly, by the same thresholds.
 
     Raises:
         FacedanError: all pairs that are there are of one fold.
@@ -222,9 +251,9 @@ def accuracy(trials: Trials, scores: np.ndarray) -> dict[str, Any]:
             "the pairs that are there are all of one fold", "check that the images are those of the list"
         )
     found = fold_accuracy(scores, trials.genuine, trials.fold)
-    return {
-        "mean": found.mean,
-        "standard_error": found.standard_error,
-        "folds": [float(value) for value in found.folds],
-        "thresholds": [float(value) if np.isfinite(value) else None for value in found.thresholds],
-    }
+    failed = with_failed_pairs(found, trials.fold, trials.failures.fold)
+    plain, counted = (
+        {"mean": one.mean, "standard_error": one.standard_error, "folds": [float(value) for value in one.folds]}
+        for one in (found, failed)
+    )
+    return plain | {"thresholds": [float(value) if np.isfinite(value) else None for value in found.thresholds]}, counted

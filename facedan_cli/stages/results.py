@@ -30,6 +30,7 @@ class Measured:
         checkpoint: its file; None likewise.
         partitions: the figures.
         mean: the plain mean of the partitions' rank-1 rates, where the protocol asks for it.
+        mean_with_failures: the same of the rates where a probe that could not be searched is not found.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Measured:
     checkpoint: Path | None
     partitions: Mapping[str, Figure]
     mean: float | None = None
+    mean_with_failures: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """The model's entry in summary.json."""
@@ -46,7 +48,9 @@ class Measured:
             "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
             "partitions": {name: partition.summary() for name, partition in self.partitions.items()},
         }
-        return entry if self.mean is None else entry | {"mean_rank1": self.mean}
+        if self.mean is None:
+            return entry
+        return entry | {"mean_rank1": self.mean, "mean_rank1_with_failures": self.mean_with_failures}
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,21 @@ class EvaluateResult:
                     bounds = figure.rates.intervals.get(at, ("", ""))
                     failed = figure.with_failures.values[at]
                     yield model.name, name, "vr" if verifies else "rank", at, value, *bounds, failed, trials
-                if isinstance(figure, Verification):
-                    yield model.name, name, "eer", "", sum(figure.eer) / 2, *figure.eer, "", trials
-                    if figure.accuracy is not None:
-                        yield model.name, name, "accuracy", "", figure.accuracy["mean"], "", "", "", trials
-                else:
-                    for fpir, point in figure.open_set.items():
-                        yield model.name, name, "dir", fpir, point.dir, "", "", "", trials
+                for measure, at, value, ends, failed in _further(figure):
+                    yield model.name, name, measure, at, value, *ends, failed, trials
             if model.mean is not None:
-                yield model.name, "mean", "rank", "1", model.mean, "", "", "", ""
+                yield model.name, "mean", "rank", "1", model.mean, "", "", model.mean_with_failures, ""
+
+
+def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
+    """Further figures of a partition: measure, at what, value, bounds, and the value with failures."""
+    if isinstance(figure, Verification):
+        yield "eer", "", sum(figure.eer) / 2, figure.eer, sum(figure.eer_with_failures) / 2
+        if figure.accuracy is not None and figure.accuracy_with_failures is not None:
+            yield "accuracy", "", figure.accuracy["mean"], ("", ""), figure.accuracy_with_failures["mean"]
+    else:
+        for fpir, point in figure.open_set.items():
+            yield "dir", fpir, point.dir, ("", ""), figure.open_set_with_failures[fpir]
 
 
 def write_results(result: EvaluateResult) -> None:
@@ -171,12 +181,13 @@ def write_curves(result: EvaluateResult) -> None:
         write_csv(result.directory / "roc.csv", ("model", "partition", "far", "vr", "threshold"), points)
     else:
         rates = [
-            (model, name, rank, rate)
+            (model, name, rank, *both)
             for name, panel in panels(result, Identification).items()
             for model, figure in panel.items()
-            for rank, rate in enumerate(figure.curve, start=1)
+            for rank, both in enumerate(zip(figure.curve, figure.curve_with_failures, strict=True), start=1)
         ]
-        write_csv(result.directory / "cmc.csv", ("model", "partition", "rank", "rate"), rates)
+        header = ("model", "partition", "rank", "rate", "rate_with_failures")
+        write_csv(result.directory / "cmc.csv", header, rates)
 
 
 def draw(result: EvaluateResult, directory: Path, suffix: str) -> list[Path]:

@@ -13,8 +13,8 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.bootstrap import rank1_replicates
 from facedan_cli.metrics.identification import OpenSetPoint, cmc, open_set, rank_1, ranks
 from facedan_cli.metrics.intervals import wilson
-from facedan_cli.stages.measures import LEVEL, Rates, bootstrapped
-from facedan_cli.stages.trials import Trials
+from facedan_cli.stages.measures import LEVEL, Rates, bootstrapped, left_out_entry
+from facedan_cli.stages.trials import NOTHING_LEFT_OUT, LeftOut, Trials
 
 MAX_RANK = 50
 
@@ -32,6 +32,7 @@ class Identification:
         gallery: images in the gallery.
         without_mate: probes whose subject is not in the gallery.
         failed: mated probes that could not be searched, and missing images.
+        left_out: searches in which an image would have found itself.
     """
 
     rates: Rates
@@ -42,6 +43,22 @@ class Identification:
     gallery: int
     without_mate: int
     failed: tuple[int, int]
+    left_out: LeftOut = NOTHING_LEFT_OUT
+
+    @property
+    def _searched(self) -> float:
+        """The share of the mated probes that could be searched."""
+        return len(self.correct) / (len(self.correct) + self.failed[0])
+
+    @property
+    def curve_with_failures(self) -> np.ndarray:
+        """The CMC where a mated probe that could not be searched is found at no rank."""
+        return self.curve * self._searched
+
+    @property
+    def open_set_with_failures(self) -> Mapping[str, float]:
+        """The detection and identification rates likewise, at the thresholds of the searches that could be made."""
+        return {fpir: point.dir * self._searched for fpir, point in self.open_set.items()}
 
     def summary(self) -> dict[str, Any]:
         """The probe set's entry in summary.json."""
@@ -59,7 +76,10 @@ class Identification:
                 "probes": self.failed[0],
                 "rank1": self.with_failures.values["1"],
                 "interval": self.with_failures.interval("1"),
+                "cmc": [float(rate) for rate in self.curve_with_failures],
+                "open_set": {fpir: {"dir": rate} for fpir, rate in self.open_set_with_failures.items()},
             },
+            "left_out": left_out_entry(self.left_out) | {"probes": self.left_out.probes},
         }
 
 
@@ -82,12 +102,14 @@ def identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig) -
     if np.isnan(scores).any():
         raise FacedanError("there are scores that are no numbers (NaN)", "look at what made the features")
     probes, gallery, failed = trials.codes
+    if trials.left_out:  # beaten by everything, and beating nothing: an image that would find itself
+        scores = np.where(trials.genuine | trials.impostor, scores, -np.inf)
     found = ranks(scores, probes, gallery)
     mated = found > 0
     if not mated.any():
         raise FacedanError(
-            "no probe has a mate in the gallery",
-            "both need folders (or list entries) that name people, by the same names",
+            "no probe has a mate in the gallery" + (" but the probe's own image" if trials.left_out else ""),
+            "both need folders (or list entries) that name people, by the same names, and other images of them",
         )
     correct = found[mated] == 1
     rates = _rank1_rates(correct, probes[mated], config)
@@ -106,6 +128,7 @@ def identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig) -
         gallery=len(gallery),
         without_mate=strangers,
         failed=(len(failed), trials.failures.images),
+        left_out=trials.left_out,
     )
 
 

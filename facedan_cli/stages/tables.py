@@ -51,9 +51,9 @@ def main_table(result: EvaluateResult) -> Table:
 
 
 def failures_table(result: EvaluateResult) -> Table | None:
-    """The same rates where comparisons that could not be made count as errors; None where all could be made."""
+    """The same figures where comparisons that could not be made count as errors; None where all could be made."""
     partitions = result.models[0].partitions
-    if not any(figure.failed[0] for figure in partitions.values()):
+    if not any(_failed(figure) for figure in partitions.values()):
         return None
     header = ["model"]
     rows = [[model.name] for model in result.models]
@@ -62,7 +62,14 @@ def failures_table(result: EvaluateResult) -> Table | None:
             header.append(f"{_column(result, partition, at)} ({figure.failed[0]} failed)")
             for row, model in zip(rows, result.models, strict=True):
                 row.append(_cell(model.partitions[partition].with_failures, at))
-    return Table("With failures counted as errors", header, rows)
+    for row, model in zip(rows, result.models, strict=True):
+        row.extend(_more_with_failures(model).values())
+    return Table("With failures counted as errors", [*header, *_more_with_failures(result.models[0])], rows)
+
+
+def _failed(figure: Figure) -> bool:
+    """Whether comparisons could not be made: of impostor ones the accuracy knows."""
+    return any(figure.failed[:2]) if isinstance(figure, Verification) else figure.failed[0] > 0
 
 
 def points_table(result: EvaluateResult) -> Table:
@@ -139,6 +146,23 @@ def _more(model: Measured) -> Mapping[str, str]:
             for fpir, point in figure.open_set.items():
                 mark = "" if point.resolved else UNRESOLVED
                 cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * point.dir:.2f}{mark}"
+    return cells
+
+
+def _more_with_failures(model: Measured) -> Mapping[str, str]:
+    """The figures of `_more` where comparisons that could not be made count as errors."""
+    cells = {} if model.mean_with_failures is None else {"mean": f"{100 * model.mean_with_failures:.2f}"}
+    for name, figure in model.partitions.items():
+        of = "" if name == "all" else f"{name} "
+        if isinstance(figure, Verification):
+            if not of:
+                cells["EER"] = f"{50 * sum(figure.eer_with_failures):.2f}"
+            if figure.accuracy_with_failures is not None:
+                mean, error = (figure.accuracy_with_failures[key] for key in ("mean", "standard_error"))
+                cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
+        else:
+            for fpir, rate in figure.open_set_with_failures.items():
+                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * rate:.2f}"
     return cells
 
 

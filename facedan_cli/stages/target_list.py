@@ -51,7 +51,7 @@ def read_target(name: str, workspace: Workspace) -> Target:
     faces = workspace.dataset(sigset.resolve().parent.name)
     images = read_folder(faces.root).remembered_in(workspace.root)
     listed = [record.file_name for record in read_sigset(sigset)]
-    match = match_images(listed, images.paths)
+    match = match_images(listed, images.paths, by_base_name=True)
     if not match.rows:
         raise FacedanError(
             f"not one of the {len(listed)} images that {sigset} lists is in the data set '{faces.name}' ({faces.root})",

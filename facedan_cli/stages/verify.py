@@ -18,11 +18,12 @@ from facedan_cli.stages.evaluate import measure_partition, of_people
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
 from facedan_cli.stages.evaluation import Protocol, describe, evaluate, result_directory, settled
 from facedan_cli.stages.measures import OURS, Verification, streamed_figures
+from facedan_cli.stages.remarks import remarks
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
 from facedan_cli.stages.similarities import COSINE
 from facedan_cli.stages.training_people import seen_in_training
-from facedan_cli.stages.trials import Trials, crossing_failures
+from facedan_cli.stages.trials import Trials, crossed_trials, crossing_failures
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Dataset, Workspace, write_set_aside
 
@@ -84,9 +85,10 @@ def evaluate_verify(
 def _trials(faces: Sequence[Faces], absent: dict[str, str]) -> Trials:
     sides = [of_people(side, absent) for side in faces]
     itself = len(sides) == 1
-    (query, all_query, query_there), (target, all_target, target_there) = sides[0], sides[-1]
-    failures = crossing_failures(all_query, all_target, query_there, target_there, len(absent), itself=itself)
-    return Trials(query, target, itself=itself, failures=failures)
+    query, target = sides[0], sides[-1]
+    failures = crossing_failures(query.people, target.people, query.there, target.there, len(absent), itself=itself)
+    failures = replace(failures, nobodys=sum(side.nobodys for side in sides))
+    return crossed_trials(query.side, target.side, failures, itself=itself)
 
 
 def _stream(
@@ -112,7 +114,7 @@ def _stream(
             measured.append(Measured(model.name, model.card.run, model.checkpoint, {"all": figure}))
         ranks.gather([])
     directory = result_directory("verify", config, workspace, models, folders, [])
-    warnings = seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
+    warnings = remarks(trials) + seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
     set_aside = directory / "set-aside.tsv" if absent else None
     result = EvaluateResult(
         protocol="verify",
@@ -163,6 +165,8 @@ def _measure(
                 query,
                 target,
                 config.far,
+                contents=_contents(trials),
+                failed=len(trials.failures.genuine),
                 once=trials.itself,
                 device=ranks.device(choose_device(config.device)),
                 advance=lambda count: advance(count, ""),
@@ -171,7 +175,14 @@ def _measure(
             raise FacedanError(
                 f"the data sets cannot be compared: {error}", "check that folders name people"
             ) from error
-    return streamed_figures(found, trials.failures, config)
+    return streamed_figures(found, trials.failures, trials.left_out, config)
+
+
+def _contents(trials: Trials) -> tuple[np.ndarray, np.ndarray] | None:
+    """By what images that would meet themselves are known; None where there are none, which costs less."""
+    if not trials.left_out or trials.query.contents is None or trials.target.contents is None:
+        return None
+    return trials.query.contents, trials.target.contents
 
 
 def _rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ def _of_pairs(trials: Trials, scores: np.ndarray, threshold: float) -> Iterator[
 
 def _of_searches(trials: Trials, scores: np.ndarray) -> Iterator[Found]:
     """Mated probes by how far their best rival is above their best mate: the rival and the mate of each."""
-    rivals = np.where(trials.genuine, -np.inf, scores)  # (p, g)
+    rivals = np.where(trials.impostor, scores, -np.inf)  # (p, g)
     mates = np.where(trials.genuine, scores, -np.inf)
     mated = np.flatnonzero(trials.genuine.any(axis=1))
     margin = (mates.max(axis=1) - rivals.max(axis=1))[mated]

@@ -22,11 +22,11 @@ floats = st.one_of(
 score_lists = st.lists(floats, min_size=1, max_size=40)
 
 
-def stream(pieces: Sequence[tuple[np.ndarray, np.ndarray]], fars: Sequence[str]) -> Streamed:
+def stream(pieces: Sequence[tuple[np.ndarray, np.ndarray]], fars: Sequence[str], failed: int = 0) -> Streamed:
     high = sum((count_high(*piece) for piece in pieces[1:]), count_high(*pieces[0]))
-    bins = deciding_bins(high, fars)
+    bins = deciding_bins(high, fars, failed)
     low = sum((count_low(*piece, bins) for piece in pieces[1:]), count_low(*pieces[0], bins))
-    return conclude(high, low, bins, fars)
+    return conclude(high, low, bins, fars, failed)
 
 
 def one_piece(genuine: Sequence[float], impostor: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +57,16 @@ def test_the_equal_error_rate_of_counts_whose_product_passes_64_bits(
     found = conclude(many, Counts(low.genuine * often, low.impostor * others), bins, FARS)
     # The rates are those of each score once.
     assert found.eer == pytest.approx(equal_error_rate(np.array(genuine, np.float32), np.array(impostor, np.float32)))
+
+
+@given(score_lists, score_lists, st.integers(0, 50))
+def test_the_eer_with_failures_is_that_of_all_scores_at_once(
+    genuine: list[float], impostor: list[float], failed: int
+) -> None:
+    found = stream([one_piece(genuine, impostor)], FARS, failed)
+    g, i = np.array(genuine, np.float32), np.array(impostor, np.float32)
+    assert found.eer_with_failures == equal_error_rate(g, i, failed=failed)
+    assert found.eer == equal_error_rate(g, i)
 
 
 @given(score_lists, score_lists)

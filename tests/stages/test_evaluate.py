@@ -28,7 +28,7 @@ from facedan_cli.workspace import Dataset, Workspace
 
 CONFIG = EvaluateConfig(far=("0.001", "0.1", "0.5"), replicates=50)
 BY_FAR = {"vr", "interval", "achieved_far", "threshold", "false_accepts", "budget", "resolved"}
-COUNTS = {"genuine", "impostor", "failures"}
+COUNTS = {"genuine", "impostor", "failures", "left_out"}
 
 
 @pytest.fixture

@@ -124,9 +124,11 @@ def test_a_search_that_could_not_be_made_finds_nobody(place: Workspace) -> None:
                 shutil.copy(casia / f"person{person}" / f"{picture}.png", target)
     (place.root / "aligned" / "probe" / "person0" / "1.png").write_bytes(b"no image")
     (place.root / "aligned" / "gallery" / "person1" / "0.png").write_bytes(b"no image")
+    for stranger in ("5.png", "6.png"):
+        draw(place.root / "aligned" / "probe" / "stranger" / stranger, 50, int(stranger[0]))
     config = replace(CONFIG, ci="wilson", fpir=("0.5",))
     found = partition(evaluate_identify(config, place, place.dataset("gallery"), place.dataset("probe")), "all")
-    assert (found["probes"], found["without_mate"]) == (5, 2)
+    assert (found["probes"], found["without_mate"]) == (5, 2)  # whose mate is missing is no stranger
     assert (found["failures"]["probes"], found["failures"]["images"]) == (3, 2)  # one probe, and two without their mate
     assert found["failures"]["rank1"] == pytest.approx(found["correct"] / 8)
     assert found["open_set"]["0.5"]["budget"] == 1

@@ -46,7 +46,7 @@ def test_of_one_set_each_pair_counts_once(subjects: list[str], data: st.DataObje
 
 
 def test_a_probe_without_its_only_mate_has_failed_and_one_without_any_has_not() -> None:
-    failures = search_failures(
+    failures, searched = search_failures(
         np.array(["a", "b", "c", "d"]),
         np.array(["a", "b", "c"]),
         np.array([True, False, True, True]),
@@ -54,6 +54,7 @@ def test_a_probe_without_its_only_mate_has_failed_and_one_without_any_has_not() 
         2,
     )
     assert list(failures.genuine) == ["b", "c"]  # b was not acquired, nor was c's mate; d is nobody of the gallery
+    assert list(searched) == [True, False, True]  # of those that are there, c would pass for a stranger
 
 
 def test_scores_and_subjects_belong_together() -> None:
