@@ -86,7 +86,7 @@ FOLDERS, BASES, SUFFIXES = (st.sampled_from(values) for values in (["A", "B", "A
 PATHS = st.builds(lambda folder, base, end: f"{folder}/{base}{end}".lstrip("/"), FOLDERS, BASES, SUFFIXES)
 
 
-@given(names=st.lists(PATHS), images=st.lists(PATHS, unique=True))
+@given(names=st.lists(PATHS), images=st.lists(PATHS.filter(lambda path: path.endswith("g")), unique=True))
 def test_no_name_is_ever_matched_across_folders_or_to_an_image_that_another_name_calls(
     names: list[str], images: list[str]
 ) -> None:
@@ -98,6 +98,6 @@ def test_no_name_is_ever_matched_across_folders_or_to_an_image_that_another_name
         if name in images:
             assert images[row] == name
     exact = {row for name, row in found.rows.items() if images[row] == name}
-    written = [(name, row) for name, row in found.rows.items() if name.endswith(("g",))]
+    written = [(name, row) for name, row in found.rows.items() if name.endswith("g")]
     assert len({row for _, row in written}) == len(written)
     assert not any(row in exact and images[row] != name for name, row in written)

@@ -107,9 +107,7 @@ def counts(found: dict[str, Any]) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("lay", [as_tree, as_rec, as_tar, as_webdataset])
-def test_whose_a_failed_image_is_is_known_of_trees_and_of_archives(
-    tmp_path: Path, lay: Callable[[Path], None]
-) -> None:
+def test_whose_a_failed_image_is_is_known_of_trees_and_of_archives(tmp_path: Path, lay: Callable[[Path], None]) -> None:
     root = aligned(tmp_path, lay)
     assert counts(verify(tmp_path, root)) == (7, 21, 1, 2, 6)
     if lay is as_tree:  # the manifest of an earlier version does not say where a face would have been
