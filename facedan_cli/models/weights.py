@@ -59,6 +59,15 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
         save_file(dict(tensors), temporary, metadata={METADATA_KEY: json.dumps(asdict(card))})
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of facedan."""
+    try:
+        read_card(path)
+    except FacedanError:
+        return False
+    return True
+
+
 def read_card(path: Path) -> Card:
     """The card of a checkpoint, without reading its weights.
 

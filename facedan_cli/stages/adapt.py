@@ -32,12 +32,14 @@ from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
     LEAST_SAMPLE,
+    METHOD,
     SOURCE_SEED,
     TARGET_SEED,
     Source,
     TrainingResult,
     describe,
     found_finished,
+    going_on,
     hold_aside,
     read_source,
     refuse_same,
@@ -49,6 +51,7 @@ from facedan_cli.stages.training_work import Work, at_work, check_processes, set
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.training.loop import Domains, Examination
+from facedan_cli.training.step import DTYPES, Features
 from facedan_cli.workspace import Dataset, Workspace, sha256_file, write_json
 
 BANDWIDTH_SAMPLE = 512
@@ -68,6 +71,11 @@ class AdaptJob:
     multipliers: tuple[float, ...]
     run: Run
     caches: Path
+
+    @property
+    def seed(self) -> int:
+        """Of all that is random in the training: none of it is drawn as for the network that it starts from."""
+        return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])
 
 
 def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
@@ -96,7 +104,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
         "adapt",
         [source.dataset.name, target.dataset.name],
         config=options(config),
-        determining=determining(config),
+        determining=determining(config) | {"method": METHOD},
         inputs={
             "source": describe(source.dataset, source.folder),
             "target": target.describe(),
@@ -114,7 +122,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(job.seed)
         network = _start(job, work).to(work.device)
         source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
         target, target_held = hold_aside(job.target.folder, config.hold_aside, labelled=False)
@@ -124,8 +132,8 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
 
         def streams(*seed: int, rows: range | None = None) -> tuple[Stream, Stream]:
             return (
-                Stream(sources.part(source), labels, batch, network.crop, (config.seed, SOURCE_SEED, *seed), rows),
-                Stream(targets.part(target), None, batch, network.crop, (config.seed, TARGET_SEED, *seed), rows),
+                Stream(sources.part(source), labels, batch, network.crop, (job.seed, SOURCE_SEED, *seed), rows),
+                Stream(targets.part(target), None, batch, network.crop, (job.seed, TARGET_SEED, *seed), rows),
             )
 
         penalty = _penalty(job, _bandwidths(job, network, work.ranks, *streams(BANDWIDTH_SEED)))
@@ -140,6 +148,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
                 ends=DomainTest(aside, tuple(job.layers), job.multipliers, config.seed),
                 loss=lambda: aside.loss(penalty),
             ),
+            job.seed,
         )
         unreadable = work.unusable(sources, targets)
         set_aside = write_unusable(run, unreadable, job.source.nameless) if work.ranks.first else None
@@ -265,9 +274,10 @@ def _bandwidths(
     kept = job.run.directory / "bandwidths.json"
     if job.run.state.exists() and kept.exists():
         return dict(json.loads(kept.read_text(encoding="utf-8")))
-    features = [_sample_features(network, stream) for stream in (source, target)]
+    of_source, of_target = _sample_features(job, network, source, target)
+    reading = job.config.median
     try:
-        bandwidths = {layer: median_bandwidth(features[0][layer], features[1][layer]) for layer in job.layers}
+        bandwidths = {layer: median_bandwidth(of_source[layer], of_target[layer], reading) for layer in job.layers}
     except ValueError as error:
         raise FacedanError(f"no bandwidth: {error}", f"the model {job.init} is of no use; pretrain another") from error
     if ranks.first:
@@ -276,8 +286,18 @@ def _bandwidths(
 
 
 @torch.no_grad()
-def _sample_features(network: FaceNetwork, stream: Stream) -> dict[str, torch.Tensor]:
-    device = next(network.parameters()).device
-    network.eval()
-    batches = [network(stream[step][0].to(device)) for step in range(-(-BANDWIDTH_SAMPLE // stream.batch))]
-    return {layer: torch.cat([features[layer] for features in batches]) for layer in network.layers}
+def _sample_features(job: AdaptJob, network: FaceNetwork, source: Stream, target: Stream) -> tuple[Features, Features]:
+    """Features of both domains as the penalty will see them: with dropout, by which they lie farther apart."""
+    device, dtype = next(network.parameters()).device, DTYPES[job.config.precision]
+    network.train()
+    found = []
+    for step in range(-(-BANDWIDTH_SAMPLE // source.batch)):
+        torch.manual_seed(int(np.random.SeedSequence((job.seed, BANDWIDTH_SEED, step)).generate_state(1)[0]))
+        images = torch.cat([source[step][0], target[step][0]]).to(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            found.append({layer: rows.float() for layer, rows in network(images).items()})
+
+    def of(part: slice) -> Features:
+        return {layer: torch.cat([features[layer][part] for features in found]) for layer in network.layers}
+
+    return of(slice(source.batch)), of(slice(source.batch, None))

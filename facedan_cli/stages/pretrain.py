@@ -16,18 +16,20 @@ from facedan_cli.models.facenet import RELEASES, fetch_release
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights
-from facedan_cli.models.weights import Card
+from facedan_cli.models.weights import Card, is_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, find_checkpoint
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.pcanet import PCANetJob, learn_pcanet, plan_pcanet
 from facedan_cli.stages.training_data import (
+    METHOD,
     SOURCE_SEED,
     Source,
     TrainingResult,
     describe,
     found_finished,
+    going_on,
     hold_aside,
     read_source,
     warn_of_alignment,
@@ -54,6 +56,13 @@ class PretrainJob:
     run: Run
     caches: Path
 
+    @property
+    def seed(self) -> int:
+        """Of all that is random in the training: as for no network of facedan that it starts from."""
+        if self.init is None or not is_checkpoint(self.init):
+            return self.config.seed
+        return going_on("pretrain", self.config.seed, self.run.inputs["init"]["sha256"])
+
 
 def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob | PCANetJob:
     """Check a configuration and its inputs; writes nothing.
@@ -74,16 +83,17 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     source = read_source(workspace.dataset(config.source), config.hold_people or 0, workspace.root)
     check_processes(config, len(source.identities))
     inputs = {"source": describe(source.dataset, source.folder)}
-    init = None
+    init, method = None, {}
     if config.init is not None:
         init = find_weights(config.init, config.model, workspace)
+        method = {"method": METHOD} if is_checkpoint(init) else {}
         inputs["init"] = {"path": str(init.resolve()), "sha256": sha256_file(init)}
     run = plan_run(
         workspace,
         "pretrain",
         [source.dataset.name],
         config=options(config),
-        determining=determining(config),
+        determining=determining(config) | method,
         inputs=inputs,
         images={"source": source.folder},
     )
@@ -99,7 +109,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, source.dataset)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(job.seed)
         network = build(config.model, len(source.identities), **work.head(len(source.identities)))
         weights = _start(job, network, work.report)
         folder, held = hold_aside(source.folder, config.hold_aside, labelled=True)
@@ -110,12 +120,12 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             source.labels_of(folder),
             plan.batch,
             network.crop,
-            (config.seed, SOURCE_SEED),
+            (job.seed, SOURCE_SEED),
             work.rows(plan.batch),
         )
         aside = HeldAside(network, images.part(held), source.labels_of(held))
         card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
-        metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss))
+        metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss), job.seed)
         unreadable = work.unusable(images)
         set_aside = write_unusable(run, unreadable, source.nameless) if work.ranks.first else None
         if work.ranks.first:

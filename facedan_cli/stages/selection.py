@@ -24,7 +24,7 @@ from facedan_cli.runs import Run, working
 from facedan_cli.stages.adapt import AdaptJob, adapt, plan_adapt
 from facedan_cli.stages.candidates import Candidate, Judge, choose, images_to_verify, why_out
 from facedan_cli.stages.devices import choose_device, worker_count
-from facedan_cli.stages.training_data import TrainingResult, found_finished
+from facedan_cli.stages.training_data import METHOD, TrainingResult, found_finished
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Workspace, write_csv
 
@@ -70,7 +70,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
         "adapt",
         [first.source.dataset.name, first.target.dataset.name],
         config=of_all(options(first.config)),
-        determining=of_all(determining(first.config)),
+        determining=of_all(determining(first.config)) | {"method": METHOD},
         inputs=first.run.inputs,
         images={"source": first.source.folder, "target": first.target.folder},
     )

@@ -19,7 +19,14 @@ from facedan_cli.runs import Run
 from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
-"""Second parts of the seeds of independent streams; the first is the run's seed."""
+"""Second parts of the seeds of independent streams; the first is the training's seed (`going_on`)."""
+
+METHOD = 2
+"""Of trainings that go on from a network of facedan; raised where the same configuration gives another network.
+
+It is a part of what names their runs: a finished run of an earlier method stays as it is, under its own name, and an
+interrupted one is not gone on with by another method.
+"""
 
 LEAST_SAMPLE = 10
 """Of fewer images nothing can be said."""
@@ -103,6 +110,22 @@ def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None =
         nameless,
         part_of(folder, [row for row in named if folder.names[row] in aside]),
     )
+
+
+def going_on(stage: str, seed: int, init: str) -> int:
+    """The seed of a training that goes on from a network which was trained with a seed, perhaps the same one.
+
+    Else it would replay, crop by crop and mask by mask, what that training saw.
+
+    Args:
+        stage: "pretrain" or "adapt".
+        seed: that of the run.
+        init: SHA-256 of the file of the network, in hexadecimal digits.
+
+    Returns:
+        32 bits that have nothing to do with that seed.
+    """
+    return int.from_bytes(hashlib.sha256(f"{stage} {seed} {init}".encode()).digest()[:4])
 
 
 def part_of(folder: FaceFolder, rows: Sequence[int]) -> FaceFolder:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,17 @@ class Work:
         own = share(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
         return {"head": self.config.head, "margin": self.config.margin, "scale": self.config.scale, "own": own}
 
-    def train(self, network: FaceNetwork, domains: Domains, card: Card, examination: Examination) -> dict[str, Any]:
+    def train(
+        self, network: FaceNetwork, domains: Domains, card: Card, examination: Examination, seed: int
+    ) -> dict[str, Any]:
         """Train, and draw how it went, also of a training that is interrupted.
+
+        Args:
+            network: trained in place.
+            domains: what it is trained on.
+            card: what the networks' files say of them.
+            examination: what is measured on images held aside.
+            seed: of dropout, and of the classes that a step takes.
 
         Returns:
             The last line of the log.
@@ -79,7 +88,7 @@ class Work:
                 return train(
                     network,
                     domains,
-                    training_plan(config),
+                    replace(training_plan(config), seed=seed),
                     checkpoints=checkpoints,
                     log=run.log,
                     tensorboard=board,

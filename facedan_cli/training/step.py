@@ -25,7 +25,7 @@ TOO_LARGE = (
 _AS_WITHOUT: dict[str, Any] = {"fallback_random": True}
 """A compiled network draws the random numbers of one that is not: a run may go on with or without it."""
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Features = dict[str, Tensor]
 
@@ -178,7 +178,7 @@ class Step:
         numbers = [row + domain * self.plan.batch for domain in range(domains) for row in own]
         alone = len(own) == self.plan.batch
         see_rows(self.network, None if alone else torch.tensor(numbers, device=self.device), domains * self.plan.batch)
-        dtype = _DTYPES[self.plan.precision]
+        dtype = DTYPES[self.plan.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             yield
         see_rows(self.network, None, None)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +15,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import ADAPT, Notes, metrics, same
+from tiny import ADAPT, PRETRAIN, Notes, metrics, same
 
 from facedan_cli.config.common import MODEL_LAYERS
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
-from facedan_cli.faces.batches import FaceImages
+from facedan_cli.faces.batches import FaceImages, Stream, _permutation
 from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import AlignedRecord
+from facedan_cli.models.vggface import VGGFace
 from facedan_cli.models.weights import load_checkpoint, read_card, save_checkpoint
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
-from facedan_cli.stages.adapt import adapt, plan_adapt
+from facedan_cli.stages.adapt import _sample_features, adapt, plan_adapt
 from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers, settle_penalty
 from facedan_cli.stages.held_aside import HeldAside
+from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.stages.training_data import TrainingResult, hold_aside, part_of
 from facedan_cli.workspace import Workspace
 
@@ -113,12 +117,93 @@ def test_the_frozen_bandwidth_is_the_median_on_both_domains(pretrained: Workspac
     assert kept.keys() == {"fc6", "fc7"}
     # Here of the centres of all images, there of random crops.
     network, _ = load_checkpoint(checkpoint_of(trained.before))
+    network.train()
     paths = [p for d in ("casia", "frgc") for p in sorted((pretrained.root / "aligned" / d).rglob("*.png"))]
     faces = np.stack([cv2.imread(str(path))[4:68, 4:68, ::-1] for path in paths])
+    faces = torch.from_numpy(faces.copy()).permute(0, 3, 1, 2)
     with torch.no_grad():
-        features = network(torch.from_numpy(faces.copy()).permute(0, 3, 1, 2))
-    for layer, rows in features.items():
-        assert kept[layer] == pytest.approx(torch.pdist(rows).square().median().item(), rel=0.3)
+        features = network(faces.repeat(4, 1, 1, 1))
+    medians = {layer: torch.pdist(rows).square().median().item() for layer, rows in features.items()}
+    assert kept == pytest.approx(medians, rel=0.3)
+    wide = run(pretrained, median="sigma").run
+    twice = json.loads((wide.directory / "bandwidths.json").read_text(encoding="utf-8"))
+    assert twice == {layer: pytest.approx(2 * gamma) for layer, gamma in kept.items()}
+
+
+def test_the_bandwidth_is_measured_with_dropout(pretrained: Workspace, trained: Any) -> None:
+    network, _ = load_checkpoint(checkpoint_of(trained.before))
+    assert isinstance(network, VGGFace)
+    network.dropout.probability = 0.5  # as vggface's
+    folder = part_of(read_folder(pretrained.root / "aligned" / "casia"), [0])
+    with ThreadPoolExecutor(1) as pool:
+        face = FaceImages(folder, network.crop, pool)  # and its mirror image
+        one = Stream(face, None, 8, network.crop, (0,))
+        job = plan_adapt(ADAPT, pretrained)
+        features = [_sample_features(job, network.eval(), one, one) for _ in range(2)]
+    for source, target in features:
+        assert len(source["fc6"]) == len(target["fc6"]) == 16
+        assert len(torch.cat([source["fc6"], target["fc6"]]).round(decimals=3).unique(dim=0)) == 2
+        assert len(torch.cat([source["fc7"], target["fc7"]]).round(decimals=3).unique(dim=0)) > 16
+    assert torch.equal(features[0][0]["fc7"], features[1][0]["fc7"])
+
+
+@pytest.fixture
+def randomness(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[Stream], set[int]]]:
+    """Gives what was drawn from since it was last asked: the streams of images, and the seeds of dropout."""
+    streams: list[Stream] = []
+    seeds: list[int] = []
+    made, seeded = Stream.__init__, torch.manual_seed
+
+    def init(self: Stream, *arguments: Any, **named: Any) -> None:
+        made(self, *arguments, **named)
+        streams.append(self)
+
+    monkeypatch.setattr(Stream, "__init__", init)
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or seeded(seed))
+
+    def since() -> tuple[list[Stream], set[int]]:
+        found = (streams.copy(), set(seeds))
+        streams.clear()
+        seeds.clear()
+        return found
+
+    return since
+
+
+def test_no_training_draws_what_another_drew_before_it(
+    workspace: Workspace, randomness: Callable[[], tuple[list[Stream], set[int]]]
+) -> None:
+    first = pretrain(plan_pretrain(PRETRAIN, workspace)).run
+    again = pretrain(plan_pretrain(replace(PRETRAIN, init=first.name), workspace)).run
+    drawn = [randomness()]
+    name = again.name
+    for _ in range(2):  # an adaptation may go on from an adaptation
+        name = run(workspace, init=name).run.name
+        drawn.append(randomness())
+    one = run(workspace, init=first.name)
+    drawn.append(randomness())
+    assert one.run.name != name
+
+    streams = [stream for of_run, _ in drawn for stream in of_run]
+    assert len(streams) == 2 + 3 * 4  # the bandwidth's too
+    orders = {tuple(_permutation(stream.seed, 0, 1000).tolist()) for stream in streams}
+    crops = {tuple(stream._drawn(0)[2].flatten().tolist()) for stream in streams}
+    assert len(orders) == len(crops) == len(streams)
+    for (_, seeds), (_, others) in itertools.combinations(drawn, 2):
+        assert not seeds & others
+
+
+def test_the_same_training_draws_the_same(pretrained: Workspace, randomness: Any) -> None:
+    found = []
+    for strength in (0.0, 5.0):
+        run(pretrained, lambda_=strength)
+        streams, seeds = randomness()
+        found.append(([stream.seed for stream in streams], seeds))
+    assert found[0] == found[1]
+    run(pretrained, seed=1)
+    other = randomness()
+    assert not {stream.seed for stream in other[0]} & set(found[0][0])
+    assert not other[1] & found[0][1]
 
 
 def test_a_bandwidth_can_be_given(pretrained: Workspace) -> None:
