@@ -198,10 +198,11 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike, *, failed: int = 0
         ValueError: there is no genuine or no impostor score, or a score is NaN.
     """
     genuine, impostor = np.sort(as_scores(genuine, "genuine")), np.sort(as_scores(impostor, "impostor"))
-    thresholds = np.unique(np.concatenate([genuine, impostor, [-np.inf]]))
+    thresholds = np.unique(np.concatenate([genuine, impostor]))
+    # First of all, every score is accepted, -inf too.
     return crossing(
-        failed + np.searchsorted(genuine, thresholds, side="right"),
-        impostor.size - np.searchsorted(impostor, thresholds, side="right"),
+        failed + np.append(0, np.searchsorted(genuine, thresholds, side="right")),
+        impostor.size - np.append(0, np.searchsorted(impostor, thresholds, side="right")),
         genuine.size + failed,
         impostor.size,
     )

@@ -217,7 +217,13 @@ def test_a_failed_genuine_comparison_is_rejected_at_every_threshold(
     genuine: list[int], impostor: list[int], failed: int
 ) -> None:
     lowest = np.append(np.array(genuine, float), np.full(failed, -np.inf))
-    assert equal_error_rate(genuine, impostor, failed=failed) == equal_error_rate(lowest, impostor)
+    found = equal_error_rate(genuine, impostor, failed=failed)
+    assert found == equal_error_rate(lowest, impostor)
+    rates = [
+        (np.mean(lowest <= threshold), np.mean(np.array(impostor) > threshold)) for threshold in [-9.0, *range(-4, 5)]
+    ]
+    assert any({found.low, found.high} == {float(frr), float(far)} for frr, far in rates)
+    assert found.mid >= min(max(frr, far) for frr, far in rates) / 2
 
 
 @given(
