@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from facedan_cli.adaptation.mmd import mk_mmd
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.models.vggface import SPECS, VGGFace
+from facedan_cli.models.networks import build
 
 SIZES = (32, 64, 128)
 FEATURES, KERNELS = 4096, 5
@@ -149,7 +149,7 @@ def measure(n: int, device: torch.device, dtype: torch.dtype) -> dict[str, float
 def step_share(device: torch.device, images: int = 32, identities: int = 1000) -> tuple[float, float]:
     """Seconds of an `adapt` step with vggface, and the loss's share of it."""
     torch.manual_seed(0)
-    network = VGGFace(SPECS["vggface"], identities).to(device).train()
+    network = build("vggface", identities).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     pictures = torch.randint(0, 256, (2 * images, 3, 224, 224), dtype=torch.uint8, device=device)
     labels = torch.randint(0, identities, (images,), device=device)

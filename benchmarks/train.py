@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config.training import PRETRAIN_RECIPES
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.faces.batches import FaceImages, Stream
 from facedan_cli.faces.cache import Cache
 from facedan_cli.faces.folder import FaceFolder, read_folder
@@ -88,7 +88,7 @@ class Setting:
 
     def plan(self, batch: int) -> Plan:
         """The model's recipe with a learning rate of zero: no weight changes, and every contender finds the same."""
-        recipe = asdict(PRETRAIN_RECIPES[self.model]) | {
+        recipe = asdict(NETWORKS[self.model].pretrain) | {
             "batch": batch,
             "lr": 0.0,
             "iterations": self.warm_up + self.steps,

@@ -76,7 +76,7 @@ _facedan() {
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
-        --layers) kind=value words='fc6,fc7 fc7 fc6 pool,embedding' ;;
+        --layers) kind=value words='fc6,fc7 pool,embedding fc6 fc7 pool embedding' ;;
         --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --strengths | --hold-aside | --hold-people | --iterations | --batch | --lr | --conv-lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
@@ -97,7 +97,7 @@ _facedan() {
         options='--model --layer --flip --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --batch | --workers) kind=value ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
@@ -149,7 +149,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -163,7 +163,7 @@ _facedan() {
         --ci) kind=value words='bootstrap wilson none' ;;
         --replicates | --seed | --batch | --workers) kind=value ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -178,7 +178,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
@@ -192,7 +192,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=path ;;
@@ -206,7 +206,7 @@ _facedan() {
         --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
@@ -220,7 +220,7 @@ _facedan() {
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --plot) kind=value words='png svg pdf' ;;
-        --layer) kind=value words='fc7 fc6 embedding pool' ;;
+        --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;

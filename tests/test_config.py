@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.config.common import MODEL_LAYERS, as_toml, determining, options
+from facedan_cli.config.common import as_toml, determining, options
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.training import (
-    ADAPT_RECIPES,
-    PRETRAIN_RECIPES,
     AdaptConfig,
     PretrainConfig,
     check_training,
@@ -22,7 +21,7 @@ from facedan_cli.config.training import (
 )
 from facedan_cli.errors import UsageError
 
-PAPER = PRETRAIN_RECIPES["vggface"]
+PAPER = NETWORKS["vggface"].pretrain
 # A control character that JSON, unlike TOML, leaves as it is, and halves of characters, are in no name or path.
 TEXTS = st.text(st.characters(exclude_characters="\x7f", exclude_categories=("Cs",)))
 
@@ -31,10 +30,10 @@ def test_the_defaults_for_vggface_are_the_papers() -> None:
     assert (PAPER.lr, PAPER.classifier_lr, PAPER.batch, PAPER.iterations) == (1e-4, 10.0, 32, 20_000)
     assert (PAPER.optimizer, PAPER.momentum, PAPER.weight_decay, PAPER.schedule) == ("sgd", 0.9, 5e-4, "constant")
     assert PAPER.label_smoothing == 0
-    assert ADAPT_RECIPES["vggface"] == replace(PAPER, classifier_lr=1.0)  # all layers at 1e-4
+    assert NETWORKS["vggface"].adapt == replace(PAPER, classifier_lr=1.0)  # all layers at 1e-4
     adapt = AdaptConfig(source="a", target="b")
     assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, None)  # all layers that the model has
-    assert MODEL_LAYERS["vggface"] == ("fc6", "fc7")
+    assert NETWORKS["vggface"].layers == ("fc6", "fc7")
 
 
 def test_a_recipe_fills_only_what_is_not_set() -> None:

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from facedan_cli.config.common import determining, options
-from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, resolve
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import PretrainConfig, resolve
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, read_record, working
 from facedan_cli.workspace import Workspace, digest, write_json
 
-CONFIG = resolve(PretrainConfig(source="casia", model="vggface-mini"), PRETRAIN_RECIPES["vggface-mini"])
+CONFIG = resolve(PretrainConfig(source="casia", model="vggface-mini"), NETWORKS["vggface-mini"].pretrain)
 INPUTS = {"source": {"name": "casia", "root": "/data/casia", "images": 7, "contents": "f0"}}
 
 

@@ -14,8 +14,9 @@ from facedan_cli.cli.evaluate_show import as_text
 from facedan_cli.cli.options import complete_datasets, complete_runs, console_of, option, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.cli.table_settings import settings, tested_by
-from facedan_cli.config.common import INTERVALS, MODEL_LAYERS
+from facedan_cli.config.common import INTERVALS
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.table import TABLE_FORMATS, TABLE_PROTOCOLS, TABLE_ROWS
 from facedan_cli.errors import UsageError
 
@@ -54,7 +55,7 @@ def table(
     ] = None,
     seeds: Annotated[str, option("Seeds of the trainings, as in 0,1,2; each has models of its own.")] = "0",
     model: Annotated[
-        str | None, option("Network. Default: that of `pretrain`.", show_default=False, complete=MODEL_LAYERS)
+        str | None, option("Network. Default: that of `pretrain`.", show_default=False, complete=NETWORKS)
     ] = None,
     init: Annotated[
         str | None,

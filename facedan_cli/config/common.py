@@ -12,26 +12,11 @@ from facedan_cli.config.fields import (
     COMMON,
     device_setting,
     flip_setting,
+    layer_setting,
     seed_setting,
     setting,
     workers_setting,
 )
-
-MODEL_LAYERS: Mapping[str, tuple[str, ...]] = {
-    "vggface": ("fc6", "fc7"),
-    "vggface-mini": ("fc6", "fc7"),
-    "facenet": ("pool", "embedding"),
-}
-"""The networks, each with the layers that can be adapted, in order."""
-
-POOLED_LAYERS = ("pool",)
-"""Those of them that have no weights of their own above the convolutions."""
-
-MODEL_NAMES = (*MODEL_LAYERS, "pcanet")
-"""What `pretrain` trains."""
-
-CLASSICAL = ("lbp", "pcanet")
-"""The models that are no networks: what came before them, to compare with. Only `pcanet` is trained."""
 
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
 """The options of `pretrain` that mean something for `pcanet`."""
@@ -50,9 +35,6 @@ PLOT_FORMATS = ("png", "svg", "pdf")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
 CHANNELS = ("auto", "rgb", "bgr")
-
-LAYER_HELP = "fc7 or fc6; of facenet embedding or pool. Default: the first."
-EMBEDDING_LAYERS = ("fc7", "fc6", "embedding", "pool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +74,7 @@ class EmbedConfig:
     model: str | None = setting(
         None, "Run, checkpoint or lbp. Default: the newest finished adaptation, else pretraining.", complete="model"
     )
-    layer: str | None = setting(None, LAYER_HELP, suggest=EMBEDDING_LAYERS)
+    layer: str | None = layer_setting()
     flip: bool = flip_setting()
     batch: int = setting(64, "Images at a time.", min=1)
     workers: int = workers_setting()
@@ -131,7 +113,7 @@ class EvaluateConfig:
     fuse: bool = setting(False, "Add a row that sums the z-normalised scores of the models.")
     save_scores: bool = setting(False, "Write the scores too: BEE matrices, or Bob's columns of lists of pairs.")
     plot: str = setting("png", "Format of the pictures: png, svg or pdf.", choices=PLOT_FORMATS)
-    layer: str | None = setting(None, LAYER_HELP, suggest=EMBEDDING_LAYERS)
+    layer: str | None = layer_setting()
     flip: bool = flip_setting()
     batch: int = setting(64, "Images at a time.", min=1)
     workers: int = workers_setting()
@@ -160,11 +142,7 @@ class ExportConfig:
         f"{', '.join(EXPORT_FORMATS)}. Default: what the file's suffix says ({', '.join(EXPORT_SUFFIXES)}).",
         choices=EXPORT_FORMATS,
     )
-    layer: str | None = setting(
-        None,
-        "Layer whose features are given. Default: the model's last.",
-        suggest=dict.fromkeys(layer for layers in MODEL_LAYERS.values() for layer in layers),
-    )
+    layer: str | None = layer_setting()
     flip: bool = flip_setting()
     force: bool = False
 

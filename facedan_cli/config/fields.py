@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import MISSING, field, fields
 from typing import Any
 
+from facedan_cli.config.models import LAYERS
 from facedan_cli.errors import UsageError, did_you_mean
 
 COMMON = "Common"
@@ -72,6 +73,11 @@ def device_setting() -> Any:
     """Where a command computes."""
     known = ("auto", "cpu", "cuda")
     return setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.", suggest=known, panel=COMMON)
+
+
+def layer_setting() -> Any:
+    """Whose features are given."""
+    return setting(None, "Layer whose features are given. Default: the model's last.", suggest=LAYERS)
 
 
 def flip_setting() -> Any:

@@ -1,6 +1,6 @@
 """What `pretrain` and `adapt` can be asked. The defaults are the paper's.
 
-Fields that are None by default take the value of the model's recipe (`PRETRAIN_RECIPES`, `ADAPT_RECIPES`): the paper's
+Fields that are None by default take the value of the model's recipe (`config.models`): the paper's
 for VGG-Face, and what trains well on a CPU for the small network of the same topology.
 """
 
@@ -18,7 +18,6 @@ from facedan_cli.config.common import (
     DISCREPANCIES,
     ESTIMATORS,
     MEDIANS,
-    MODEL_NAMES,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -33,6 +32,7 @@ from facedan_cli.config.fields import (
     spelling,
     workers_setting,
 )
+from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
 
 
@@ -59,66 +59,9 @@ HEADS: Mapping[str, Head] = {
 """The classification heads, `facedan_cli.models.classifier`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is trained where the command line does not say otherwise.
-
-    Args:
-        lr: base learning rate; the peak where the schedule is one-cycle.
-        conv_lr: the convolutions' learning rate as a multiple of `lr`; with 0 they stay as they are.
-        classifier_lr: the last layer's, likewise.
-        schedule: "constant" or "onecycle".
-        batch: images a step from the source, of all processes together, and from the target as many again.
-    """
-
-    optimizer: str
-    lr: float
-    conv_lr: float
-    classifier_lr: float
-    schedule: str
-    batch: int
-    iterations: int
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-
-
-# Section IV-B. The paper names neither the optimiser, nor momentum, nor weight decay: these are VGG's (Simonyan 2015).
-_PAPER = Recipe(
-    optimizer="sgd",
-    lr=1e-4,
-    conv_lr=1.0,
-    classifier_lr=10.0,
-    schedule="constant",
-    batch=32,
-    iterations=20_000,
-    momentum=0.9,
-    weight_decay=5e-4,
-    label_smoothing=0.0,
-)
-_MINI = Recipe(
-    optimizer="adamw",
-    lr=1e-3,
-    conv_lr=1.0,
-    classifier_lr=1.0,
-    schedule="onecycle",
-    batch=64,
-    iterations=1_200,
-    momentum=0.9,
-    weight_decay=0.05,
-    label_smoothing=0.1,
-)
-# FaceNet is not of the paper: a rate that is usual where its published weights are trained on.
-_FACENET = replace(_PAPER, lr=1e-3)
-PRETRAIN_RECIPES: Mapping[str, Recipe] = {"vggface": _PAPER, "vggface-mini": _MINI, "facenet": _FACENET}
-ADAPT_RECIPES: Mapping[str, Recipe] = {
-    "vggface": replace(_PAPER, classifier_lr=1.0),
-    "vggface-mini": replace(_MINI, batch=32, iterations=300),
-    "facenet": replace(_FACENET, classifier_lr=1.0),
-}
-
-
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
+_RELEASES = "; ".join(f"{name} {', '.join(entry.releases)}" for name, entry in NETWORKS.items() if entry.releases)
+_ALL_LAYERS = ", ".join(f"{name} {','.join(entry.layers)}" for name, entry in NETWORKS.items())
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
 
@@ -215,16 +158,16 @@ class TrainingConfig:
 class PretrainConfig(TrainingConfig):
     """Stage 1: a softmax classifier on the labelled source (Section IV-B)."""
 
-    RECIPES = PRETRAIN_RECIPES
+    RECIPES: ClassVar = {name: entry.pretrain for name, entry in NETWORKS.items()}
 
     model: str = setting(
         "vggface",
-        "Network: vggface, vggface-mini or facenet; or pcanet, which needs no labels.",
-        choices=MODEL_NAMES,
+        f"Network: {', '.join(NETWORKS)}; or pcanet, which needs no labels.",
+        choices=TRAINED,
     )
     init: str | None = setting(
         None,
-        "Weights or checkpoint to start from: any public form of VGG-Face; for facenet vggface2 or casia-webface.",
+        f"Weights file in any public form, run or checkpoint to start from; or a release by name: {_RELEASES}.",
         complete="run",
     )
     channels: str = setting(
@@ -241,7 +184,7 @@ class PretrainConfig(TrainingConfig):
 class AdaptConfig(TrainingConfig):
     """Stage 2: source classification plus λ times MK-MMD² between source and target (eq. 4)."""
 
-    RECIPES = ADAPT_RECIPES
+    RECIPES: ClassVar = {name: entry.adapt for name, entry in NETWORKS.items()}
 
     target: str = setting(
         help="Unlabelled faces: any tree of images, whose folder names are not read, or a sigset such as a training "
@@ -256,9 +199,8 @@ class AdaptConfig(TrainingConfig):
     )
     layers: str | None = setting(
         None,
-        "Layers whose features are brought together; fc6:0.5,fc7 weighs them. Default: fc6,fc7; of facenet "
-        "pool,embedding.",
-        suggest=("fc6,fc7", "fc7", "fc6", "pool,embedding"),
+        f"Layers whose features are brought together; fc6:0.5,fc7 weighs them. Default: all ({_ALL_LAYERS}).",
+        suggest=dict.fromkeys((*(",".join(entry.layers) for entry in NETWORKS.values()), *LAYERS)),
     )
     kernels: int = setting(5, "Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
     lambda_: float = setting(0.5, "λ, the weight of the penalty; 0 is the control.")

@@ -63,14 +63,17 @@ class Facenet(FaceNetwork):
 
     Args:
         classes: people.
+        image_size: side of the aligned picture from which crops are taken, pixels.
+        crop: side of the crop, pixels.
         head: of the classifier, as `Classifier` takes them.
     """
 
     layers = ("pool", "embedding")
-    image_size, crop = 182, 160
+    reader = "facedan_cli.models.public_weights:read_facenet"
 
-    def __init__(self, classes: int, **head: Any) -> None:
+    def __init__(self, classes: int, *, image_size: int = 182, crop: int = 160, **head: Any) -> None:
         super().__init__()
+        self.image_size, self.crop = image_size, crop
         self.body: nn.Module = InceptionResnetV1()  # type: ignore[no-untyped-call]
         self.body.add_module("dropout", BatchDropout(_DROPOUT))
         self.body.apply(_he_initialise)

@@ -1,22 +1,14 @@
-"""The networks by name."""
+"""Networks are built here, by the rows of `config.models`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+import importlib
 from typing import Any
 
 import torch
 
-from facedan_cli.models.facenet import Facenet
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.vggface import SPECS, VGGFace
-
-NETWORKS: Mapping[str, Callable[..., FaceNetwork]] = {
-    "vggface": partial(VGGFace, SPECS["vggface"]),
-    "vggface-mini": partial(VGGFace, SPECS["vggface-mini"]),
-    "facenet": Facenet,
-}
 
 
 def build(model: str, classes: int, **head: Any) -> FaceNetwork:
@@ -24,7 +16,16 @@ def build(model: str, classes: int, **head: Any) -> FaceNetwork:
 
     Args:
         model: its name.
-        classes: people.
+        classes: identities of the source.
         head: of the classifier, as `Classifier` takes them.
     """
-    return NETWORKS[model](classes, **head).to(memory_format=torch.channels_last)
+    entry = NETWORKS[model]
+    made = imported(entry.constructor)(classes, image_size=entry.image_size, crop=entry.crop, **head)
+    network: FaceNetwork = made.to(memory_format=torch.channels_last)
+    return network
+
+
+def imported(name: str) -> Any:
+    """What "module:name" means."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.facenet import Facenet
 from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import imported
 from facedan_cli.models.state_dict import read_state_dict
-from facedan_cli.models.vggface import VGGFace
-from facedan_cli.models.vggface_forms import FACEDAN, Array, Form, read_vggface
+from facedan_cli.models.vggface_forms import FACEDAN, Array, Form
 from facedan_cli.workspace import sha256_file
 
 _ORDERS = ("rgb", "bgr")
@@ -70,17 +69,11 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
         raise ValueError(f"channels must be one of {_ORDERS}, not {channels!r}")
     if not path.is_file():
         raise FacedanError(f"there are no weights at {path}", "check the path")
-    if isinstance(network, VGGFace):
-        form, found = read_vggface(path, network)
-        first = "conv1_1.weight"
-    elif isinstance(network, Facenet):
-        form, found = _facenet(path)
-        first = "body.conv2d_1a.conv.weight"
-    else:
-        raise ValueError(f"no weights are published for a {type(network).__name__}")
+    form, found = imported(network.reader)(path, network)
     tensors = _fitting(path, network, found)
     order = channels or form.channels
     if order == "bgr":
+        first = next(f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
         tensors[first] = tensors[first].flip(1)
     network.load_state_dict(tensors, strict=False)
     warnings = [form.warning] if form.warning else []
@@ -116,7 +109,8 @@ def _tensor(array: Array) -> Tensor:
     return array if isinstance(array, Tensor) else torch.tensor(array.astype(array.dtype.newbyteorder("=")))
 
 
-def _facenet(path: Path) -> tuple[Form, dict[str, Array]]:
+def read_facenet(path: Path, network: FaceNetwork) -> tuple[Form, dict[str, Array]]:
+    """facenet-pytorch's state dicts and our own."""
     tensors = read_state_dict(path)
     if any(key.startswith("body.") for key in tensors):
         return FACEDAN, {**tensors}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,11 +37,6 @@ class Spec:
     dropout: float = 0.5
 
 
-SPECS: Mapping[str, Spec] = {
-    "vggface": Spec(widths=(64, 128, 256, 512, 512), hidden=4096, image_size=250, crop=224),
-    # Inputs of unit variance suit He initialisation; VGG-Face's own weights want the plain 0-255 range.
-    "vggface-mini": Spec(widths=(8, 16, 32, 64, 128), hidden=256, image_size=72, crop=64, scale=64.0, dropout=0.0),
-}
 CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 
 
@@ -58,6 +52,7 @@ class VGGFace(FaceNetwork):
     """
 
     layers = ("fc6", "fc7")
+    reader = "facedan_cli.models.vggface_forms:read_vggface"
     mean: Tensor
     scale: Tensor
 
@@ -93,6 +88,22 @@ class VGGFace(FaceNetwork):
     def convolutions(self) -> list[nn.Parameter]:
         """Those of conv1_1 … conv5_3."""
         return [parameter for name, parameter in self.named_parameters() if name.startswith("conv")]
+
+
+def vggface(classes: int, *, image_size: int, crop: int, **head: Any) -> VGGFace:
+    """VGG-Face itself: 145 million parameters and the classifier."""
+    spec = Spec(widths=(64, 128, 256, 512, 512), hidden=4096, image_size=image_size, crop=crop)
+    return VGGFace(spec, classes, **head)
+
+
+def vggface_mini(classes: int, *, image_size: int, crop: int, **head: Any) -> VGGFace:
+    """The same topology with an eighth to a quarter of the channels, which trains on a CPU.
+
+    Inputs of unit variance suit He initialisation; VGG-Face's own weights want the plain 0-255 range.
+    """
+    widths = (8, 16, 32, 64, 128)
+    spec = Spec(widths=widths, hidden=256, image_size=image_size, crop=crop, scale=64.0, dropout=0.0)
+    return VGGFace(spec, classes, **head)
 
 
 def _he_initialise(module: nn.Module) -> None:

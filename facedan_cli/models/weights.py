@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.networks import NETWORKS, build
+from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
 from facedan_cli.models.state_dict import METADATA_KEY
 from facedan_cli.workspace import replacing

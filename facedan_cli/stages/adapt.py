@@ -13,8 +13,9 @@ from safetensors import safe_open
 
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config.common import MODEL_LAYERS, determining, options
-from facedan_cli.config.training import ADAPT_RECIPES, AdaptConfig, check_training, resolve, settle_head
+from facedan_cli.config.common import determining, options
+from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.training import AdaptConfig, check_training, resolve, settle_head
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.metrics.domains import plot_domains
@@ -27,7 +28,7 @@ from facedan_cli.runs import Run, checkpoint_of, newest_run
 from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, check_batch, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
-from facedan_cli.stages.recogniser import LABELS, find_model
+from facedan_cli.stages.recogniser import find_model
 from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
@@ -91,10 +92,10 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     source = read_source(dataset, config.hold_people or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
-    config, layers, multipliers = settle_penalty(config, MODEL_LAYERS[card.model])
+    config, layers, multipliers = settle_penalty(config, NETWORKS[card.model])
     # In the form in which the same command, or config.toml given back, always means the same run.
     config = replace(config, init=config.init or init.parents[1].name)
-    config = settle_head(resolve(_with_head_of(card, config), ADAPT_RECIPES[card.model]))
+    config = settle_head(resolve(_with_head_of(card, config), NETWORKS[card.model].adapt))
     check_training(config)
     check_batch(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
@@ -187,11 +188,11 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
         named = find_model(workspace, config.init)
         if named.checkpoint is None or named.classical:
             raise UsageError(
-                f"--init {config.init} is {LABELS[named.card.model]}, which has no layers to adapt",
+                f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",
                 "name the run of a network",
             )
         return named.checkpoint
-    newest = newest_run(workspace, "pretrain", source.name, MODEL_LAYERS)
+    newest = newest_run(workspace, "pretrain", source.name, NETWORKS)
     if newest is None:
         raise FacedanError(
             f"there is no finished pretraining on '{source.name}' in this workspace",

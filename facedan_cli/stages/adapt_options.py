@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from facedan_cli.adaptation.betas import LEAST_ROWS
 from facedan_cli.adaptation.kernels import octaves
-from facedan_cli.config.common import BANDWIDTHS, POOLED_LAYERS
+from facedan_cli.config.common import BANDWIDTHS
 from facedan_cli.config.fields import check_choices
+from facedan_cli.config.models import NetworkEntry
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
 
@@ -24,13 +25,13 @@ BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
 
 
 def settle_penalty(
-    config: AdaptConfig, known: tuple[str, ...]
+    config: AdaptConfig, network: NetworkEntry
 ) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
     """Check the penalty's options.
 
     Args:
         config: as it was given.
-        known: the layers of the network.
+        network: what is adapted.
 
     Returns:
         The configuration in the form in which equal settings are equal texts; layers with their weights; multipliers.
@@ -38,7 +39,7 @@ def settle_penalty(
     Raises:
         UsageError: an option has an impossible value, or one that the others would leave without effect.
     """
-    layers = parse_layers(config.layers, known)
+    layers = parse_layers(config.layers, network.layers)
     check_choices(config)
     parse_bandwidth(config.bandwidth)
     if not 1 <= config.kernels <= MOST_KERNELS:
@@ -51,13 +52,13 @@ def settle_penalty(
         if count < 0:
             raise UsageError(f"{option} must be at least 0, not {count}", "0, the default, is without it")
     multipliers = octaves(config.kernels) if config.multipliers is None else parse_multipliers(config.multipliers)
-    _refuse_what_has_no_effect(config, layers, known)
+    _refuse_what_has_no_effect(config, layers, network)
     text = None if multipliers == octaves(len(multipliers)) else ",".join(f"{factor:g}" for factor in multipliers)
     named = ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items())
     return replace(config, layers=named, kernels=len(multipliers), multipliers=text), layers, multipliers
 
 
-def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], known: tuple[str, ...]) -> None:
+def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], network: NetworkEntry) -> None:
     default = AdaptConfig(source="", target="")
     kernels = ("bandwidth", "median", "betas", "multipliers", "kernels")
     idle = {"energy": kernels, "coral": (*kernels, "estimator"), "jmmd": ("betas",)}.get(config.discrepancy, ())
@@ -73,9 +74,9 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
         )
     if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
         raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
-    pooled = [layer for layer in layers if layer in POOLED_LAYERS]
+    pooled = [layer for layer in layers if layer in network.pooled]
     if pooled and config.conv_lr == 0:
-        others = ",".join(layer for layer in known if layer not in POOLED_LAYERS)
+        others = ",".join(layer for layer in network.layers if layer not in network.pooled)
         raise UsageError(f"--conv-lr 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
 
 

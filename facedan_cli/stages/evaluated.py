@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig
+from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.folder import FaceFolder
@@ -19,7 +20,7 @@ from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apa
 from facedan_cli.report import Report
 from facedan_cli.stages.embed import embed
 from facedan_cli.stages.origins import Lost, lost_of, read_origins
-from facedan_cli.stages.recogniser import LABELS, Recogniser, find_model
+from facedan_cli.stages.recogniser import Recogniser, find_model
 from facedan_cli.training.distributed import ALONE, Ranks
 from facedan_cli.workspace import Dataset, Workspace, read_set_aside
 
@@ -157,8 +158,8 @@ def _step_of(checkpoint: Path | None) -> str:
 
 def label_of(card: Card) -> str:
     """The name of a model in the paper's tables."""
-    if card.model in LABELS:
-        return LABELS[card.model]
+    if card.model in CLASSICAL:
+        return CLASSICAL[card.model]
     if card.stage == "weights":
         return "as loaded"
     if card.stage == "pretrain":

@@ -9,12 +9,12 @@ import torch
 
 from facedan_cli.config.common import determining, options
 from facedan_cli.config.fields import check_choices
-from facedan_cli.config.training import PRETRAIN_RECIPES, PretrainConfig, check_training, resolve, settle_head
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import PretrainConfig, check_training, resolve, settle_head
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.batches import Stream
-from facedan_cli.models.facenet import RELEASES, fetch_release
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.networks import build
+from facedan_cli.models.networks import build, imported
 from facedan_cli.models.public_weights import load_public_weights
 from facedan_cli.models.weights import Card, is_checkpoint
 from facedan_cli.report import SILENT, Report
@@ -39,11 +39,6 @@ from facedan_cli.stages.training_data import (
 from facedan_cli.stages.training_work import at_work, check_processes, settle_precision, training_plan
 from facedan_cli.training.loop import Domains, Examination
 from facedan_cli.workspace import Workspace, sha256_file
-
-_USUAL_START = {
-    "vggface": "the paper starts from VGG-Face's: --init PATH",
-    "facenet": "its published ones are --init vggface2 and --init casia-webface",
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         return plan_pcanet(config, workspace)
     if config.gallery is not None:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
-    config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), PRETRAIN_RECIPES[config.model]))
+    config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), NETWORKS[config.model].pretrain))
     check_training(config)
     config = replace(config, precision=settle_precision(config.precision, config.device))
     source = read_source(workspace.dataset(config.source), config.hold_people or 0, workspace.root)
@@ -137,8 +132,8 @@ def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, 
     """Give the network the weights that it starts from; returns what the checkpoint says of them."""
     config = job.config
     if job.init is None:
-        if config.model != "vggface-mini":
-            report.warn(f"starting from random weights; {_USUAL_START[config.model]}")
+        if usual := NETWORKS[config.model].start:
+            report.warn(f"starting from random weights; {usual}")
         if config.conv_lr == 0:
             report.warn("convolutions of random weights stay as they are with --conv-lr 0: give --init")
         return None
@@ -159,6 +154,7 @@ def find_weights(name: str, model: str, workspace: Workspace) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    if model == "facenet" and name in RELEASES:
-        return fetch_release(name)
+    if name in NETWORKS[model].releases:
+        path: Path = imported(NETWORKS[model].fetch)(name)
+        return path
     return find_checkpoint(workspace, name)

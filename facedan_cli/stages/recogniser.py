@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
 from facedan_cli.models.weights import Card, read_card
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.stages.similarities import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.workspace import Workspace, digest, sha256_file
-
-LABELS: Mapping[str, str] = {"lbp": "LBP", "pcanet": "PCANet"}
-"""The classical models as tables name them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Recogniser:
         return cls(read_card(checkpoint), checkpoint)
 
     def __str__(self) -> str:
-        return LABELS["lbp"] if self.checkpoint is None else str(self.checkpoint)
+        return CLASSICAL["lbp"] if self.checkpoint is None else str(self.checkpoint)
 
     @cached_property
     def sha256(self) -> str:
@@ -72,13 +68,13 @@ class Recogniser:
             UsageError: the model has no such layer, or the options mean nothing for it.
         """
         if not self.classical:
-            layers = MODEL_LAYERS[self.card.model]
+            layers = NETWORKS[self.card.model].layers
             check_choice("--layer", asked or layers[-1], layers)
             return asked or layers[-1]
         for option, given in (("--layer", asked is not None), ("--flip", flip)):
             if given:
                 raise UsageError(
-                    f"{option} means nothing for {LABELS[self.card.model]}",
+                    f"{option} means nothing for {CLASSICAL[self.card.model]}",
                     f"leave {option} out, or measure it by a command of its own",
                 )
         return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.table import TableConfig
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
@@ -22,8 +23,6 @@ from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file
 
 REFERENCES = ("source", "control")
 """Rows that the others are compared with."""
-
-_FAMILIES = {"vggface": "VGG", "vggface-mini": "VGG-mini", "facenet": "FaceNet"}
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _row(
     means = [model.mean for model in by_seed if model.mean is not None]
     if means:
         figures["mean", "1"] = Spread(tuple(means), (None,) * len(means))
-    family = _FAMILIES[config.pretrain.model]
+    family = NETWORKS[config.pretrain.model].family
     names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
     name = names.get(row, by_seed[0].name)
     return TableRow(row, name, runs, figures, published.rates(row) if published else {})

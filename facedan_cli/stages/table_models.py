@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedan_cli.config.common import CLASSICAL, MODEL_LAYERS
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
-from facedan_cli.config.training import ADAPT_RECIPES, AdaptConfig, PretrainConfig, check_training, resolve
+from facedan_cli.config.training import AdaptConfig, PretrainConfig, check_training, resolve
 from facedan_cli.errors import UsageError
 from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights
@@ -182,7 +182,7 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
     if row == "control":
         return replace(config.adapt, lambda_=0.0)
-    (kernels, all_layers), layers = DANS[row], MODEL_LAYERS[config.pretrain.model]
+    (kernels, all_layers), layers = DANS[row], NETWORKS[config.pretrain.model].layers
     named = ",".join(layers if all_layers else layers[-1:])
     return replace(config.adapt, kernels=kernels, multipliers=None, layers=named)
 
@@ -195,13 +195,13 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
         raise UsageError(
             "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
         )
-    check_choice("--model", config.pretrain.model, tuple(MODEL_LAYERS))
+    check_choice("--model", config.pretrain.model, NETWORKS)
     target = read_target(config.adapt.target, workspace)
     if _adapted(config):
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
-        adapted, _, _ = settle_penalty(_stage_2(config, row), MODEL_LAYERS[config.pretrain.model])
-        adapted = resolve(adapted, ADAPT_RECIPES[config.pretrain.model])
+        adapted, _, _ = settle_penalty(_stage_2(config, row), NETWORKS[config.pretrain.model])
+        adapted = resolve(adapted, NETWORKS[config.pretrain.model].adapt)
         check_training(adapted)
         check_batch(adapted)
 

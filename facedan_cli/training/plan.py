@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn, optim
 
-from facedan_cli.config.training import Recipe
+from facedan_cli.config.models import Recipe
 from facedan_cli.models.network import FaceNetwork
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from facedan_cli.config.training import PRETRAIN_RECIPES
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.workspace import Workspace
 
 Facedan = Callable[..., Any]
@@ -35,7 +35,7 @@ def planned(facedan: Facedan, *arguments: object, command: str = "pretrain") -> 
 def test_a_flag_goes_before_environment_config_settings_and_default(
     facedan: Facedan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert planned(facedan)["lr"] == PRETRAIN_RECIPES["vggface"].lr
+    assert planned(facedan)["lr"] == NETWORKS["vggface"].pretrain.lr
     settings("[pretrain]\nlr = 0.2\nbatch = 4\nseed = 2")
     assert planned(facedan)["lr"] == 0.2
     settings("[pretrain]\nlr = 0.3\nseed = 3\n", "other.toml")
@@ -63,8 +63,8 @@ def test_the_order_on_the_command_line_does_not_matter(
 def test_a_models_recipe_fills_what_nobody_set(facedan: Facedan) -> None:
     config = planned(facedan, "--model", "vggface-mini", "--batch", "8")
     assert config["batch"] == 8
-    assert config["optimizer"] == PRETRAIN_RECIPES["vggface-mini"].optimizer
-    assert config["iterations"] == PRETRAIN_RECIPES["vggface-mini"].iterations
+    assert config["optimizer"] == NETWORKS["vggface-mini"].pretrain.optimizer
+    assert config["iterations"] == NETWORKS["vggface-mini"].pretrain.iterations
 
 
 def test_keys_may_be_written_with_dashes_and_as_the_option_is_called(facedan: Facedan, trained: Any) -> None:

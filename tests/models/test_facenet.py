@@ -12,8 +12,7 @@ from facenet_pytorch.models import inception_resnet_v1 as library
 from torch import nn
 from torch.nn import functional as F
 
-from facedan_cli.config.common import MODEL_LAYERS
-from facedan_cli.config.training import ADAPT_RECIPES, PRETRAIN_RECIPES
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.facenet import RELEASES, Facenet, fetch_release, release_file
@@ -83,12 +82,11 @@ def test_it_computes_what_the_library_computes_from_the_librarys_weights(
 
 
 def test_its_layers_are_those_that_the_command_line_offers(network: Facenet) -> None:
-    assert network.layers == MODEL_LAYERS["facenet"]
+    assert network.layers == NETWORKS["facenet"].layers
     features = network(pictures(2))
     assert {layer: tuple(rows.shape) for layer, rows in features.items()} == {"pool": (2, 1792), "embedding": (2, 512)}
     assert network.scores(features).shape == (2, 5)
     assert network.crop < network.image_size
-    assert {"facenet"} <= PRETRAIN_RECIPES.keys() & ADAPT_RECIPES.keys()
 
 
 def test_a_pictures_features_do_not_depend_on_the_batch_not_even_in_training(network: Facenet) -> None:
@@ -222,6 +220,6 @@ def test_convolutions_are_all_below_the_pooling() -> None:
 
 
 def test_recipes_differ_in_the_new_classifiers_rate_alone() -> None:
-    pretrain, adapt = PRETRAIN_RECIPES["facenet"], ADAPT_RECIPES["facenet"]
+    pretrain, adapt = NETWORKS["facenet"].pretrain, NETWORKS["facenet"].adapt
     assert pretrain.batch == 32
     assert replace(pretrain, classifier_lr=1.0) == adapt

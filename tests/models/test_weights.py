@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from facedan_cli.config import models
 from facedan_cli.errors import FacedanError
-from facedan_cli.models import networks, weights
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.models.weights import Card, build, load_checkpoint, read_card, save_checkpoint
@@ -20,11 +20,14 @@ SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32)
 CARD = Card("small", ("ann", "bob", "Zoë"), "pretrain", "pretrain-casia-00000000", {"lr": 1e-4, "init": None})
 
 
+def make_small(classes: int, *, image_size: int, crop: int, **head: Any) -> VGGFace:
+    return VGGFace(SMALL, classes, **head)
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {**networks.NETWORKS, "small": partial(VGGFace, SMALL)}
-    monkeypatch.setattr(networks, "NETWORKS", known)
-    monkeypatch.setattr(weights, "NETWORKS", known)
+    entry = replace(models.NETWORKS["vggface-mini"], constructor=f"{__name__}:make_small", image_size=36, crop=32)
+    monkeypatch.setitem(models.NETWORKS, "small", entry)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import ADAPT, PRETRAIN, Notes, metrics, same
 
-from facedan_cli.config.common import MODEL_LAYERS
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
 from facedan_cli.faces.batches import FaceImages, Stream, _permutation
 from facedan_cli.faces.cache import Cache
@@ -329,11 +329,11 @@ def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace
 
 
 def test_a_layer_that_no_training_reaches_is_refused() -> None:
-    settle_penalty(replace(ADAPT, layers="embedding", conv_lr=0.0), MODEL_LAYERS["facenet"])
-    settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.1), MODEL_LAYERS["facenet"])
+    settle_penalty(replace(ADAPT, layers="embedding", conv_lr=0.0), NETWORKS["facenet"])
+    settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.1), NETWORKS["facenet"])
     for layers in (None, "pool", "pool:2,embedding"):
         with pytest.raises(UsageError, match="--conv-lr 0 keeps what alone could change pool"):
-            settle_penalty(replace(ADAPT, layers=layers, conv_lr=0.0), MODEL_LAYERS["facenet"])
+            settle_penalty(replace(ADAPT, layers=layers, conv_lr=0.0), NETWORKS["facenet"])
 
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:

@@ -15,9 +15,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from facedan_cli.config.common import EmbedConfig, ExportConfig
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
-from facedan_cli.models.networks import NETWORKS, build
+from facedan_cli.models.networks import build
 from facedan_cli.models.weights import Card, load_checkpoint, save_checkpoint
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.stages import export as module

@@ -14,8 +14,9 @@ import pytest
 import torch
 from tiny import PRETRAIN, Notes, draw, metrics, same, weights
 
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
-from facedan_cli.models.networks import NETWORKS, build
+from facedan_cli.models.networks import build
 from facedan_cli.models.weights import read_card
 from facedan_cli.report import Report
 from facedan_cli.stages.pretrain import plan_pretrain, pretrain
@@ -160,7 +161,8 @@ def test_weights_of_others_are_a_start(workspace: Workspace) -> None:
 
 
 def test_vggface_from_nothing_is_warned_of(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(NETWORKS, "vggface", NETWORKS["vggface-mini"])
+    small = replace(NETWORKS["vggface-mini"], start=NETWORKS["vggface"].start)
+    monkeypatch.setitem(NETWORKS, "vggface", small)
     report = Notes(stop_at=1)
     with pytest.raises(Interrupted):
         run(workspace, model="vggface", batch=2, report=report)
