@@ -1,11 +1,15 @@
 """How fast and how exact `facedan align` is beside a plain loop of facenet-pytorch's MTCNN.
 
-    python benchmarks/align.py [PHOTOGRAPHS] [--images 200] [--rounds 3] [--large 4] [--json]
+    python benchmarks/align.py [PHOTOGRAPHS] [--images 200] [--rounds 3] [--large 4] [--json] [--smoke]
 
 Both do the whole work on the same photographs: decode, find the face, warp, encode. They take turns, and the ratio is
 that of the medians. `--images 0` takes all. Without a directory of photographs the benchmark draws faces. The large
 photographs have 12 megapixels, in turn one large face and six smaller ones; of those the landmarks' distance is given
-as a share of that between the eyes. Run it on an idle machine.
+as a share of that between the eyes. Both place landmarks as facenet-pytorch does. Run it on an idle machine.
+
+Last comes the mirror test: each photograph is searched as it is and mirrored, and the points of the second search are
+mirrored back. Half of what lies between both is by how much landmarks lie too far right; as found by
+`--landmark-offset corrected` and by `reference`. `--smoke` does all of it once on few drawn faces.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
-from facedan_cli.config.common import AlignConfig
-from facedan_cli.faces.detect import Face, choose
+from facedan_cli.config.common import LANDMARK_OFFSETS, REFERENCE_OFFSET, AlignConfig
+from facedan_cli.faces.detect import Detector, Face, choose
 from facedan_cli.faces.folder import walk_images
 from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp
 from facedan_cli.faces.pictures import read_picture
@@ -90,7 +94,7 @@ def compare(raw: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], Pa
         points = plain_loop(raw, theirs, AlignConfig.min_face)
         seconds["plain"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        result = align(AlignConfig(raw=raw, out=ours))
+        result = align(AlignConfig(raw=raw, out=ours, landmark_offset=REFERENCE_OFFSET))
         seconds["facedan"].append(time.perf_counter() - began)
     return {name: statistics.median(times) for name, times in seconds.items()}, result.manifest, points
 
@@ -127,6 +131,37 @@ def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
+def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
+    """By how many pixels landmarks lie too far right in photographs of at most 2048 pixels, by both offsets."""
+    pictures = [read_picture(raw / path) for path in walk_images(raw)]
+    mirrored = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
+    figures = {}
+    for name in LANDMARK_OFFSETS:
+        detector = Detector(torch.device("cpu"), AlignConfig.min_face, reference=name == REFERENCE_OFFSET)
+        moved, eyes = [], []
+        for first in range(0, len(pictures), 32):
+            some = slice(first, first + 32)
+            both = zip(pictures[some], detector.detect(pictures[some]), detector.detect(mirrored[some]), strict=True)
+            for picture, faces, others in both:
+                if not faces or not others:
+                    continue
+                height, width = picture.shape[:2]
+                points = choose(faces, width, height).points
+                back = choose(others, width, height).points[[1, 0, 2, 4, 3]]
+                back = np.stack([width - 1 - back[:, 0], back[:, 1]], axis=1)
+                if np.abs(points - back).max() < 20:  # otherwise it chose another face
+                    moved.append((points - back)[:, 0].mean() / 2)
+                    eyes.append(np.linalg.norm(points[0] - points[1]))
+        figures[name] = {
+            "photographs": len(moved),
+            "offset_mean_px": float(np.mean(moved)),
+            "offset_standard_error_px": float(np.std(moved) / len(moved) ** 0.5),
+            "offset_median_px": float(np.median(moved)),
+            "share_of_eye_distance": float(np.mean(moved) / np.mean(eyes)),
+        }
+    return figures
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -135,7 +170,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=4, help="photographs of 12 megapixels; 0: none")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="few drawn faces, once: whether it runs")
     options = parser.parse_args()
+    if options.smoke:
+        options.photographs, options.images, options.rounds, options.large = None, 4, 1, 0
     warnings.filterwarnings("ignore")  # MTCNN makes ragged arrays
     torch.set_num_threads(1)  # the plain loop's small layers are slower with more
     with tempfile.TemporaryDirectory() as temporary:
@@ -165,6 +203,7 @@ def main() -> None:
                 "large_seconds_an_image": {name: median / len(points) for name, median in medians.items()},
                 "large_landmark_share": agreement_of_large(manifest, points),
             }
+        figures["mirror_test"] = mirror_test(raw)
     print(json.dumps(figures) if options.json else "\n".join(f"{name}: {value}" for name, value in figures.items()))
 
 

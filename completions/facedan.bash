@@ -43,11 +43,12 @@ _facedan() {
         kind=word words='align pretrain adapt embed table export demo evaluate'
         ;;
     align)
-        options='--root --size --template --min-face --second-pass --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--root --size --template --min-face --second-pass --landmark-offset --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --root | --landmarks | --contact-sheet | --workspace | -w | --config) kind=path ;;
         --size | --min-face | --detector-batch | --workers) kind=value ;;
         --template) kind=value words='vggface lfw arcface' ;;
+        --landmark-offset) kind=value words='corrected reference' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=path ;;
         esac

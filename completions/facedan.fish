@@ -63,6 +63,7 @@ complete -c facedan -n '__facedan_calls align' -l size -r -f -d 'Side of an alig
 complete -c facedan -n '__facedan_calls align' -l template -r -f -a 'vggface lfw arcface' -d 'Where eyes and mouth go: vggface, lfw, arcface'
 complete -c facedan -n '__facedan_calls align' -l min-face -r -f -d 'Smallest face to look for, pixels'
 complete -c facedan -n '__facedan_calls align' -l second-pass -d 'Search again, more patiently, where no face was found'
+complete -c facedan -n '__facedan_calls align' -l landmark-offset -r -f -a 'corrected reference' -d 'Where found landmarks lie: corrected, or reference: a pixel right and below, as facenet-pytorch has them'
 complete -c facedan -n '__facedan_calls align' -l detector-batch -r -f -d 'Photographs that are searched together'
 complete -c facedan -n '__facedan_calls align' -l landmarks -r -F -d 'CSV of eye or five-point coordinates to use where it has them (GBU\'s eyes.csv)'
 complete -c facedan -n '__facedan_calls align' -l no-align -d 'The faces are aligned already: copy them, and scale those of another size'

@@ -22,6 +22,10 @@ PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
 """The options of `pretrain` that mean something for `pcanet`."""
 
 TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
+REFERENCE_OFFSET = "reference"
+"""That of facenet-pytorch, and of aligned trees that do not name theirs."""
+
+LANDMARK_OFFSETS = ("corrected", REFERENCE_OFFSET)
 ESTIMATORS = ("unbiased", "biased", "linear")
 DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
 BANDWIDTHS = ("frozen", "ema", "batch")
@@ -51,6 +55,11 @@ class AlignConfig:
     template: str = setting("vggface", f"Where eyes and mouth go: {', '.join(TEMPLATE_NAMES)}.", choices=TEMPLATE_NAMES)
     min_face: int = setting(40, "Smallest face to look for, pixels.", min=20)
     second_pass: bool = setting(True, "Search again, more patiently, where no face was found.")
+    landmark_offset: str = setting(
+        "corrected",
+        "Where found landmarks lie: corrected, or reference: a pixel right and below, as facenet-pytorch has them.",
+        choices=LANDMARK_OFFSETS,
+    )
     detector_batch: int = setting(32, "Photographs that are searched together.", min=1)
     landmarks: Path | None = setting(
         None, "CSV of eye or five-point coordinates to use where it has them (GBU's eyes.csv)."

@@ -1,23 +1,24 @@
 """MTCNN's cascade over many pictures at once, with facenet-pytorch's three networks and weights.
 
-The arithmetic is that of `facenet_pytorch.MTCNN.detect` (Zhang et al. 2016), so that the boxes are its boxes; the loops
-are not. Candidates of all pictures share the passes through the networks, and every resampling reads a summed-area
-table, where the mean over a box costs four look-ups however large the box is. The networks run on any device; the
-candidates, which are few, stay on the host, so that each stage waits for the device once.
+The arithmetic is that of `facenet_pytorch.MTCNN.detect` (Zhang et al. 2016): on its pixel grid to the letter, so that
+the boxes are its boxes, or on one where a mirrored picture gives mirrored points. The loops are other
+ones. Candidates of all pictures share the passes through the networks, and every resampling reads a summed-area table,
+where the mean over a box costs four look-ups however large the box is. The networks run on any device; the candidates,
+which are few, stay on the host, so that each stage waits for the device once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
 import torch
 from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import Tensor, nn
-from torchvision.ops import nms
 
+from facedan_cli.faces.boxes import moved, squared, suppress, suppress_nested
 from facedan_cli.faces.pooling import MaxPool
 from facedan_cli.faces.summed import SummedPictures
 
@@ -85,6 +86,8 @@ def find_faces(
     min_faces: Sequence[float],
     networks: Networks,
     thresholds: tuple[float, float, float] = THRESHOLDS,
+    *,
+    reference: bool = False,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Find the faces in pictures of any sizes.
 
@@ -93,6 +96,11 @@ def find_faces(
         min_faces: side of the smallest face to look for in each picture, pixels.
         networks: from `load_networks`.
         thresholds: the probabilities that a candidate must exceed in the three stages.
+        reference: whether boxes are rounded, and points placed, as facenet-pytorch does. Its points lie a pixel right
+            of and below where they should: half of it because boxes are cut to whole pixels towards the upper left for
+            the networks and points are placed in the boxes before the cut, half because points count from the corner
+            of a pixel. Otherwise boxes are rounded to the nearest pixel's edges, points are placed in what the network
+            has seen, and all count from the centre of the first pixel.
 
     Returns:
         For each picture the boxes (left, top, right, bottom; they may leave the picture), shape (n, 4); their
@@ -103,9 +111,9 @@ def find_faces(
     order = sorted(range(len(pictures)), key=lambda i: (pictures[i].shape, min_faces[i]))
     tables = SummedPictures([pictures[i] for i in order])
     with torch.inference_mode():
-        candidates = _propose(tables, [min_faces[i] for i in order], networks, thresholds[0])
-        candidates = _refine(tables, candidates, networks, thresholds[1])
-        candidates, points = _locate(tables, candidates, networks, thresholds[2])
+        candidates = _propose(tables, [min_faces[i] for i in order], networks, thresholds[0], reference)
+        candidates = _refine(tables, candidates, networks, thresholds[1], reference)
+        candidates, points = _locate(tables, candidates, networks, thresholds[2], reference)
     found = {}
     for position, index in enumerate(order):
         own = candidates.pictures == position
@@ -113,7 +121,9 @@ def find_faces(
     return [found[index] for index in range(len(pictures))]
 
 
-def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Networks, threshold: float) -> Candidates:
+def _propose(
+    tables: SummedPictures, min_faces: Sequence[float], networks: Networks, threshold: float, reference: bool
+) -> Candidates:
     """Stage 1: P-Net on every level of every picture's pyramid."""
     passes = []
     kinds = [(height, width, min_face) for (height, width), min_face in zip(tables.sizes, min_faces, strict=True)]
@@ -132,10 +142,11 @@ def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Netwo
                     outputs = networks.pnet(_to_device(_filled(pixels, step, networks.device), networks.device))
                     strips.append([output[: stop - begin] for output in outputs])
                 # Read only when all are under way, so that a GPU does not wait for the host in between.
-                passes.append((level, begin, scale, [torch.cat(parts, 2) for parts in zip(*strips, strict=True)]))
+                scales = (scale, scale) if reference else (size[1] / width, size[0] / height)
+                passes.append((level, begin, scales, [torch.cat(parts, 2) for parts in zip(*strips, strict=True)]))
     found = [
-        _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scale, threshold)
-        for _, begin, scale, (shifts, scores) in passes
+        _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scales, threshold, reference)
+        for _, begin, scales, (shifts, scores) in passes
     ]
     if not found:
         return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
@@ -143,39 +154,42 @@ def _propose(tables: SummedPictures, min_faces: Sequence[float], networks: Netwo
     # First within each level: those of a picture are laid side by side, which its whole numbers survive exactly.
     levels = np.repeat([level for level, *_ in passes], [len(part[1]) for part in found])
     aside = (levels * 2 * tables.sizes.max()).astype(np.float32)
-    kept = _suppress(boxes + aside[:, None], scores, pictures, 0.5)
-    kept = kept[_suppress(boxes[kept], scores[kept], pictures[kept], 0.7)]
-    boxes = boxes[kept]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    moved = boxes + shifts[kept] * np.hstack([sides, sides])
-    return Candidates(_squared(moved), scores[kept], pictures[kept])
+    kept = suppress(boxes + aside[:, None], scores, pictures, 0.5)
+    kept = kept[suppress(boxes[kept], scores[kept], pictures[kept], 0.7)]
+    last = 0 if reference else 1  # facenet-pytorch leaves the last pixel out of the sides here, and nowhere else
+    found_boxes = moved(boxes[kept], shifts[kept], last)
+    return Candidates(squared(found_boxes), scores[kept], pictures[kept])
 
 
-def _refine(tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float) -> Candidates:
+def _refine(
+    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float, reference: bool
+) -> Candidates:
     """Stage 2: R-Net on the candidates at 24×24."""
     candidates, (shifts, scores) = _judge(
-        tables, candidates, networks.rnet, side=24, widths=(4, 2), device=networks.device
+        tables, candidates, networks.rnet, side=24, widths=(4, 2), device=networks.device, reference=reference
     )
     passed = np.flatnonzero(scores[:, 1] > threshold)
-    kept = passed[_suppress(candidates.boxes[passed], scores[passed, 1], candidates.pictures[passed], 0.7)]
-    moved = _moved(candidates.boxes[kept], shifts[kept])
-    return Candidates(_squared(moved), scores[kept, 1], candidates.pictures[kept])
+    kept = passed[suppress(candidates.boxes[passed], scores[passed, 1], candidates.pictures[passed], 0.7)]
+    boxes = moved(candidates.boxes[kept], shifts[kept])
+    return Candidates(squared(boxes), scores[kept, 1], candidates.pictures[kept])
 
 
 def _locate(
-    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float
+    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float, reference: bool
 ) -> tuple[Candidates, np.ndarray]:
     """Stage 3: O-Net on the candidates at 48×48, which also gives the five points."""
     candidates, (shifts, points, scores) = _judge(
-        tables, candidates, networks.onet, side=48, widths=(4, 10, 2), device=networks.device
+        tables, candidates, networks.onet, side=48, widths=(4, 10, 2), device=networks.device, reference=reference
     )
     passed = np.flatnonzero(scores[:, 1] > threshold)
     boxes, points = candidates.boxes[passed], points[passed].reshape(-1, 2, 5).transpose(0, 2, 1)
     sides = boxes[:, 2:] - boxes[:, :2] + 1
-    points = sides[:, None] * points + boxes[:, None, :2] - 1
-    moved = Candidates(_moved(boxes, shifts[passed]), scores[passed, 1], candidates.pictures[passed])
-    kept = _suppress_nested(moved, 0.7)
-    return moved[kept], points[kept]
+    # A box's first pixel, counted from one, begins half a pixel before its centre.
+    points = sides[:, None] * points + boxes[:, None, :2] - np.float32(1 if reference else 1.5)
+    boxes, scores, pictures = moved(boxes, shifts[passed]), scores[passed, 1], candidates.pictures[passed]
+    kept = suppress_nested(boxes, scores, pictures, 0.7)
+    from_zero = boxes if reference else boxes - 1
+    return Candidates(from_zero[kept], scores[kept], pictures[kept]), points[kept]
 
 
 def _scales(side: int, min_face: float) -> Iterator[float]:
@@ -201,18 +215,22 @@ def _strips(height: int, width: int, device: torch.device) -> list[slice]:
 
 
 def _windows(
-    shifts: np.ndarray, scores: np.ndarray, first: int, scale: float, threshold: float
+    shifts: np.ndarray,
+    scores: np.ndarray,
+    first: int,
+    scales: tuple[float, float],
+    threshold: float,
+    reference: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """P-Net's maps as boxes in the picture, with scores, pictures and the corrections of the boxes."""
     picture, row, column = np.nonzero(scores[:, 1] >= threshold)
     start = STRIDE * np.stack([column, row], axis=1).astype(np.float32)
-    corners = np.hstack([start + 1, start + CELL])
-    return (
-        np.floor(corners / np.float32(scale)),
-        scores[picture, 1, row, column],
-        first + picture,
-        shifts[picture, :, row, column],
-    )
+    steps = np.array(scales, np.float32)
+    if reference:
+        boxes = np.floor(np.hstack([(start + 1) / steps, (start + CELL) / steps]))
+    else:
+        boxes = np.hstack([np.rint(start / steps) + 1, np.rint((start + CELL) / steps)])
+    return boxes, scores[picture, 1, row, column], first + picture, shifts[picture, :, row, column]
 
 
 def _judge(
@@ -223,14 +241,23 @@ def _judge(
     side: int,
     widths: tuple[int, ...],
     device: torch.device,
+    reference: bool,
 ) -> tuple[Candidates, list[np.ndarray]]:
-    """Pass the candidates through a network with outputs of these widths; those outside their picture are left out."""
-    corners = candidates.boxes.astype(np.int64)
+    """Pass the candidates through a network with outputs of these widths; those outside their picture are left out.
+
+    Returns:
+        The candidates that it judged, their boxes as it saw them (by facenet-pytorch's arithmetic as they were before);
+        and what it says of them.
+    """
+    corners = (candidates.boxes if reference else np.rint(candidates.boxes)).astype(np.int64)
     size = tables.sizes[candidates.pictures]
     # MTCNN counts pixels from one, both ends included.
     corners = np.hstack([np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], size[:, ::-1])])
     inside = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(1))
     candidates, corners = candidates[inside], corners[inside]
+    if not reference:
+        seen = np.hstack([corners[:, :2] + 1, corners[:, 2:]]).astype(np.float32)
+        candidates = replace(candidates, boxes=seen)
     if not len(candidates):
         return candidates, [np.empty((0, width), np.float32) for width in widths]
     step = max(16, _step(side * side, device) // 16 * 16)
@@ -261,47 +288,3 @@ def _step(pixels: int, device: torch.device) -> int:
 def _to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
     # A view of height × width × channels has the strides of PyTorch's channels last.
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)
-
-
-def _moved(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    sides = boxes[:, 2:] - boxes[:, :2] + 1
-    moved: np.ndarray = boxes + shifts * np.hstack([sides, sides])
-    return moved
-
-
-def _squared(boxes: np.ndarray) -> np.ndarray:
-    """Boxes grown about their centres to squares."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    side = sides.max(1, keepdims=True)
-    start = boxes[:, :2] + sides * np.float32(0.5) - side * np.float32(0.5)
-    squares: np.ndarray = np.hstack([start, start + side])
-    return squares
-
-
-def _suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
-    """Indices of the boxes that no better one of their group overlaps by more than `threshold` (IoU)."""
-    all_boxes, all_scores = torch.from_numpy(boxes), torch.from_numpy(scores)
-    return np.concatenate([own[nms(all_boxes[own], all_scores[own], threshold).numpy()] for own in _members(groups)])
-
-
-def _suppress_nested(faces: Candidates, threshold: float) -> np.ndarray:
-    """Indices of the boxes without those that lie in a better one: the overlap is measured against the smaller box."""
-    left, top, right, bottom = faces.boxes.T
-    area = (right - left + 1) * (bottom - top + 1)
-    kept: list[int] = []
-    for own in _members(faces.pictures):
-        better: list[int] = []
-        for i in own[np.argsort(faces.scores[own], kind="stable")[::-1]]:
-            width = np.minimum(right[i], right[better]) - np.maximum(left[i], left[better]) + 1
-            height = np.minimum(bottom[i], bottom[better]) - np.maximum(top[i], top[better]) + 1
-            overlap = np.maximum(0, width) * np.maximum(0, height)
-            if (overlap <= threshold * np.minimum(area[i], area[better])).all():
-                better.append(int(i))
-        kept += better
-    return np.array(kept, np.int64)
-
-
-def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """The indices of each group's members, in their order; one empty group where there are none."""
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

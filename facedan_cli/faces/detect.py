@@ -87,9 +87,13 @@ class Detector:
         min_face: side of the smallest face to look for, pixels of the photograph; if that is less, a quarter of the
             shorter side of one that is enlarged; if that is more, SMALLEST_FACE pixels of one that is reduced.
         second_pass: search again where none is found.
+        reference: place points as facenet-pytorch does, a pixel too far right and below (`cascade.find_faces`).
     """
 
-    def __init__(self, device: torch.device, min_face: int, second_pass: bool = True) -> None:
+    def __init__(
+        self, device: torch.device, min_face: int, second_pass: bool = True, *, reference: bool = False
+    ) -> None:
+        self._reference = reference
         self._networks = load_networks(device)
         self._min_face = min_face
         self._second_pass = second_pass
@@ -139,7 +143,7 @@ class Detector:
             self._min_face_in(picture, copy, self._min_face / (factor * attempt.smaller))
             for picture, copy, factor in zip(turned, scaled, reduced, strict=True)
         ]
-        found = find_faces(scaled, min_faces, self._networks, attempt.thresholds)
+        found = find_faces(scaled, min_faces, self._networks, attempt.thresholds, reference=self._reference)
         return [
             [_turned_back(face, attempt, picture) for face in _faces(rotated, copy, *faces)]
             for picture, rotated, copy, faces in zip(pictures, turned, scaled, found, strict=True)
@@ -185,7 +189,7 @@ def choose(faces: Sequence[Face], width: int, height: int) -> Face:
 
     def prominence(face: Face) -> float:
         left, top, right, bottom = face.box
-        off_x, off_y = (left + right - width) / 2, (top + bottom - height) / 2
+        off_x, off_y = (left + right - width + 1) / 2, (top + bottom - height + 1) / 2
         return (right - left) * (bottom - top) - 2 * (off_x**2 + off_y**2)
 
     return max(faces, key=prominence)

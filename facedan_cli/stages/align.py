@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from facedan_cli.config.common import AlignConfig
+from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.faces.detect import Detector
 from facedan_cli.faces.landmarks import read_landmarks
 from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
@@ -116,7 +116,9 @@ def _work(config: AlignConfig, device: torch.device) -> Work:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
     landmarks = read_landmarks(config.landmarks, root) if config.landmarks else None
-    return Aligner(Output(config, config.template), landmarks, Detector(device, config.min_face, config.second_pass))
+    reference = config.landmark_offset == REFERENCE_OFFSET
+    detector = Detector(device, config.min_face, config.second_pass, reference=reference)
+    return Aligner(Output(config, config.template), landmarks, detector)
 
 
 @contextmanager

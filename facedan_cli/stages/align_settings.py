@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config.common import AlignConfig
+from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.formats import IMAGE_SUFFIXES
@@ -79,6 +79,7 @@ def settle(config: AlignConfig) -> None:
             "template": config.template,
             "min_face": config.min_face,
             "second_pass": config.second_pass,
+            "landmark_offset": config.landmark_offset,
             "landmarks": sha256_file(config.landmarks) if config.landmarks else None,
         }
     fix = "give another directory for the aligned faces, or align everything again with --force"
@@ -89,6 +90,7 @@ def settle(config: AlignConfig) -> None:
         earlier = dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise FacedanError(f"{path} is damaged", fix) from error
+    earlier.setdefault("landmark_offset", REFERENCE_OFFSET)
     different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]
     if different:
         raise FacedanError(f"the faces in {config.out} were aligned with another {', '.join(different)}", fix)

@@ -542,3 +542,32 @@ def test_a_camera_of_ten_bits_gives_the_face_of_eight(given_eyes: AlignConfig) -
     assert align(replace(given_eyes, raw=given_eyes.raw / "anna")).aligned == 2
     eight, ten = (cv2.imread(str(given_eyes.out / name)).astype(int) for name in ("1.jpg", "2.jpg"))
     assert np.abs(eight - ten).max() <= 3
+
+
+def test_faces_by_other_landmark_offsets_do_not_mix(given_eyes: AlignConfig) -> None:
+    align(given_eyes)
+    with pytest.raises(FacedanError, match=r"with another --landmark-offset$"):
+        align(replace(given_eyes, landmark_offset="reference"))
+
+
+def test_a_tree_that_names_no_landmark_offset_has_that_of_facenet_pytorch(given_eyes: AlignConfig) -> None:
+    align(replace(given_eyes, landmark_offset="reference"))
+    path = given_eyes.out / "align.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("landmark_offset") == "reference"
+    path.write_text(json.dumps(settings))
+    assert align(replace(given_eyes, landmark_offset="reference")).already == 6
+    with pytest.raises(FacedanError, match=r"with another --landmark-offset$"):
+        align(given_eyes)
+
+
+def test_the_reference_offset_lies_right_and_below(person: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(person).save(tmp_path / "raw" / "a.png")
+    found = {}
+    for offset in ("corrected", "reference"):
+        result = align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / offset, landmark_offset=offset, device="cpu"))
+        (record,) = read_records(result.manifest)
+        assert record.points is not None
+        found[offset] = np.array(list(record.points.values()))
+    assert ((found["reference"] - found["corrected"]).mean(0) > 0.3).all()
