@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+from facedan_cli.text import open_given, read_text
 
 SETTINGS_FILE = "facedan.toml"
 MANIFEST_FILE = "aligned.jsonl"
@@ -126,7 +127,7 @@ def locked(directory: Path, what: str) -> Iterator[None]:
 
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    with open_given(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -180,6 +181,8 @@ class Workspace:
         if not is_path and aligned.is_dir():
             return Dataset(name, aligned)
         path = Path(name).expanduser()
+        if path.is_fifo():
+            return Dataset("pipe", path)
         if path.exists() and (is_path or path.is_dir() or path.suffix):
             return Dataset(path.resolve().stem if path.is_file() else path.resolve().name, path)
         if is_path:
@@ -220,11 +223,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         UsageError: it is not valid TOML, a key stands in no section, or [datasets] does not map names to paths.
     """
     try:
-        with path.open("rb") as file:
-            settings = tomllib.load(file)
+        settings = tomllib.loads(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, FacedanError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", "correct the file") from error
     for name, section in settings.items():
         if not isinstance(section, dict):

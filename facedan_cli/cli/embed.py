@@ -44,10 +44,12 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
             raise UsageError("torchrun's processes have no stdin to read a list from", "give the list as a file")
         if sys.stdin.isatty():
             raise UsageError("- reads image paths from stdin, but stdin is a terminal", "pipe a list of paths into it")
-        name, folder = "stdin", list_of_paths(sys.stdin).remembered_in(place.root)
+        name, folder = "stdin", list_of_paths(sys.stdin.buffer).remembered_in(place.root)
     else:
         found = place.dataset(settings.dataset)
         name, folder = found.name, read_folder(found.root).remembered_in(place.root)
+    if folder.remark:
+        console.note(folder.remark)
     recogniser = find_model(place, settings.model)
     console.note(f"embedding with {recogniser}")
     if context.params["dry_run"]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.contents import Contents, contents_of
-from facedan_cli.faces.formats import IMAGE_SUFFIXES, is_clutter, is_image
+from facedan_cli.faces.entries import PassedOver, is_passed_by, wanted_file
+from facedan_cli.faces.formats import HEAD, IMAGE_SUFFIXES, is_clutter, sniffed
+from facedan_cli.faces.listed import Listed, read_entries
 from facedan_cli.faces.ways import Way, Ways
+from facedan_cli.text import is_binary, one_form, open_given, read_list
 
 
 @dataclass(frozen=True)
@@ -22,13 +27,17 @@ class FaceFolder:
     Args:
         root: the tree; `paths` are relative to it.
         paths: image files with forward slashes, sorted.
-        names: whose face each is; "" where nothing tells.
+        names: whose face each is, in one Unicode form; "" where nothing tells.
+        skipped: path and reason of what is lost to the data set, such as directories that may not be read.
+        remark: what to tell of what else lies there; "" where there is nothing.
         contents: where digests of the files are remembered.
     """
 
     root: Path
     paths: tuple[str, ...]
     names: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+    remark: str = ""
     contents: Contents = field(default_factory=Contents, compare=False, repr=False)
 
     def __len__(self) -> int:
@@ -77,39 +86,69 @@ class FaceFolder:
 def read_folder(root: Path) -> FaceFolder:
     """Find the images of a data set.
 
-    A tree names people by its first level (`identity/image.jpg`); images that lie at the root are nobody's. A file is
-    taken as a list with a line for each image, `path` or `path<TAB>identity`, paths relative to the list.
+    A tree names people by its first level (`identity/image.jpg`); images that lie at the root are nobody's. A file, or
+    a pipe, is taken as a list with a line for each image, `path` or `path<TAB>identity`, paths relative to the list.
+    Listed images that are not there keep their places: whoever reads them sets them aside.
 
     Raises:
         FacedanError: there is nothing there, or no image in it.
     """
-    if root.is_file():
-        return _read_list(root)
-    if not root.is_dir():
+    if root.is_dir():
+        return _read_tree(root)
+    if not root.exists():
         raise FacedanError(f"{root} does not exist", "give a directory of images")
-    paths = tuple(sorted(walk_images(root)))
-    if not paths:
-        raise FacedanError(f"{root} holds no images", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return FaceFolder(root, paths, tuple(map(identity_of, paths)))
+    return _read_list_file(root)
 
 
 def identity_of(path: str) -> str:
     """Whose image lies at a path of a tree, with forward slashes: its first folder; "" where it lies in none."""
-    return path.partition("/")[0] if "/" in path else ""
+    return one_form(path.partition("/")[0]) if "/" in path else ""
+
+
+def _read_tree(root: Path) -> FaceFolder:
+    passed = PassedOver()
+    paths = tuple(sorted(walk(root, passed=passed)))
+    if not paths and passed.skipped:
+        path, reason = passed.skipped[0]
+        raise FacedanError(f"{root} holds no images that can be read; {path}: {reason}", "correct its permissions")
+    if not paths:
+        raise FacedanError(f"{root} holds no images", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    remarks = (passed.remark(root), _merged(path.partition("/")[0] for path in paths if "/" in path))
+    skipped = tuple(sorted(passed.skipped))
+    return FaceFolder(root, paths, tuple(map(identity_of, paths)), skipped, "; ".join(filter(None, remarks)))
+
+
+def _merged(folders: Iterable[str]) -> str:
+    """What to tell of people with several folders, their names in different Unicode forms."""
+    forms: defaultdict[str, set[str]] = defaultdict(set)
+    for folder in folders:
+        if not folder.isascii():
+            forms[one_form(folder)].add(folder)
+    double = sorted(name for name, written in forms.items() if len(written) > 1)
+    if not double:
+        return ""
+    some = ", ".join(double[:3]) + (", …" if len(double) > 3 else "")
+    return f"{some}: folders of one name in two Unicode forms are one person's"
 
 
 def walk_images(root: Path) -> Iterator[str]:
     """Paths of the image files under a directory, relative to it, with forward slashes; hidden ones are passed over."""
-    return walk(root, is_image)
+    return walk(root)
 
 
-def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Paths of the files with wanted names under a directory, relative to it, with forward slashes, in a fixed order.
+def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
+    """Paths of the images under a directory, relative to it, with forward slashes, in a fixed order.
 
-    Hidden directories are passed over. Links are followed, but not back into a directory that the walk is in, which
-    would have no end, and not by more than MOST_WAYS into one directory. The names in one directory are held at a time,
-    and those of the folders beside the way to it.
+    Hidden directories are passed over, and those in which systems and file servers keep copies and remains. Links are
+    followed, but not back into a directory that the walk is in, which would have no end, and not by more than MOST_WAYS
+    into one directory. The names in one directory are held at a time, and those of the folders beside the way to it.
+
+    Args:
+        root: the directory.
+        archives: what the names of files end in that are wanted as well.
+        passed: is told of what is not given.
     """
+    passed = PassedOver() if passed is None else passed
     ways, ahead = Ways(), [Way(os.fspath(root))]
     while ahead:
         way = ahead.pop()
@@ -121,48 +160,52 @@ def walk(root: Path, wanted: Callable[[str], bool]) -> Iterator[str]:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
                         folders.append((entry.name, entry.is_symlink()))
-                    elif wanted(entry.name):
+                    elif wanted_file(entry, archives, passed):
                         files.append(entry.name)
-        except OSError:  # it may not be read, or has gone
-            continue
+        except OSError as error:  # it may not be read, or has gone
+            passed.skipped.append((way.prefix or "./", f"the directory cannot be read: {error.strerror}"))
         for name in sorted(files):
             yield way.prefix + name
-        folders = [(name, linked) for name, linked in folders if not (name.startswith(".") or is_clutter(name))]
+        passed.hidden += sum(name.startswith(".") and not is_clutter(name) for name, _ in folders)
+        folders = [(name, linked) for name, linked in folders if not is_passed_by(name)]
         ahead += [way.into(name, linked=linked) for name, linked in sorted(folders, reverse=True)]
 
 
-def _read_list(path: Path) -> FaceFolder:
-    paths, names = [], []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise FacedanError(f"{path} is not a list of images", "give a directory of images, or a text file") from error
-    for number, line in enumerate(lines, start=1):
-        image, _, name = line.strip().partition("\t")
-        if not image or image.startswith("#"):
-            continue
-        if not (path.parent / image).is_file():
-            raise FacedanError(
-                f"{path}, line {number}: there is no file {image}",
-                f"a list has a line `path` or `path<TAB>identity` an image, relative to {path.parent}",
-            )
-        paths.append(image)
-        names.append(name.strip())
-    if not paths:
-        raise FacedanError(f"{path} lists no images", "a list has a line `path` or `path<TAB>identity` an image")
-    return FaceFolder(path.parent, tuple(paths), tuple(names))
+def list_of_paths(file: BinaryIO) -> FaceFolder:
+    """The images that a list names, relative to the current directory; in the order and number given.
 
-
-def list_of_paths(lines: Iterable[str]) -> FaceFolder:
-    """The images that a stream of lines names, relative to the current directory; in the order and number given.
+    Args:
+        file: the list, such as stdin, as `read_folder` takes it; or paths that NUL ends.
 
     Raises:
-        FacedanError: there is not one line, or a file is missing.
+        FacedanError: there is not one entry, or none of the images is there.
     """
-    paths = tuple(line.rstrip("\r\n") for line in lines if line.strip())
-    if not paths:
+    listed = read_entries(Path(), read_list(file))
+    if not listed.paths:
         raise FacedanError("the list of images is empty", "give a path a line")
-    missing = [path for path in paths if not Path(path).is_file()]
-    if len(missing) == len(paths):
-        raise FacedanError(f"none of the {len(paths)} listed images is there, such as {missing[0]}", "check the paths")
-    return FaceFolder(Path(), paths, ("",) * len(paths))
+    return _some_there(Path(), listed, "check the paths")
+
+
+def _read_list_file(path: Path) -> FaceFolder:
+    form = "a list has a line `path` or `path<TAB>identity` an image"
+    try:
+        with open_given(path) as file:
+            head = file.read(1 << 12)
+            if sniffed(head[:HEAD]) or is_binary(head):
+                raise FacedanError(f"{path} is not a list of images", "give a directory of images, or a text file")
+            file.seek(0)
+            root = Path() if path.is_fifo() else path.parent  # a pipe lies nowhere
+            listed = read_entries(root, read_list(file))
+    except OSError as error:
+        raise FacedanError(f"the list {path} cannot be read: {error.strerror}", "check the path") from error
+    if not listed.paths:
+        fix = f"of {listed.skipped[0][0]}: {listed.skipped[0][1]}" if listed.skipped else form
+        raise FacedanError(f"{path} lists no images that can be taken", fix)
+    return _some_there(root, listed, f"{form}, relative to {root}")
+
+
+def _some_there(root: Path, listed: Listed, fix: str) -> FaceFolder:
+    """The images of a list, one of which at least is there; of the others their reader will say that they are not."""
+    if not any(listed.there):
+        raise FacedanError(f"none of the {len(listed.paths)} listed images is there, such as {listed.paths[0]}", fix)
+    return FaceFolder(root, listed.paths, listed.names, listed.skipped)

@@ -6,29 +6,35 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.folder import walk
-from facedan_cli.faces.formats import is_image
+from facedan_cli.faces.formats import no_file
 from facedan_cli.faces.photograph import Photograph, unreadable
 from facedan_cli.faces.recordio import rec_photographs
 from facedan_cli.faces.tar import TAR_SUFFIXES, tar_photographs
+from facedan_cli.text import open_given, read_list, spellings
 
 ARCHIVE_SUFFIXES = (".rec", *TAR_SUFFIXES)
 
-_STRETCH = 1 << 16
 
-
-def photographs(raw: Path, root: Path, out: Path) -> Iterator[Photograph]:
+def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[Photograph]:
     """All photographs of an input, in a fixed order; none is read yet, and they are not held.
 
+    Directories that cannot be read are among them, with a slash at the end of their paths.
+
     Args:
-        raw: a directory, in which archives are looked into as well; an archive; or else a file with a path a line, or
-            paths that end in NUL.
+        raw: a directory, in which archives are looked into as well; an archive; or else a file or a pipe with a path a
+            line, or paths that end in NUL.
         root: the directory in which a list's photographs are named; what lies outside it is refused,
         out: and so is what lies in this one.
+        passed: is told of what else lies in the directory.
     """
     if raw.is_dir():
-        for path in walk(raw, _is_input):
+        passed = PassedOver() if passed is None else passed
+        before = len(passed.skipped)
+        for path in walk(raw, ARCHIVE_SUFFIXES, passed):
             yield from _of_file(raw / path, path)
+        yield from (unreadable(path, reason) for path, reason in passed.skipped[before:])
     elif is_archive(raw.name):
         yield from _of_file(raw, raw.name)
     else:
@@ -52,14 +58,12 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def _is_input(name: str) -> bool:
-    return is_image(name) or (is_archive(name) and not name.startswith("."))
-
-
 def _of_file(file: Path, path: str) -> Iterator[Photograph]:
     try:
         status = file.stat()
-        if file.name.lower().endswith(".rec"):
+        if is_archive(file.name) and (reason := no_file(status.st_mode)):
+            yield unreadable(path, f"the archive cannot be read: {reason}")
+        elif file.name.lower().endswith(".rec"):
             yield from rec_photographs(file, path)
         elif is_archive(file.name):
             yield from tar_photographs(file, path)
@@ -73,17 +77,11 @@ def _of_file(file: Path, path: str) -> Iterator[Photograph]:
 
 
 def _paths_of(file: Path) -> Iterator[str]:
-    """The paths of a list, a stretch of which is held at a time."""
-    with file.open("rb") as listed:
-        end = b"\0" if b"\0" in listed.read(_STRETCH) else b"\n"
-        listed.seek(0)
-        rest = b""
-        while stretch := listed.read(_STRETCH):
-            *paths, rest = (rest + stretch).split(end)
-            yield from (os.fsdecode(path) for path in map(_plain, paths) if path)
-        if _plain(rest):
-            yield os.fsdecode(_plain(rest))
-
-
-def _plain(line: bytes) -> bytes:
-    return line.removesuffix(b"\r")
+    """The paths of a list as they are spelt where they lie, a stretch of which is held at a time."""
+    with open_given(file) as listed:
+        for _, entry in read_list(listed):
+            path = next(filter(os.path.lexists, spellings(entry)), None)
+            if path is not None:
+                yield path
+            elif not entry.lstrip().startswith("#"):
+                yield entry

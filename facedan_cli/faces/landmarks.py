@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.geometry import POINT_NAMES
+from facedan_cli.text import one_form, read_text, spellings
 
 EYES_HEADER = ("righteyex", "righteyey", "lefteyex", "lefteyey")
 """As in the GBU's eyes.csv: the right eye is the subject's, which is on the image's left."""
@@ -25,7 +27,7 @@ class Landmarks:
 
     Args:
         root: the tree of photographs.
-        by_path: the points by path, with forward slashes.
+        by_path: the points by path, with forward slashes, in one Unicode form.
         by_stem: the path by file name without extension, in lower case; None where several paths end in it.
     """
 
@@ -41,10 +43,11 @@ class Landmarks:
         """
         parts = path.split("/")
         for first in range(len(parts)):
-            if points := self.by_path.get("/".join(parts[first:])):
+            if points := self.by_path.get(one_form("/".join(parts[first:]))):
                 return points
         other = self.by_stem.get(_stem(path))
-        return None if other is None or (self.root / other).exists() else self.by_path[other]
+        taken = other is None or any((self.root / spelling).exists() for spelling in spellings(other))
+        return None if other is None or taken else self.by_path[other]
 
 
 def read_landmarks(path: Path, root: Path) -> Landmarks:
@@ -57,9 +60,11 @@ def read_landmarks(path: Path, root: Path) -> Landmarks:
         FacedanError: it cannot be read, has other columns, or a row is not of numbers.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return _parse(path, root, csv.DictReader(file, skipinitialspace=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = read_text(path)
+        header = text.partition("\n")[0]
+        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+        return _parse(path, root, csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter))
+    except (OSError, csv.Error) as error:
         raise FacedanError(f"the landmarks {path} cannot be read: {error}", "give --landmarks a CSV file") from error
 
 
@@ -85,7 +90,7 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
             raise FacedanError(
                 f"{path}, line {rows.line_num}: a path and {len(header)} numbers are needed", "correct the line"
             )
-        name = name.removeprefix("./")
+        name = one_form(name.removeprefix("./"))
         by_path[name] = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
         stem = _stem(name)
         by_stem[stem] = name if by_stem.get(stem, name) == name else None
@@ -93,4 +98,4 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
 
 
 def _stem(path: str) -> str:
-    return PurePosixPath(path.replace("\\", "/")).stem.lower()
+    return PurePosixPath(one_form(path).replace("\\", "/")).stem.lower()

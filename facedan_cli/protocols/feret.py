@@ -14,6 +14,7 @@ from pathlib import Path
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.sigset import Record, read_sigset, stem
+from facedan_cli.text import read_text
 
 PROBES = ("fb", "fc", "dup1", "dup2")
 
@@ -118,11 +119,12 @@ def _read_list(path: Path) -> tuple[Record, ...]:
 def _srt_names(path: Path) -> list[tuple[int, str]]:
     """The names of a .srt with their lines: a line holds the images of a subject, separated by blanks."""
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        text = read_text(path)
     except OSError as error:
         raise FacedanError(f"cannot read the list {path}: {error.strerror}", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise FacedanError(f"the list {path} is not plain text", _NIST) from error
+    if not text.isascii():
+        raise FacedanError(f"the list {path} is not plain text", _NIST)
+    lines = text.split("\n")
     names = [(number, name) for number, line in enumerate(lines, start=1) for name in line.split()]
     if not names:
         raise FacedanError(f"the list {path} names no image", _NIST)

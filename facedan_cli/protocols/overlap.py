@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from facedan_cli.protocols.sigset import Record, stem
+from facedan_cli.text import one_form
 
 # 04530d235 of Notre Dame (FRGC, GBU), 00001fa010_930831 of FERET; shorter numbers are those of images, not of people.
 _LEADING_DIGITS = re.compile(r"\d{4,}", re.ASCII)
@@ -44,7 +45,7 @@ def overlap(images: Iterable[str], records: Sequence[Record]) -> Overlap:
     own = {stem(record.file_name): record.subject for record in records}
     if len(own) < len({record.file_name for record in records}):
         own = {}  # names such as 1.pgm, which every directory has, tell nothing
-    people = {record.subject.casefold(): record.subject for record in records}
+    people = {one_form(record.subject).casefold(): record.subject for record in records}
     ways = (_directory, _digits, _before_number)
     known = [(_directory, people), *((way, found) for way in ways if (found := _subjects_by(way, records)))]
     seen = {subjects[key] for name in names for way, subjects in known if (key := way(name)) in subjects}
@@ -64,7 +65,7 @@ def _subjects_by(way: Callable[[str], str], records: Sequence[Record]) -> dict[s
 
 def _directory(name: str) -> str:
     parts = name.replace("\\", "/").split("/")
-    return parts[-2].casefold() if len(parts) > 1 else ""
+    return one_form(parts[-2]).casefold() if len(parts) > 1 else ""
 
 
 def _digits(name: str) -> str:

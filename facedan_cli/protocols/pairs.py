@@ -10,6 +10,7 @@ from pathlib import Path
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.sigset import climbs
+from facedan_cli.text import read_text
 
 _NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 _LABELS = {"1": True, "same": True, "0": False, "different": False}
@@ -47,11 +48,9 @@ def read_pairs(path: Path) -> list[Pair]:
             out of the directory of the images. The message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise FacedanError(f"cannot read the list of pairs {path}: {error.strerror}", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise FacedanError(f"the list of pairs {path} is not UTF-8 text", "Give a text file.") from error
     lines = [
         (number, line.strip())
         for number, line in enumerate(text.split("\n"), start=1)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.text import blocks, one_form, open_given
 
 _CHUNK = 1 << 22
 _LONGEST_LINE = 1 << 16
@@ -84,7 +85,12 @@ def read_scores(path: Path) -> Scores:
 
 
 def _plain(block: bytes) -> bytes:
-    """Lines without comments, and two columns parted by blanks where a comma parts them; no line comes or goes."""
+    """Lines without comments, and two columns parted by blanks where a comma parts them; no line comes or goes.
+
+    Names of people are in one Unicode form.
+    """
+    if not block.isascii():
+        block = one_form(block.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     if b"#" in block:
         block = _COMMENT.sub(b"", block)
     return _COMMA.sub(rb"\1 ", block) if b"," in block else block
@@ -146,11 +152,11 @@ def _reason(row: Sequence[bytes], width: int) -> str:
 def _line_blocks(path: Path) -> Iterator[bytes]:
     """A file some megabytes at a time, cut after the ends of lines."""
     try:
-        with path.open("rb") as file:
+        with open_given(path) as file:
             compressed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if compressed else path.open("rb") as file:
+            file.seek(0)
             rest, number = b"", 1
-            while chunk := file.read(_CHUNK):
+            for chunk in blocks(gzip.GzipFile(fileobj=file) if compressed else file, _CHUNK):
                 lines, end, rest = (rest + chunk).rpartition(b"\n")
                 yield lines + end
                 number += lines.count(b"\n") + len(end)

@@ -7,7 +7,6 @@ Four dialects are read: the plain one of GBU and FERET, the same in the namespac
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.text import one_form, open_given
 from facedan_cli.workspace import write_text
 
 _ROOT = "biometric-signature-set"
@@ -60,7 +60,8 @@ def read_sigset(path: Path) -> list[Record]:
             line.
     """
     try:
-        content = path.read_bytes()
+        with open_given(path) as file:
+            content = file.read()
     except OSError as error:
         raise FacedanError(f"cannot read the sigset {path}: {error.strerror}", "Check the path.") from error
     return _Reader(path).read(content)
@@ -100,7 +101,7 @@ def climbs(file_name: str) -> bool:
 
 def without_extension(file_name: str) -> str:
     """The path in one case and one Unicode form (macOS stores accents apart), without its extension."""
-    return _EXTENSION.sub("", unicodedata.normalize("NFC", file_name).casefold())
+    return _EXTENSION.sub("", one_form(file_name).casefold())
 
 
 class _Reader:
@@ -139,7 +140,7 @@ class _Reader:
         if element in _CONTAINERS:
             self.images_before[element] = len(self.records)
         if element in _SIGNATURES:
-            self.subject = self._required(element, attributes, "name")
+            self.subject = one_form(self._required(element, attributes, "name"))
             self.signatures += 1
             self.presentation = self.component = {}
         elif element == "complex-presentation":

@@ -44,6 +44,7 @@ from facedan_cli.stages.training_data import (
     hold_aside,
     read_source,
     refuse_same,
+    tell_of_inputs,
     warn_of_alignment,
     warn_of_changes,
     write_unusable,
@@ -123,6 +124,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
+        tell_of_inputs(work.report, job.source, job.target.folder)
         torch.manual_seed(job.seed)
         network = _start(job, work).to(work.device)
         source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
@@ -152,7 +154,8 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
             job.seed,
         )
         unreadable = work.unusable(sources, targets)
-        set_aside = write_unusable(run, unreadable, job.source.nameless) if work.ranks.first else None
+        lost = job.source.nameless, job.source.folder.skipped + job.target.folder.skipped
+        set_aside = write_unusable(run, unreadable, *lost) if work.ranks.first else None
         tell(run.log, work.report)
         if work.ranks.first:
             warn_of_changes(work.report, job.source.folder, job.target.folder)

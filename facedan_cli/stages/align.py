@@ -138,6 +138,8 @@ def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
 def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, *, processes: bool) -> _Share:
     ledger = Ledger(config.out / MANIFEST_FILE)
     plan = Plan(config, ledger, ranks)
+    if ranks.first and plan.remark:
+        report.note(plan.remark)
     most = config.workers or worker_count(0) // ranks.local_count
     count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
     counts = {ALIGNED: 0, FAILED: 0}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facedan_cli.config.common import AlignConfig
+from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.stages.align_ledger import ABSENT, Ledger, contained, digest64, output_digest, repeated
@@ -61,6 +62,7 @@ class Plan:
         total: photographs of this share.
         already: those with an aligned face.
         failures: path and reason of those that failed earlier and have not changed.
+        remark: what to tell of what else lies in the input; "" where there is nothing.
     """
 
     def __init__(self, config: AlignConfig, ledger: Ledger, ranks: Ranks) -> None:
@@ -69,7 +71,8 @@ class Plan:
         self._ranks = ranks
         keys, names = array("Q"), array("Q")
         done, met = np.zeros(len(ledger.keys), bool), np.zeros(len(ledger.keys), bool)
-        for stretch in self._stretches():
+        passed = PassedOver()
+        for stretch in self._stretches(passed):
             keys.frombytes(stretch.keys.tobytes())
             met[stretch.rows[stretch.rows != ABSENT]] = True
             for photograph, row, mine in zip(
@@ -79,6 +82,7 @@ class Plan:
                     names.append(output_digest(_first_name(photograph)))
                 if row != ABSENT and mine:
                     done[row] = self._is_done(photograph, row)
+        self.remark = passed.remark(config.raw)
         self._done = done
         self._given = np.sort(ledger.outputs[met & (ledger.outputs != 0)])
         self._asked = np.sort(np.frombuffer(names, np.uint64))
@@ -110,8 +114,8 @@ class Plan:
                 if own and (row == ABSENT or not self._done[row]):
                     yield Job(photograph, output)
 
-    def _stretches(self) -> Iterator[_Stretch]:
-        found = photographs(self._config.raw, self._config.root, self._config.out)
+    def _stretches(self, passed: PassedOver | None = None) -> Iterator[_Stretch]:
+        found = photographs(self._config.raw, self._config.root, self._config.out, passed)
         while stretch := _together(found):
             keys = np.array([digest64(photograph.path) for photograph in stretch], np.uint64)
             yield _Stretch(stretch, keys, self._ledger.find(keys))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.formats import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
+from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.records import leads_outside, read_records
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 
@@ -52,18 +53,23 @@ def check_config(config: AlignConfig) -> None:
 
 
 def _check_photographs(config: AlignConfig) -> None:
-    some = list(islice(photographs(config.raw, config.root, config.out), 100))
-    listed = config.raw.is_file() and not is_archive(config.raw.name)
+    found = photographs(config.raw, config.root, config.out)
+    some = list(islice(found, 1))
+    listed = not config.raw.is_dir() and not is_archive(config.raw.name)
     if not some and listed:
         raise FacedanError("the list of photographs is empty", "give a path a line")
     if not some:
         endings = ", ".join(sorted({*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES}))
         raise FacedanError(f"{config.raw} holds no images", f"images and archives of them end in {endings}")
-    if listed and not any(one.name and (not isinstance(one.content, Path) or one.content.exists()) for one in some):
+    if listed and not any(map(_is_there, chain(some, found))):
         raise FacedanError(
-            f"of the listed photographs none of the first {len(some)} can be used, such as {some[0].path}",
+            f"none of the listed photographs can be used, such as {some[0].path}",
             f"paths are relative to the current directory, and lie in {config.root} (--root)",
         )
+
+
+def _is_there(photograph: Photograph) -> bool:
+    return photograph.name != "" and (not isinstance(photograph.content, Path) or photograph.content.exists())
 
 
 def settle(config: AlignConfig) -> None:

@@ -103,7 +103,7 @@ def embed(
             for faces in _batches(folder, own, ready.size, config.batch, pool, unreadable):
                 file.write(ready.extract(np.stack(faces)).tobytes())
                 advance(len(faces), "")
-        unreadable = ranks.gather(unreadable)
+        unreadable = [*folder.skipped, *ranks.gather(unreadable)]
         if ranks.first:
             if not folder.is_as_it_was():
                 raise FacedanError(

@@ -19,6 +19,7 @@ from facedan_cli.report import Report
 from facedan_cli.runs import provenance
 from facedan_cli.stages.differences import Figure, differences
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
+from facedan_cli.stages.levels import check_levels, warn_of_levels
 from facedan_cli.stages.remarks import remarks
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
@@ -66,6 +67,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     """
     config = settled(config)
     folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
+    tell_of_folders(report, protocol.datasets, folders, people=not protocol.lists)
     models = find_models(config, workspace)
     absent: dict[str, str] = {}
     trials: Mapping[str, Trials] = {}
@@ -111,6 +113,28 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     write_report(result, worst_of(trials, scores, measured))
     write_results(result)
     return result
+
+
+def tell_of_folders(
+    report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceFolder], *, people: bool
+) -> None:
+    """Say what else lies in data sets.
+
+    Args:
+        report: told of it.
+        datasets: what is measured.
+        folders: their images.
+        people: whether their folders tell who is who.
+
+    Raises:
+        FacedanError: they do, but people's folders lie a level deeper.
+    """
+    for dataset, folder in zip(datasets, folders, strict=True):
+        if folder.remark:
+            report.note(folder.remark)
+        if people:
+            check_levels(dataset, folder)
+            warn_of_levels(report, dataset, folder)
 
 
 def settled(config: EvaluateConfig) -> EvaluateConfig:

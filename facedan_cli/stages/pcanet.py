@@ -91,6 +91,10 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         images = _windows(job.source, config, device, unreadable, report)
         gallery = None if job.gallery is None else _windows(job.gallery, config, device, unreadable, report)
         whitened_on = images if gallery is None else gallery
+        for folder in filter(None, (job.source, job.gallery)):
+            unreadable.extend(folder.skipped)
+            if folder.remark:
+                report.note(folder.remark)
         with report.progress("learning", 2 * len(images) + len(whitened_on)) as advance:
             network = _fit(images, gallery, device, lambda count: advance(count, ""))
         facts = {"images": len(images), "whitened_on": len(whitened_on), "dimensions": network.spec.dimensions}

@@ -32,6 +32,7 @@ from facedan_cli.stages.training_data import (
     going_on,
     hold_aside,
     read_source,
+    tell_of_inputs,
     warn_of_alignment,
     warn_of_changes,
     write_unusable,
@@ -104,6 +105,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         return found
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, source.dataset)
+        tell_of_inputs(work.report, source)
         torch.manual_seed(job.seed)
         network = build(config.model, len(source.identities), **work.head(len(source.identities)))
         weights = _start(job, network, work.report)
@@ -122,7 +124,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
         metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss), job.seed)
         unreadable = work.unusable(images)
-        set_aside = write_unusable(run, unreadable, source.nameless) if work.ranks.first else None
+        lost = source.nameless, source.folder.skipped
+        set_aside = write_unusable(run, unreadable, *lost) if work.ranks.first else None
         if work.ranks.first:
             warn_of_changes(work.report, source.folder)
     return TrainingResult(run, False, metrics, set_aside)

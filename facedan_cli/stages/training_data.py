@@ -16,6 +16,7 @@ from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import read_records
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
+from facedan_cli.stages.levels import check_levels, warn_of_levels
 from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
@@ -86,11 +87,13 @@ def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None =
         workspace: where what the images hold is remembered; None: nowhere.
 
     Raises:
-        FacedanError: no image lies in a folder that names a person, or all are of one person.
+        FacedanError: no image lies in a folder that names a person, all are of one person, or people's folders lie a
+            level deeper.
     """
     folder = read_folder(dataset.root)
     if workspace is not None:
         folder = folder.remembered_in(workspace)
+    check_levels(dataset, folder)
     named = [row for row, name in enumerate(folder.names) if name]
     identities = tuple(sorted({folder.names[row] for row in named}))
     layout = f"a source has one folder a person: {dataset.root}/PERSON/image.jpg"
@@ -227,9 +230,20 @@ def template_of(manifest: Path) -> str:
     return "no template"
 
 
-def write_unusable(run: Run, unreadable: Mapping[str, str], nameless: tuple[str, ...] = ()) -> Path | None:
+def tell_of_inputs(report: Report, source: Source, *others: FaceFolder) -> None:
+    """Say what else lies in the data sets of a training, and where the source's people may not be its first folders."""
+    for folder in (source.folder, *others):
+        if folder.remark:
+            report.note(folder.remark)
+    warn_of_levels(report, source.dataset, source.folder)
+
+
+def write_unusable(
+    run: Run, unreadable: Mapping[str, str], nameless: tuple[str, ...] = (), skipped: Iterable[tuple[str, str]] = ()
+) -> Path | None:
     """List what was set aside in the run's directory, also before an interruption; None where nothing was."""
-    known = read_set_aside(run.set_aside) | dict.fromkeys(nameless, "not in an identity folder") | dict(unreadable)
+    lost = dict.fromkeys(nameless, "not in an identity folder") | dict(skipped)
+    known = read_set_aside(run.set_aside) | lost | dict(unreadable)
     return write_set_aside(run.directory / "set-aside.tsv", sorted(known.items()))
 
 

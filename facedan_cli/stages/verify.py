@@ -16,7 +16,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.devices import choose_device
 from facedan_cli.stages.evaluate import measure_partition, of_people
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
-from facedan_cli.stages.evaluation import Protocol, describe, evaluate, result_directory, settled
+from facedan_cli.stages.evaluation import Protocol, describe, evaluate, result_directory, settled, tell_of_folders
 from facedan_cli.stages.measures import OURS, Verification, streamed_figures
 from facedan_cli.stages.remarks import remarks
 from facedan_cli.stages.report_page import write_report
@@ -95,6 +95,7 @@ def _stream(
     config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: Ranks, report: Report
 ) -> EvaluateResult:
     folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in datasets]
+    tell_of_folders(report, datasets, folders, people=True)
     models = find_models(config, workspace)
     for model in models:
         if model.similarity is not COSINE:

@@ -71,8 +71,8 @@ def everything(root: Path) -> set[tuple[str, str]]:
         (("adapt", "--source", "casia", "--target", "./aligned/casia"), 2, "the same data set", "give --target"),
         (("adapt", "--source", "casia", "--target", "empty"), 1, "aligned/empty holds no images", ""),
         (("embed", "casia", "--layer", "fc8"), 2, "--layer does not know 'fc8'", "did you mean fc7"),
-        (("embed", "facedan.toml"), 1, "facedan.toml, line 1: there is no file", "a list has a line"),
-        (("embed", "not-weights.pth"), 1, "line 1: there is no file these are no weights", ""),
+        (("embed", "facedan.toml"), 1, "listed images is there, such as", "a list has a line"),
+        (("embed", "not-weights.pth"), 1, "none of the 1 listed images is there, such as these are no weights", ""),
         (("evaluate", "gbu", "--model", "not-weights.pth"), 1, "is not a facedan checkpoint", ""),
         (("evaluate", "gbu", "--model", "module.pth"), 1, "is not a facedan checkpoint", ""),
         (("evaluate", "gbu", "--model", "pretrain-casia"), 1, "there is no model", "did you mean pretrain-casia-"),
@@ -162,7 +162,7 @@ def test_images_that_a_sigset_names_and_that_are_not_there_are_listed(place: Pat
 def test_an_empty_list_on_stdin_and_a_terminal_are_refused(
     place: Path, facedan: Facedan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     assert "the list of images is empty" in facedan("embed", "-").err
     terminal = io.StringIO("")
     terminal.isatty = lambda: True  # type: ignore[method-assign]

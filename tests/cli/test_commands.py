@@ -141,11 +141,11 @@ def test_embed_reads_paths_from_stdin(
 ) -> None:
     monkeypatch.chdir(trained.workspace.root / "aligned" / "gbu")
     command = ["embed", "-", "--json", "-q", "-w", trained.workspace.root, "--model", trained.before.name]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("00002d1.png\n00000d0.png\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"00002d1.png\n00000d0.png\n")))
     some = facedan(*command)
     assert some.code == 0
     assert [json.loads(line)["path"] for line in some.out.splitlines()] == ["00002d1.png", "00000d0.png"]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("00002d1.png\ngone.png\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"00002d1.png\ngone.png\n")))
     fewer = facedan(*command)
     assert fewer.code == 3
     assert len(fewer.out.splitlines()) == 1

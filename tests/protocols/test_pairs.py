@@ -75,7 +75,8 @@ def test_quoted_paths_with_commas(tmp_path: Path) -> None:
         ("# nothing\npath_a,path_b,label\n", "holds no pair"),
         ("1 2\n" + "A 1 2\n" * 3, "promises 4 pairs, but 3 follow"),
         ("1\nA 1 2\nA 1 B b\n", "line 3: neither 'name n1 n2' nor"),
-        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"\xff\xfe\x00", "begins as UTF-16-LE and does not go on so"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01", "is not text"),
     ],
 )
 def test_malformed_lists_are_refused_with_the_line(tmp_path: Path, content: str | bytes, message: str) -> None:

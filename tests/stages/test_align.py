@@ -470,7 +470,7 @@ def test_a_second_process_is_refused(given_eyes: AlignConfig) -> None:
     ("raw", "out", "message"),
     [
         ("nowhere", "out", "does not exist"),
-        ("eyes.csv", "out", "none of the first 7 can be used"),
+        ("eyes.csv", "out", "none of the listed photographs can be used"),
         ("empty", "out", "holds no images"),
         ("raw", "raw/aligned", "one lies in the other"),
         ("raw", ".", "one lies in the other"),

@@ -112,7 +112,10 @@ def test_a_list_mirrors_the_tree_of_its_root(config: AlignConfig) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "the list of photographs is empty"), ("gone.png\n", "none of the first 1 can be used, such as gone.png")],
+    [
+        ("", "the list of photographs is empty"),
+        ("gone.png\n", "none of the listed photographs can be used"),
+    ],
 )
 def test_lists_that_cannot_be(config: AlignConfig, content: str, message: str) -> None:
     Path("list.txt").write_text(content)

@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planned(out: Path, found: list[Photograph], ranks: Ranks | None = None, stretch: int = 3) -> Plan:
     """A plan for these photographs."""
 
-    def these(raw: Path, root: Path, out: Path) -> Iterator[Photograph]:
+    def these(raw: Path, root: Path, out: Path, passed: object = None) -> Iterator[Photograph]:
         return iter(found)
 
     with pytest.MonkeyPatch.context() as patched:
