@@ -28,6 +28,47 @@ def test_a_tree_names_people_by_its_first_level(tmp_path: Path) -> None:
     assert len(folder) == 4
 
 
+def forbid(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Let a directory be one that may not be read; to root all may be."""
+    scan = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path) == directory:
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+
+
+def test_a_directory_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "ann/1.png", "bob/private/2.png", "bob/1.png")
+    forbid(monkeypatch, tmp_path / "bob" / "private")
+    folder = read_folder(tmp_path)
+    assert folder.paths == ("ann/1.png", "bob/1.png")
+    assert folder.skipped == (("bob/private/", "the directory cannot be read: Permission denied"),)
+    forbid(monkeypatch, tmp_path)
+    with pytest.raises(FacedanError, match=r"holds no images that can be read; \./: the directory cannot be read"):
+        read_folder(tmp_path)
+
+
+def test_whatever_lies_in_a_tree_is_taken_or_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/1.jfif", "ann/2.heic", "ann/3.nef", "ann/4.avif", "ann/notes.txt", "ann/more.txt", "ann/x.y")
+    touch(tmp_path, "ann/@eaDir/1.jpg", "#recycle/1.jpg", "ann/._1.jpg", ".DS_Store", "aligned.jsonl", "ann/.5.png")
+    touch(tmp_path, ".private/1.jpg")
+    (tmp_path / "ann" / "subject01.sad").write_bytes(b"GIF87a and so on")
+    os.mkfifo(tmp_path / "ann" / "pipe.png")
+    os.mkfifo(tmp_path / "ann" / "pipe")
+    (tmp_path / "ann" / "gone.png").symlink_to("nowhere")
+    folder = read_folder(tmp_path)
+    names = ["1.jfif", "2.heic", "3.nef", "4.avif", "gone.png", "pipe.png", "subject01.sad"]
+    assert folder.paths == tuple(f"ann/{name}" for name in names)
+    assert folder.skipped == ()
+    assert folder.remark == (
+        f"passed over in {tmp_path}: 4 other files (2 .txt, 1 .y, 1 without a suffix) and "
+        "2 hidden images or directories"
+    )
+
+
 def test_linked_folders_are_followed(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.png")
     (tmp_path / "faces").mkdir()

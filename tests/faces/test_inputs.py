@@ -10,9 +10,10 @@ import pytest
 from test_recordio import packed
 from test_recordio import write as write_rec
 
+from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
-from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.faces.pictures import UnreadableImage, read_picture
 
 Find = Callable[..., list[Photograph]]
 
@@ -104,3 +105,37 @@ def test_what_a_list_may_not_name_is_refused(tree: Path) -> None:
     assert [bool(one.name) for one in found] == [False, False, False, True]
     assert ["--root" in reason(one) for one in found[:2]] == [True, True]
     assert reason(found[2]) == "it lies among the aligned faces"
+
+
+def test_a_directory_that_may_not_be_read_is_listed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def guarded(path: str) -> object:
+        if Path(path) == Path("raw/web/bo"):
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    (lost,) = [one for one in find("raw") if not one.name]
+    assert (lost.path, reason(lost)) == ("web/bo/", "the directory cannot be read: Permission denied")
+
+
+def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
+    os.mkfifo(tree / "raw" / "pipe.tar")
+    os.mkfifo(tree / "raw" / "pipe.jpg")
+    found = {one.path: one for one in find("raw")}
+    assert reason(found["pipe.tar"]) == "the archive cannot be read: a named pipe, not a file"
+    with pytest.raises(UnreadableImage, match="a named pipe, not a file"):
+        read_picture(found["pipe.jpg"].open())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_are_read_in_their_encoding(tree: Path, encoding: str) -> None:
+    found = find(listed(tree, "# all of them\r\nraw\\gate\\b.jpg\r\nraw/gate/a.PNG\r\n".encode(encoding)), root="raw")
+    assert [one.path for one in found] == ["gate/b.jpg", "gate/a.PNG"]
+
+
+def test_other_files_of_a_tree_are_counted(tree: Path) -> None:
+    passed = PassedOver()
+    list(photographs(Path("raw"), Path(), Path("aligned"), passed))
+    assert passed.remark(Path("raw")) == "passed over in raw: 1 other file (1 .txt) and 2 hidden images or directories"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,15 @@ def test_the_gbus_list_is_read(shared_data: Path) -> None:
     landmarks = read_landmarks(shared_data / "gbu" / "eyes.csv", shared_data)
     assert len(landmarks.by_path) == 8638
     assert landmarks.find("gbu/04530d235.png") == {"image_left_eye": (1215, 613), "image_right_eye": (1363, 597)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_tables_are_read_as_editors_write_them(tmp_path: Path, encoding: str, mark: str) -> None:
+    lines = [mark.join(["uri", "righteyex", "righteyey", "lefteyex", "lefteyey"]), mark.join(["José/1.jpg", *"1234"])]
+    path = tmp_path / "points.csv"
+    path.write_bytes("\r\n".join(lines).encode(encoding))
+    points = read_landmarks(path, tmp_path).find(
+        os.fsdecode("Jose\u0301/1.jpg" if encoding != "latin-1" else b"Jos\xe9/1.jpg")
+    )
+    assert points == {"image_left_eye": (1, 2), "image_right_eye": (3, 4)}
