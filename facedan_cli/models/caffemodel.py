@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_MOST_DIMENSIONS, _MOST_SIZE = 32, 1 << 40  # Caffe's own limit is 32
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -68,6 +69,8 @@ def _blob(content: memoryview) -> np.ndarray:
                 doubles += value
     data, element = (doubles, np.dtype("<f8")) if doubles else (floats, np.dtype("<f4"))
     sizes = old_shape if shape is None else shape
+    if len(sizes) > _MOST_DIMENSIONS or max(sizes, default=0) > _MOST_SIZE:
+        raise ValueError("a blob has a shape that no array has")
     if math.prod(sizes) * element.itemsize != len(data):
         raise ValueError(f"a blob of shape {tuple(sizes)[:8]} has {len(data) // element.itemsize} values")
     return np.frombuffer(data, element).reshape(sizes)
@@ -86,6 +89,8 @@ def _shape(content: memoryview) -> list[int]:
         while at < len(value):
             size, at = _varint(value, at)
             sizes.append(size)
+            if len(sizes) > _MOST_DIMENSIONS:
+                break
     return sizes
 
 

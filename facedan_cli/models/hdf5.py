@@ -14,6 +14,9 @@ from facedan_cli.errors import FacedanError
 MOST_WEIGHTS = 1 << 28
 """Nearly twice the weights of VGG-Face. A file of a few bytes can claim arrays of any size."""
 
+_MOST_RATIO = 64  # of claimed to stored bytes; weights hardly shrink, and what was never written is not stored at all
+_LEAST_BYTES = 1 << 20
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
@@ -40,8 +43,16 @@ def arrays_in(datasets: Sequence[Any], most: int = MOST_WEIGHTS) -> list[np.ndar
         most: elements that they may have together.
 
     Raises:
-        ValueError: they have more; nothing has been read then.
+        ValueError: they have more, or lie in other files; nothing has been read then.
     """
     if sum(dataset.size for dataset in datasets) > most:
         raise ValueError(f"its arrays claim to have more than {most} elements")
+    claimed = sum(dataset.size * dataset.dtype.itemsize for dataset in datasets)
+    stored = sum(dataset.id.get_storage_size() for dataset in datasets)
+    if claimed > _LEAST_BYTES + _MOST_RATIO * stored:
+        raise ValueError(f"its arrays claim to have {claimed} bytes, of which {stored} are stored")
+    if any(dataset.external or dataset.is_virtual for dataset in datasets):
+        raise ValueError("its arrays lie in other files")
+    if len({dataset.file.filename for dataset in datasets}) > 1:
+        raise ValueError("it leads to other files")
     return [np.asarray(dataset[()]) for dataset in datasets]

@@ -14,6 +14,10 @@ import numpy as np
 
 _HEADER = 128
 _MOST_BYTES = 1 << 30  # of a decompressed variable; VGG-Face's layers have 580 million
+_MOST_RATIO = 64  # of a decompressed variable to the file; weights hardly shrink
+_LEAST_BYTES = 1 << 20  # that a variable may always have
+_MOST_DIMENSIONS = 32
+_MOST_SIZE = 1 << 40
 _DEPTH = 50  # of cells in cells; a network has about five
 
 _MATRIX, _COMPRESSED = 14, 15
@@ -40,7 +44,8 @@ def read_matlab5(content: bytes, wanted: set[str]) -> dict[str, Any]:
     if not content.startswith(b"MATLAB 5.0") or content[126:_HEADER] != b"IM":
         raise ValueError("it is no MATLAB file of version 5 with the least significant bytes first")
     variables = {}
-    for matrix in _matrices(_elements(memoryview(content)[_HEADER:])):
+    most = min(_MOST_BYTES, max(_LEAST_BYTES, _MOST_RATIO * len(content)))
+    for matrix in _matrices(_elements(memoryview(content)[_HEADER:]), most):
         parts = _elements(matrix)
         kind, sizes, name = _start(parts)
         if name in wanted:
@@ -48,19 +53,19 @@ def read_matlab5(content: bytes, wanted: set[str]) -> dict[str, Any]:
     return variables
 
 
-def _matrices(elements: Iterator[tuple[int, memoryview]]) -> Iterator[memoryview]:
-    """The variables of a file, decompressed."""
+def _matrices(elements: Iterator[tuple[int, memoryview]], most: int) -> Iterator[memoryview]:
+    """The variables of a file, decompressed; each has at most so many bytes."""
     for kind, element in elements:
         if kind == _MATRIX:
             yield element
         elif kind == _COMPRESSED:
-            yield from (inner for kind, inner in _elements(_decompressed(element)) if kind == _MATRIX)
+            yield from (inner for kind, inner in _elements(_decompressed(element, most)) if kind == _MATRIX)
 
 
-def _decompressed(content: memoryview) -> memoryview:
+def _decompressed(content: memoryview, most: int) -> memoryview:
     decompressor = zlib.decompressobj()
     try:
-        whole = decompressor.decompress(content, _MOST_BYTES)
+        whole = decompressor.decompress(content, most)
     except zlib.error as error:
         raise ValueError("one of its variables cannot be decompressed") from error
     if not decompressor.eof:
@@ -94,8 +99,8 @@ def _next(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
 def _start(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, list[int], str]:
     """What every array begins with: its class (the lowest byte of its flags), its sizes and its name."""
     kind = int.from_bytes(_next(parts)[1][:1], "little")
-    sizes = _numbers(*_next(parts)).tolist()
-    if not all(isinstance(size, int) and size >= 0 for size in sizes):
+    sizes = _numbers(*_next(parts))[: _MOST_DIMENSIONS + 1].tolist()
+    if len(sizes) > _MOST_DIMENSIONS or not all(isinstance(size, int) and 0 <= size <= _MOST_SIZE for size in sizes):
         raise ValueError("one of its arrays has no sizes")
     return kind, sizes, bytes(_next(parts)[1]).decode("latin-1")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -37,8 +38,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _refuse_deflated(path)
         with warnings.catch_warnings(action="ignore"):  # what it says of damaged files, this says better
             loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FacedanError:
+        raise
     except Exception as error:  # torch.load raises errors of every type on what is no state dict
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             raise FacedanError(
@@ -49,8 +53,34 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) and value.layout is torch.strided
-        for key, value in loaded.items()
+        isinstance(key, str) and isinstance(value, Tensor) and _is_plain(value) for key, value in loaded.items()
     ):
         raise FacedanError(f"{path} is not a state dict", "give a dict of tensors by name")
     return {key.removeprefix("module.").removeprefix("model."): value for key, value in loaded.items()}
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its numbers at hand, as many as its shape says."""
+    usual = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    return usual and not (tensor.is_quantized or tensor.is_complex())
+
+
+def _refuse_deflated(path: Path) -> None:
+    """Refuse a zip archive whose entries are compressed, or claim to be longer than it is.
+
+    torch.save stores entries as they are; a deflated one of some megabytes can unfold to gigabytes.
+
+    Raises:
+        FacedanError: it is such an archive.
+        zipfile.BadZipFile, OSError: it cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    claimed = sum(entry.file_size for entry in entries)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or claimed > path.stat().st_size:
+        raise FacedanError(
+            f"{path} cannot be read as weights: its entries are compressed, which torch.save never does",
+            "unpack it and pack it again without compression (zip -0), or fetch the file again",
+        )

@@ -70,7 +70,9 @@ def torch7_layers(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return {str(position): arrays for position, arrays in enumerate(_modules(read_torch7(content), set()), start=1)}
 
 
-def _modules(module: Any, seen: set[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _modules(module: Any, seen: set[int], depth: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if depth > _DEPTH:  # by references objects can hold each other deeper than they were read
+        raise ValueError(f"its modules are nested more than {_DEPTH} deep")
     if not isinstance(module, Torch7Object) or id(module) in seen:
         return
     seen.add(id(module))
@@ -80,7 +82,7 @@ def _modules(module: Any, seen: set[int]) -> Iterator[tuple[np.ndarray, np.ndarr
     inner = module.fields.get("modules")
     if isinstance(inner, dict):
         for position in range(1, len(inner) + 1):
-            yield from _modules(inner.get(position), seen)
+            yield from _modules(inner.get(position), seen, depth + 1)
 
 
 class _Reader:

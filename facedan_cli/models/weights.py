@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import HEADS
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
@@ -21,6 +24,9 @@ from facedan_cli.models.state_dict import METADATA_KEY
 from facedan_cli.workspace import replacing
 
 PCANET = "pcanet"
+
+_CLASSIFIER = "classifier."
+_KINDS = {"F64", "F32", "F16", "BF16", "I64"}  # I64: how many batches a batch normalisation has seen
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,40 @@ class Card:
     def head(self) -> dict[str, Any]:
         """The classifier's head, as `build` takes it."""
         return {key: self.config[key] for key in ("head", "margin", "scale") if key in self.config}
+
+
+class _OddCard(ValueError):
+    """A card that says what cannot be."""
+
+
+def _card(fields: Any) -> Card:
+    """The card of a checkpoint's metadata.
+
+    Raises:
+        _OddCard: a field is of another kind than it should be.
+        KeyError, TypeError: a field is missing, or unknown.
+    """
+    if not isinstance(fields, dict):
+        raise _OddCard("its card is no table")
+    identities = fields["identities"]
+    right = {
+        "model": isinstance(fields["model"], str),
+        "identities": isinstance(identities, list) and all(isinstance(name, str) for name in identities),
+        "stage": isinstance(fields["stage"], str),
+        "run": isinstance(fields["run"], str),
+        "config": isinstance(fields["config"], dict) and _is_head(fields["config"]),
+        "init": fields.get("init") is None or isinstance(fields["init"], dict),
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise _OddCard(f"the card's {', '.join(wrong)} cannot be so")
+    return Card(**{**fields, "identities": tuple(identities)})
+
+
+def _is_head(config: Mapping[str, Any]) -> bool:
+    """Whether a run's options say of the classifier's head what can be."""
+    numbers = (config.get("margin"), config.get("scale"))
+    usual = all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in numbers)
+    return usual and config.get("head") in (None, *HEADS)
 
 
 def save_checkpoint(path: Path, network: FaceNetwork, card: Card) -> None:
@@ -78,15 +118,15 @@ def read_card(path: Path) -> Card:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        fields = json.loads(metadata[METADATA_KEY])
-        card = Card(**{**fields, "identities": tuple(fields["identities"])})
+        card = _card(json.loads(metadata[METADATA_KEY]))
     except FileNotFoundError as error:
         raise FacedanError(
             f"there is no checkpoint {path}", "give a run's name, its directory or a checkpoint"
         ) from error
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+        reason = f": {error}" if isinstance(error, _OddCard) else ""
         raise FacedanError(
-            f"{path} is not a facedan checkpoint",
+            f"{path} is not a facedan checkpoint{reason}",
             "give a run's name, its directory or its checkpoints/model.safetensors",
         ) from error
     known = (*NETWORKS, PCANET)
@@ -104,14 +144,43 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
     card = read_card(path)
     if card.model == PCANET:
         raise FacedanError(f"{path} holds a PCANet, which is no network", "name the run of a network")
-    network = build(card.model, len(card.identities), **card.head)
     try:
+        _check_shapes(path, card)
+        network = build(card.model, len(card.identities), **card.head)
         network.load_state_dict(load_file(path))
-    except RuntimeError as error:
+    except (ValueError, TypeError) as error:
+        raise FacedanError(
+            f"the card of {path} is damaged: {error}", "copy the checkpoint again, or train it again"
+        ) from error
+    except (RuntimeError, SafetensorError) as error:
         raise FacedanError(
             f"{path} holds other tensors than {card.model} of this version has", "train it again with this version"
         ) from error
     return network.eval(), card
+
+
+def _check_shapes(path: Path, card: Card) -> None:
+    """Hold a card against the tensors before there is a network by it: a card may claim any number of people.
+
+    Raises:
+        RuntimeError: the file has other tensors, of other shapes, or numbers that are no weights.
+        ValueError: the card's people are not those of the classifier.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in build(card.model, 1, **card.head).state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+        shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
+        kinds = {found.get_dtype() for found in slices.values()}
+    people = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER)}
+    if shapes.keys() == expected.keys() and people != {(len(card.identities),)}:
+        claimed = ", ".join(str(*count) for count in sorted(people))
+        raise ValueError(f"it names {len(card.identities)} people, and the classifier has {claimed}")
+    rows = {
+        key: (len(card.identities),) if key.startswith(_CLASSIFIER) else shape[:1] for key, shape in expected.items()
+    }
+    if shapes != {key: rows[key] + shape[1:] for key, shape in expected.items()} or not kinds <= _KINDS:
+        raise RuntimeError("other tensors")
 
 
 def load_pcanet(path: Path) -> PCANet:
@@ -120,11 +189,14 @@ def load_pcanet(path: Path) -> PCANet:
     Raises:
         FacedanError: the tensors are not those of a PCANet.
     """
-    tensors = load_file(path)
     try:
-        network = PCANet(Spec(dimensions=len(tensors["projection"])))
+        tensors = load_file(path)
+        length, histogram = tensors["projection"].shape
+        if histogram != Spec().histogram_length:
+            raise RuntimeError("other histograms")
+        network = PCANet(Spec(dimensions=length))
         network.load_state_dict(tensors)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise FacedanError(
             f"{path} holds other tensors than pcanet of this version has", "train it again with this version"
         ) from error

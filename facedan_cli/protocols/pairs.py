@@ -91,7 +91,10 @@ def _lfw_name(name: str, number: str) -> str:
 def _plain_pairs(path: Path, lines: list[tuple[int, str]]) -> Iterator[Pair]:
     separator = next((mark for mark in "\t," if lines and lines[0][1].count(mark) >= 2), None)
     for place, (number, line) in enumerate(lines):
-        fields = next(csv.reader([line])) if separator == "," else line.split(separator)
+        try:
+            fields = next(csv.reader([line])) if separator == "," else line.split(separator)
+        except csv.Error as error:
+            raise _malformed(path, number, line, str(error)) from error
         match [field.strip() for field in fields]:
             case [_, _, label] if place == 0 and label.casefold() == "label":
                 continue

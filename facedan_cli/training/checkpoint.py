@@ -130,17 +130,18 @@ class Checkpoints:
         try:
             with safe_open(self.state, framework="pt") as file:
                 about = json.loads(file.metadata()["facedan"])
-                step, best = int(about["step"]), about["best"]
+                step = int(about["step"])
+                best = None if about["best"] is None else Best(*about["best"])
                 remembered = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}
                 _load_network(network, file)
                 _load_optimizer(optimizer, network.classifier, file)
         except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the file
             raise
-        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FacedanError(
                 f"the training state {self.state} cannot be used: {error}", "start the run again with --force"
             ) from error
-        self.best, self.saved = (None if best is None else Best(*best)), step
+        self.best, self.saved = best, step
         return step, _under(_LOOP, remembered)
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], best: Best | None, improved: bool, last: bool) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,42 @@ def test_sizes_in_hdf5_are_not_believed(network: VGGFace, tmp_path: Path) -> Non
             file[group or "/"].attrs["layer_names"] = [f"conv{index}" for index in range(64)]
         assert path.stat().st_size < 1_000_000
         assert peak(lambda path=path: load_public_weights(path, network)) < 10_000_000
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt"])
+def test_a_deflated_archive_is_refused_before_it_is_unpacked(network: VGGFace, tmp_path: Path, suffix: str) -> None:
+    plain, path = tmp_path / "plain.pth", tmp_path / f"bomb{suffix}"
+    torch.save({"conv1_1.weight": torch.zeros(1 << 18)}, plain)
+    with zipfile.ZipFile(plain) as stored, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as deflated:
+        for entry in stored.namelist():
+            deflated.writestr(entry, stored.read(entry))
+    assert peak(lambda: load_public_weights(path, network)) < 500_000
+    with pytest.raises(FacedanError, match="compressed"):
+        load_public_weights(path, network)
+
+
+def test_arrays_of_hdf5_that_were_never_written_are_refused(network: VGGFace, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    layouts.keras(path, WEIGHTS, dense=False, named=True, whole=False)
+    with h5py.File(path, "r+") as file:
+        layer = file["fc6"]
+        name = next(iter(layer.attrs["weight_names"]))
+        del layer[name]
+        layer.create_dataset(name, (224, 224, 64, 64), "f4", chunks=True)
+    assert peak(lambda: load_public_weights(path, network)) < 20_000_000
+    with pytest.raises(FacedanError, match="are stored"):
+        load_public_weights(path, network)
+
+
+def test_arrays_of_hdf5_that_lie_in_other_files_are_refused(network: VGGFace, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    layouts.keras(path, WEIGHTS, dense=False, named=True, whole=False)
+    (tmp_path / "secret").write_bytes(bytes(range(256)))
+    with h5py.File(path, "r+") as file:
+        layer = file["fc6"]
+        name = list(layer.attrs["weight_names"])[1]
+        shape = layer[name].shape
+        del layer[name]
+        layer.create_dataset(name, shape, "f4", external=[(str(tmp_path / "secret"), 0, 256)])
+    with pytest.raises(FacedanError, match="other files"):
+        load_public_weights(path, network)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from facedan_cli.config import models
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
-from facedan_cli.models.weights import Card, build, load_checkpoint, read_card, save_checkpoint
+from facedan_cli.models.weights import Card, build, load_checkpoint, read_card, save_checkpoint, save_tensors
 
 SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32)
 CARD = Card("small", ("ann", "bob", "Zoë"), "pretrain", "pretrain-casia-00000000", {"lr": 1e-4, "init": None})
@@ -99,3 +100,70 @@ def test_a_model_of_another_version_is_named(network: FaceNetwork, tmp_path: Pat
     with pytest.raises(FacedanError, match="holds an unknown model 'vggface-maxi'") as caught:
         read_card(path)
     assert caught.value.fix == "did you mean vggface-mini or vggface?"
+
+
+def rewritten(path: Path, **card: object) -> None:
+    """Give a checkpoint another card, its tensors as they are."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    fields = json.loads(header["__metadata__"]["facedan"]) | card
+    header["__metadata__"]["facedan"] = json.dumps(fields)
+    changed = json.dumps(header).encode()
+    path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+
+
+def test_people_that_a_card_claims_are_counted_before_there_is_a_network(network: FaceNetwork, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, network, CARD)
+    rewritten(path, identities=[""] * 300_000)  # as many rows would take 19 MB
+
+    def load() -> None:
+        with pytest.raises(FacedanError, match="it names 300000 people, and the classifier has 3") as caught:
+            load_checkpoint(path)
+        assert str(path) in str(caught.value)
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    load()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000  # the names themselves, KB
+
+
+def test_a_claim_with_tensors_of_no_bytes_is_refused(network: FaceNetwork, tmp_path: Path) -> None:
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    tensors |= {"classifier.weight": torch.zeros(50_000, 0), "classifier.bias": torch.zeros(50_000)}
+    save_tensors(tmp_path / "x", tensors, replace(CARD, identities=("",) * 50_000))
+    with pytest.raises(FacedanError, match="holds other tensors"):
+        load_checkpoint(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"identities": 5},
+        {"identities": "abc"},
+        {"identities": [["a"]]},
+        {"config": None},
+        {"config": {"head": ["arcface"]}},
+        {"config": {"head": "nohead"}},
+        {"config": {"head": "arcface", "margin": "x"}},
+        {"model": None},
+        {"init": 5},
+        {"unknown": 1},
+    ],
+)
+def test_an_odd_card_is_named_with_its_file(network: FaceNetwork, tmp_path: Path, card: dict[str, object]) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, network, CARD)
+    rewritten(path, **card)
+    with pytest.raises(FacedanError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("margin", [-1.0, 1e300])
+def test_a_head_that_cannot_be_is_told_of(network: FaceNetwork, tmp_path: Path, margin: float) -> None:
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, network, CARD)
+    rewritten(path, config={"head": "arcface", "margin": margin})
+    with pytest.raises(FacedanError, match=r"the card of .* is damaged"):
+        load_checkpoint(path)

@@ -88,3 +88,11 @@ def test_malformed_lists_are_refused_with_the_line(tmp_path: Path, content: str 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FacedanError, match="cannot read the list of pairs"):
         read_pairs(tmp_path / "pairs.txt")
+
+
+@pytest.mark.parametrize("line", ["a" * 200_000 + ",b,1", "a\rb,c,1"])
+def test_a_line_that_is_no_csv_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_bytes(f"a,b,1\n{line}\n".encode())
+    with pytest.raises(FacedanError, match="line 2"):
+        read_pairs(path)
