@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from facedan_cli.faces.contents import is_local, is_settled
 from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.folder import walk
 from facedan_cli.faces.formats import no_file
@@ -60,20 +63,37 @@ def is_archive(path: str) -> bool:
 
 def _of_file(file: Path, path: str) -> Iterator[Photograph]:
     try:
-        status = file.stat()
+        now, status = time.time_ns(), file.stat()
         if is_archive(file.name) and (reason := no_file(status.st_mode)):
             yield unreadable(path, f"the archive cannot be read: {reason}")
         elif file.name.lower().endswith(".rec"):
-            yield from rec_photographs(file, path)
+            yield from _in_archive(rec_photographs(file, path), file, file.with_suffix(".idx"), now)
         elif is_archive(file.name):
-            yield from tar_photographs(file, path)
+            yield from _in_archive(tar_photographs(file, path), file, file, now)
         else:
-            yield Photograph(path, path, status.st_size, int(status.st_mtime), file)
+            yield Photograph(path, path, status.st_size, int(status.st_mtime), file, _state(file, status, now))
     except OSError as error:
         if is_archive(file.name):
             yield unreadable(path, f"the archive cannot be read: {error.strerror}")
         else:  # a broken link: reading it will say why
             yield Photograph(path, path, 0, 0, file)
+
+
+def _in_archive(found: Iterator[Photograph], archive: Path, index: Path, now: int) -> Iterator[Photograph]:
+    """The photographs of an archive, with the state of its file and that of what lists them."""
+    status = archive.stat()
+    state = _state(archive, status, now)
+    if index != archive and index.exists():
+        of_index = _state(index, index.stat(), now)
+        state = (max(state[0], of_index[0]), state[1] ^ of_index[1]) if state and of_index else None
+    for photograph in found:
+        yield replace(photograph, state=state)
+
+
+def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | None:
+    if is_settled(status, now) and is_local(status.st_dev, os.fspath(file)):
+        return status.st_ctime_ns, status.st_ino % (1 << 63)
+    return None
 
 
 def _paths_of(file: Path) -> Iterator[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+from facedan_cli.faces.contents import MISSING, NO_FILE, UNREADABLE, digest_of
 from facedan_cli.faces.pictures import UnreadableImage
 
 MOST_BYTES = 1 << 28
@@ -36,6 +38,8 @@ class Photograph:
         modified: when that was last changed, whole seconds since 1970.
         content: its file, or a function that reads the bytes and may raise UnreadableImage; another process can be sent
             it.
+        state: of the file, or the archive: when its status last changed, nanoseconds since 1970, and its inode, which
+            tell of every change; None where they cannot be relied upon.
     """
 
     path: str
@@ -43,6 +47,7 @@ class Photograph:
     size: int
     modified: int
     content: Path | Callable[[], bytes]
+    state: tuple[int, int] | None = None
 
     @property
     def held(self) -> int:
@@ -60,6 +65,16 @@ class Photograph:
     def read(self) -> bytes:
         """The bytes of its file."""
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
+
+    def digest(self) -> str:
+        """SHA-256 of its bytes, in hex; "" where they cannot be read."""
+        if isinstance(self.content, Path):
+            found = digest_of(self.content)[0]
+            return "" if found in (MISSING, UNREADABLE, NO_FILE) else found.hex()
+        try:
+            return hashlib.sha256(self.content()).hexdigest()
+        except (UnreadableImage, OSError):
+            return ""
 
 
 def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:

@@ -43,6 +43,10 @@ class AlignedRecord:
         size: side of the aligned face, pixels.
         bytes: size of the photograph's file.
         modified: when that file was last changed, whole seconds since 1970.
+        changed: when its status, or its archive's, last changed, nanoseconds since 1970; None where that was not to be
+            relied upon. Earlier versions wrote neither this nor what follows.
+        inode: of that file or archive.
+        digest: SHA-256 of the photograph's bytes, in hex; "" where they could not be read.
     """
 
     path: str
@@ -60,6 +64,16 @@ class AlignedRecord:
     size: int
     bytes: int
     modified: int
+    changed: int | None = None
+    inode: int | None = None
+    digest: str | None = None
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """What is the same as long as the photograph's file is not written: the quick check."""
+        if self.changed is None or self.inode is None:
+            return self.bytes, self.modified
+        return self.bytes, self.modified, self.changed, self.inode
 
     def to_line(self) -> str:
         """The record as a line of the manifest."""
@@ -137,6 +151,9 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "size": lambda value: _whole(value) and 0 < value <= 1 << 16,
     "bytes": _whole,
     "modified": _whole,
+    "changed": lambda value: value is None or _whole(value),
+    "inode": lambda value: value is None or _whole(value),
+    "digest": lambda value: value is None or isinstance(value, str),
 }
 """What a line may say: an aligned tree may come from elsewhere, and faces are written and removed where it says."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from facedan_cli.stages.align_copy import GIVEN, Copier
 from facedan_cli.stages.align_faces import Aligner
 from facedan_cli.stages.align_ledger import Ledger
 from facedan_cli.stages.align_output import Output
-from facedan_cli.stages.align_plan import Job, Plan
+from facedan_cli.stages.align_plan import STRETCH, Job, Plan
 from facedan_cli.stages.align_ranks import manifest_of, merge_parts
 from facedan_cli.stages.align_settings import SET_ASIDE, check_config, settle, start_over
 from facedan_cli.stages.align_sheet import write_contact_sheet
@@ -151,6 +152,9 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, 
         workers(work, count, processes=processes) as begin,
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
     ):
+        same = plan.found_same()
+        while known := list(islice(same, STRETCH)):
+            writer.append(known)
         for records in in_order(begin, _batches(plan.jobs(), config.detector_batch), 2 * count):
             writer.append(records)
             for record in records:

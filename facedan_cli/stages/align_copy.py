@@ -26,7 +26,7 @@ class Copier:
 
     def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
         """Copy these; a record of each."""
-        return [self._copy(job) for job in jobs]
+        return [self._copy(job.begun()) for job in jobs]
 
     def _copy(self, job: Job) -> AlignedRecord:
         size = self.output.config.size

@@ -32,6 +32,7 @@ class Aligner:
 
     def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
         """Align these; a record of each."""
+        jobs = [job.begun() for job in jobs]
         records: dict[Job, AlignedRecord] = {}
         for photos in self._read(jobs, records):
             searched = [(job, photo) for job, photo in photos if not self._given_points(job)]

@@ -42,7 +42,7 @@ class Ledger:
         self.odd: list[OddLine] = []
         for place, record in read_with_places(manifest, self.odd):
             output = 0 if record.output is None else output_digest(record.output)
-            row = (digest64(record.path), digest64(record.bytes, record.modified), output, place)
+            row = (digest64(record.path), digest64(*record.version), output, place)
             for column, value in zip(columns, row, strict=True):
                 column.append(value)
         keys, versions, outputs, places = (np.frombuffer(column, np.uint64) for column in columns)

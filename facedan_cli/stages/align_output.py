@@ -42,13 +42,15 @@ class Output:
                 raise
             reason = f"its face cannot be {job.output}: {error.strerror}"
             return self._record(job, status=FAILED, reason=reason, meant=job.output)
+        if job.replaced:
+            _remove(self.config.out, job.replaced)
         return self._record(job, status=ALIGNED, output=job.output, **facts)
 
     def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
         """Record a photograph without a face."""
-        if job.output:
+        for name in filter(None, (job.output, job.replaced)):
             # What had its name before may have had one.
-            _remove(self.config.out, job.output)
+            _remove(self.config.out, name)
         return self._record(job, status=FAILED, reason=reason, meant=job.output or None, **facts)
 
     def _record(self, job: Job, **facts: Any) -> AlignedRecord:
@@ -58,6 +60,9 @@ class Output:
             size=self.config.size,
             bytes=job.photograph.size,
             modified=job.photograph.modified,
+            changed=job.photograph.state[0] if job.photograph.state else None,
+            inode=job.photograph.state[1] if job.photograph.state else None,
+            digest=job.digest,
             **facts,
         )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import stat
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
+from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.stages.align_ledger import ABSENT, Ledger, contained, digest64, output_digest, repeated
 from facedan_cli.stages.align_ranks import share_of
 from facedan_cli.stages.align_settings import check_config
@@ -28,10 +30,24 @@ HELD_AT_ONCE = 1 << 26
 
 @dataclass(frozen=True)
 class Job:
-    """A photograph and the name of its aligned face in the aligned tree; "" where it can have none."""
+    """A photograph and what becomes of it.
+
+    Args:
+        photograph: what is to be aligned.
+        output: the name of its aligned face in the aligned tree; "" where it can have none.
+        replaced: the name that its face had in an earlier run; "" where it had the same or none.
+        digest: of the photograph's bytes, made before they are looked at: what is written to the file meanwhile has
+            another.
+    """
 
     photograph: Photograph
     output: str
+    replaced: str = ""
+    digest: str | None = None
+
+    def begun(self) -> Job:
+        """The same with the digest of the photograph as it is now."""
+        return replace(self, digest=self.photograph.digest())
 
 
 @dataclass(frozen=True)
@@ -46,8 +62,9 @@ class _Stretch:
 class Plan:
     """This process's share of the photographs: how they stand, and what is to be done.
 
-    One is done if its file has the size and the time of change that the manifest names, and its aligned face, if it has
-    one, is there. So what failed is tried again only where the file was replaced.
+    One is done if its file is what the manifest says, and its aligned face, if it has one, is there. So what failed is
+    tried again only where the file was replaced. Size, times and inode are looked at first; a file of which these are
+    others, as in a copied tree, or not to be relied upon, is read and its digest compared.
 
     A face is named as its photograph, `stem.jpg`, where that is free. Where `a.jpg` and `a.png` lie side by side, the
     first gets `a.jpg` and the second `a.png.jpg`; a name given in an earlier run stays. To know what is free, the
@@ -69,6 +86,7 @@ class Plan:
         self._config = config
         self._ledger = ledger
         self._ranks = ranks
+        self._found_same = tuple(array("q") for _ in range(4))
         keys, names = array("Q"), array("Q")
         done, met = np.zeros(len(ledger.keys), bool), np.zeros(len(ledger.keys), bool)
         passed = PassedOver()
@@ -78,7 +96,7 @@ class Plan:
             for photograph, row, mine in zip(
                 stretch.photographs, stretch.rows, share_of(ranks, stretch.keys), strict=True
             ):
-                if photograph.name and (row == ABSENT or not ledger.outputs[row]):
+                if photograph.name and (row == ABSENT or not ledger.outputs[row] or self._renamed(photograph, row)):
                     names.append(output_digest(_first_name(photograph)))
                 if row != ABSENT and mine:
                     done[row] = self._is_done(photograph, row)
@@ -112,7 +130,13 @@ class Plan:
                 # Every process gives all contested names, that they agree.
                 output = self._name(photograph, row, taken)
                 if own and (row == ABSENT or not self._done[row]):
-                    yield Job(photograph, output)
+                    replaced = self._earlier_name(photograph, row) if self._renamed(photograph, row) else ""
+                    yield Job(photograph, output, replaced)
+
+    def found_same(self) -> Iterator[AlignedRecord]:
+        """Records of photographs of which only inode or times are others: with these, that none is read once more."""
+        for row, modified, changed, inode in zip(*self._found_same, strict=True):
+            yield replace(self._ledger.record(row), modified=modified, changed=changed, inode=inode)
 
     def _stretches(self, passed: PassedOver | None = None) -> Iterator[_Stretch]:
         found = photographs(self._config.raw, self._config.root, self._config.out, passed)
@@ -121,9 +145,38 @@ class Plan:
             yield _Stretch(stretch, keys, self._ledger.find(keys))
 
     def _is_done(self, photograph: Photograph, row: int) -> bool:
-        if self._ledger.versions[row] != digest64(photograph.size, photograph.modified):
+        aligned = self._aligned_at(photograph, row) if self._ledger.outputs[row] else 0
+        if aligned is None or self._renamed(photograph, row):
             return False
-        return not self._ledger.outputs[row] or (self._config.out / self._earlier_name(photograph, row)).is_file()
+        now = photograph.state
+        if now and self._ledger.versions[row] == digest64(photograph.size, photograph.modified, *now):
+            return True
+        record = self._ledger.record(row)
+        if not photograph.name:  # nothing can be read
+            same = now is None and record.version == (photograph.size, photograph.modified)
+        elif record.digest is None:  # an earlier version made no digests: only a face that is newer than its photograph
+            same = record.version == (photograph.size, photograph.modified) and now is not None and now[0] < aligned
+        else:
+            same = bool(record.digest) and record.bytes == photograph.size and record.digest == photograph.digest()
+        if same and now and record.changed is not None:
+            for column, value in zip(self._found_same, (row, photograph.modified, *now), strict=True):
+                column.append(value)
+        return same
+
+    def _aligned_at(self, photograph: Photograph, row: int) -> int | None:
+        """When the face of a row was written, nanoseconds since 1970; None where there is none, or an empty file."""
+        try:
+            status = (self._config.out / self._earlier_name(photograph, row)).stat()
+        except (OSError, ValueError):
+            return None
+        return status.st_mtime_ns if stat.S_ISREG(status.st_mode) and status.st_size else None
+
+    def _renamed(self, photograph: Photograph, row: int) -> bool:
+        """Whether a photograph's face would now lie in another folder: its archive gives it to somebody else."""
+        if row == ABSENT or not self._ledger.outputs[row] or not photograph.name:
+            return False
+        earlier = posixpath.dirname(self._earlier_name(photograph, row))
+        return earlier.lower() != posixpath.dirname(photograph.name).lower()
 
     def _earlier_name(self, photograph: Photograph, row: int) -> str:
         name = _first_name(photograph) if photograph.name else ""
@@ -131,7 +184,7 @@ class Plan:
 
     def _name(self, photograph: Photograph, row: int, taken: set[int]) -> str:
         """The name of a photograph's face; adds the digest of a contested one to those that are taken."""
-        if row != ABSENT and self._ledger.outputs[row]:
+        if row != ABSENT and self._ledger.outputs[row] and not self._renamed(photograph, row):
             return self._earlier_name(photograph, row)
         if not photograph.name:
             return ""

@@ -17,9 +17,11 @@ from facedan_cli.training.distributed import Ranks
 
 NAMES = ("a.jpg", "a.png", "A.bmp", "a.png.jpg", "a.png.png", "b.jpg", "a.jpg.jpg", "sub/a.jpg", "a")
 
+STATE = (1_700_000_000_000_000_000, 1 << 62)
+
 
 def photograph(path: str, name: str | None = None, size: int = 1) -> Photograph:
-    return Photograph(path, path if name is None else name, size, 5, Path(path))
+    return Photograph(path, path if name is None else name, size, 5, Path(path), STATE)
 
 
 @pytest.fixture
@@ -53,9 +55,10 @@ def finish(out: Path, plan: Plan, failing: Collection[str] = ()) -> None:
             failed = job.photograph.path in failing or not job.output
             if not failed:
                 (out / job.output).parent.mkdir(parents=True, exist_ok=True)
-                (out / job.output).touch()
+                (out / job.output).write_bytes(b"face")
             facts = {"status": "failed", "reason": "no"} if failed else {"status": "aligned", "output": job.output}
             one = job.photograph
+            facts |= dict(zip(("changed", "inode"), one.state or (), strict=False))
             writer.append(
                 [AlignedRecord(path=one.path, bytes=one.size, modified=one.modified, template="lfw", size=9, **facts)]
             )
