@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import shutil
 import socket
@@ -18,6 +17,7 @@ from typing import Any
 
 from facedan_cli.config.common import as_toml
 from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
+from facedan_cli.kept import read_entries, read_object, tell_odd
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.workspace import Workspace, locked, write_json, write_text
 
@@ -74,13 +74,7 @@ class Run:
     @property
     def last_metrics(self) -> dict[str, Any]:
         """The last whole line of the log."""
-        lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else []
-        for line in reversed(lines):
-            try:
-                return dict(json.loads(line))
-            except ValueError:  # a process was killed while it wrote
-                continue
-        return {}
+        return next(reversed(read_entries(self.log)), {})
 
     @property
     def record(self) -> dict[str, Any]:
@@ -150,10 +144,32 @@ def checkpoint_of(directory: Path) -> Path:
 def read_record(directory: Path) -> dict[str, Any]:
     """The run.json of a run directory; empty where there is none or it is damaged."""
     try:
-        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_object(directory / "run.json")
+        _check_record(record)
+    except OSError:
         return {}
-    return record if isinstance(record, dict) else {}
+    except ValueError as error:
+        tell_odd(directory / "run.json", error)
+        return {}
+    return record
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    """Refuse a run.json in which what is looked at is of another kind than facedan writes.
+
+    Raises:
+        ValueError: naming the key.
+    """
+    for key in ("stage", "status", "identity", "first_start", "end"):
+        if not isinstance(record.get(key, ""), str):
+            raise ValueError(f"'{key}' is no text")
+    inputs, config = record.get("inputs", {}), record.get("config", {})
+    if not isinstance(config, dict):
+        raise ValueError("'config' is no object")
+    if not isinstance(inputs, dict) or not all(isinstance(facts, dict) for facts in inputs.values()):
+        raise ValueError("'inputs' are no objects")
+    if not all(isinstance(facts.get(key, ""), str) for facts in inputs.values() for key in ("name", "root")):
+        raise ValueError("the name or root of an input is no text")
 
 
 def is_finished(directory: Path, record: Mapping[str, Any]) -> bool:
@@ -185,7 +201,7 @@ def newest_run(
         wanted = source is None or record.get("inputs", {}).get("source", {}).get("name") == source
         wanted &= models is None or record.get("config", {}).get("model") in models
         if wanted and record.get("status") == COMPLETE:
-            found.append((str(record.get("end", "")), directory))
+            found.append((record.get("end", ""), directory))
     newest_first = (directory for _, directory in sorted(found, reverse=True))
     return next((directory for directory in newest_first if is_finished(directory, read_record(directory))), None)
 

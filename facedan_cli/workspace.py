@@ -6,7 +6,6 @@ not even after a power cut.
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import hashlib
 import json
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+from facedan_cli.spreadsheet import csv_lines
 from facedan_cli.text import open_given, read_text
 
 SETTINGS_FILE = "facedan.toml"
@@ -29,7 +29,7 @@ MANIFEST_FILE = "aligned.jsonl"
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     # The last suffix is kept in last place, for writers that choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -54,26 +54,43 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it, however deep it lies (`Path.mkdir` nests a call for each)."""
+    missing = []
+    while not directory.exists() and directory != directory.parent:
+        missing.append(directory)
+        directory = directory.parent
+    for each in (directory, *reversed(missing)):
+        each.mkdir(exist_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all; names in it that are no UTF-8 stand there in their bytes."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(as_bytes(text))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as indented JSON, whole or not at all; bytes that are no UTF-8 are escapes of lone surrogates."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text.encode(errors="backslashreplace").decode())
+
+
+def as_bytes(text: str) -> bytes:
+    """A text in UTF-8, in which names of files keep the bytes that are no UTF-8."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, which no file name gives
+        return text.encode(errors="surrogatepass")
 
 
 def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, whole or not at all; `spreadsheet.read_csv` reads it back."""
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+        file.writelines(csv_lines(header, rows))
 
 
 def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
@@ -111,7 +128,7 @@ def locked(directory: Path, what: str) -> Iterator[None]:
     Raises:
         FacedanError: another process holds it.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     with (directory / ".lock").open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -133,7 +150,7 @@ def sha256_file(path: Path) -> str:
 
 def digest(value: Any) -> str:
     """SHA-256 of a value's canonical JSON, in hex: equal values give equal digests on every machine."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+    return hashlib.sha256(as_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -226,6 +243,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings = tomllib.loads(read_text(path))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply", "correct the file") from error
     except (tomllib.TOMLDecodeError, FacedanError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}", "correct the file") from error
     for name, section in settings.items():

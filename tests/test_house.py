@@ -17,7 +17,7 @@ from facedan_cli.cli.app import app
 PACKAGE = Path(facedan_cli.__file__).parent
 
 FLOORS = (
-    {"workspace", "config", "errors", "report", "runs", "run_plan", "outputs", "text"},
+    {"workspace", "config", "errors", "report", "runs", "run_plan", "outputs", "text", "spreadsheet", "kept"},
     {"faces", "models", "adaptation", "metrics", "protocols"},
     {"training"},
     {"stages"},

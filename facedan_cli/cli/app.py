@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -78,6 +79,7 @@ def main() -> None:
     """Run the command line; errors become messages and exit codes (FACEDAN_DEBUG=1 shows tracebacks)."""
     use_utf8()
     prepare()
+    logging.getLogger("facedan").handlers[:] = [_Warnings()]
     # Pillow warns of odd files in words for programmers; what cannot be read is set aside and listed.
     warnings.filterwarnings("ignore", module="PIL")
     try:
@@ -94,6 +96,14 @@ def main() -> None:
             Console().error(explained)
         sys.exit(explained.exit_code)
     sys.exit(code)
+
+
+class _Warnings(logging.Handler):
+    """Prints what parts say that know no console; of several processes the first does."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            Console().warn(record.getMessage())
 
 
 def explain(error: Exception) -> FacedanError:

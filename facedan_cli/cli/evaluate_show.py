@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from facedan_cli.cli.console import Console, table
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.errors import UsageError
+from facedan_cli.spreadsheet import csv_lines
 
 if TYPE_CHECKING:
     from facedan_cli.metrics.page import Table
@@ -54,8 +53,4 @@ def as_csv(result: EvaluateResult) -> str:
     """The rows of figures.csv."""
     from facedan_cli.stages.results import FIGURES_HEADER
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIGURES_HEADER)
-    writer.writerows(result.figures())
-    return text.getvalue().rstrip("\n")
+    return "".join(csv_lines(FIGURES_HEADER, result.figures())).rstrip("\n")

@@ -207,7 +207,9 @@ def _show(console: Console, result: TableResult, format: str) -> None:
     if console.as_json:
         console.json(result.summary())
     elif format in _FILES:
-        console.result((result.directory / _FILES[format]).read_text(encoding="utf-8").rstrip("\n"))
+        console.result(
+            (result.directory / _FILES[format]).read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
+        )
     else:
         shown = [found for found in (rates_table(result), gains_table(result)) if found is not None]
         console.result("\n\n".join(as_text(found, titled=True) for found in shown))

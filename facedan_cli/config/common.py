@@ -204,5 +204,5 @@ def as_toml(command: str, values: Mapping[str, Any]) -> str:
         if value is not None:
             # JSON's strings, numbers, booleans and arrays of them are TOML too.
             plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}")
+            lines.append(f"{key} = {json.dumps(plain, ensure_ascii=False)}".replace("\x7f", "\\u007f"))
     return "\n".join(lines) + "\n"

@@ -23,8 +23,9 @@ from facedan_cli.config.common import CACHES
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.kept import read_object
 from facedan_cli.report import SILENT, Report
-from facedan_cli.workspace import replacing, write_text
+from facedan_cli.workspace import make_directory, replacing, write_text
 
 CACHE_BYTES = 2 << 30
 """Faces that take more are not kept by "auto": they are decoded again in each epoch."""
@@ -164,10 +165,10 @@ def _map(path: Path, facts: Mapping[str, Any]) -> Decoded | None:
     """The faces in a file; None where it is not there, cut short, or not of these facts."""
     found = _read_facts(path.with_suffix(".json"))
     try:
-        unreadable = found["unreadable"]
+        unreadable = {str(name): str(reason) for name, reason in found["unreadable"].items()}
         faces = np.lib.format.open_memmap(path, mode="r")
         length = path.stat().st_size
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     right = all(found.get(key) == value for key, value in facts.items()) and faces.dtype == np.uint8
     whole = list(faces.shape) == facts["shape"] and faces.offset + faces.nbytes == length
@@ -176,10 +177,9 @@ def _map(path: Path, facts: Mapping[str, Any]) -> Decoded | None:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _place(folder: FaceFolder) -> str:
@@ -219,7 +219,7 @@ def _refuse_changed(folder: FaceFolder) -> None:
 @contextmanager
 def _alone_with(path: Path, report: Report) -> Iterator[None]:
     """Hold a file's lock, after those who hold it now; the system lets go of it when a process ends in any way."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with (path.parent / f".{path.stem}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

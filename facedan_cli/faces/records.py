@@ -15,6 +15,7 @@ from typing import Any
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.photograph import stays_inside
+from facedan_cli.kept import parse_object
 from facedan_cli.workspace import replacing
 
 ALIGNED = "aligned"
@@ -86,12 +87,7 @@ class AlignedRecord:
         Raises:
             ValueError: the line is not a whole record, or names a face outside the aligned tree.
         """
-        try:
-            fields = json.loads(line, parse_constant=_refuse)
-        except RecursionError as error:
-            raise ValueError("it is nested too deep") from error
-        if not isinstance(fields, dict):
-            raise ValueError("it is no record")
+        fields = parse_object(line, constants=_refuse)
         for name, is_right in _CHECKS.items():
             if name in fields and not is_right(fields[name]):
                 raise ValueError(f"its {name} cannot be: {str(fields[name])[:100]}")

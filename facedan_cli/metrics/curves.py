@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from facedan_cli.kept import read_entries
 from facedan_cli.metrics.drawing import COLORS, look, plain, save
 from facedan_cli.report import discrepancies
 
@@ -114,13 +114,7 @@ def _panels(log: Path) -> dict[str, dict[Curve, Points]]:
 
 
 def _entries(log: Path) -> Iterator[dict[str, Any]]:
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the last line of a process that was killed while it wrote
-            continue
-        if entry["step"] > 0:
-            yield entry
+    return (entry for entry in read_entries(log) if entry["step"] > 0)
 
 
 def _values(entry: Mapping[str, Any]) -> Iterator[tuple[str, Curve, float]]:

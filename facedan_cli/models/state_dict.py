@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from facedan_cli.errors import FacedanError
@@ -18,11 +21,41 @@ METADATA_KEY = "facedan"
 """Where safetensors files of ours describe themselves, in their metadata."""
 
 
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """A file of safetensors as `safe_open` gives it; its name need not be UTF-8, unlike there.
+
+    Raises:
+        SafetensorError: it is no such file.
+        OSError: it cannot be read.
+    """
+    with ExitStack() as held:
+        name = os.fspath(path)
+        if not _is_utf8(name):
+            file = held.enter_context(path.open("rb"))
+            name = f"/dev/fd/{file.fileno()}"
+        yield held.enter_context(safe_open(name, framework="pt"))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file of safetensors; for the rest as `open_safetensors`."""
+    with open_safetensors(path) as file:
+        return {key: file.get_tensor(key) for key in sorted(file.keys())}
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_ours(path: Path) -> bool:
     """Whether a readable state dict is a safetensors file that facedan wrote."""
     if path.suffix != ".safetensors":
         return False
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         return METADATA_KEY in (file.metadata() or {})
 
 
@@ -37,7 +70,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return load_tensors(path)
         _refuse_deflated(path)
         with warnings.catch_warnings(action="ignore"):  # what it says of damaged files, this says better
             loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.training import HEADS
 from facedan_cli.errors import FacedanError, did_you_mean
+from facedan_cli.kept import parse_object
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
-from facedan_cli.models.state_dict import METADATA_KEY
+from facedan_cli.models.state_dict import METADATA_KEY, load_tensors, open_safetensors
 from facedan_cli.workspace import replacing
 
 PCANET = "pcanet"
@@ -116,9 +117,9 @@ def read_card(path: Path) -> Card:
         FacedanError: the file is no checkpoint of facedan, or names a model that this version does not know.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_safetensors(path) as file:
             metadata = file.metadata() or {}
-        card = _card(json.loads(metadata[METADATA_KEY]))
+        card = _card(parse_object(metadata[METADATA_KEY]))
     except FileNotFoundError as error:
         raise FacedanError(
             f"there is no checkpoint {path}", "give a run's name, its directory or a checkpoint"
@@ -147,7 +148,7 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
     try:
         _check_shapes(path, card)
         network = build(card.model, len(card.identities), **card.head)
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(load_tensors(path))
     except (ValueError, TypeError) as error:
         raise FacedanError(
             f"the card of {path} is damaged: {error}", "copy the checkpoint again, or train it again"
@@ -168,7 +169,7 @@ def _check_shapes(path: Path, card: Card) -> None:
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in build(card.model, 1, **card.head).state_dict().items()}
-    with safe_open(path, framework="pt") as file:
+    with open_safetensors(path) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
         shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
         kinds = {found.get_dtype() for found in slices.values()}
@@ -190,7 +191,7 @@ def load_pcanet(path: Path) -> PCANet:
         FacedanError: the tensors are not those of a PCANet.
     """
     try:
-        tensors = load_file(path)
+        tensors = load_tensors(path)
         length, histogram = tensors["projection"].shape
         if histogram != Spec().histogram_length:
             raise RuntimeError("other histograms")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
@@ -18,9 +16,11 @@ from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.training import AdaptConfig, check_training, resolve, settle_head
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.batches import Stream
+from facedan_cli.kept import read_object, tell_odd
 from facedan_cli.metrics.domains import plot_domains
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
+from facedan_cli.models.state_dict import open_safetensors
 from facedan_cli.models.weights import Card, load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
@@ -228,7 +228,7 @@ def _start(job: AdaptJob, work: Work) -> FaceNetwork:
     card, people = job.card, job.source.identities
     work.report.note(f"starting from {card.run} ({job.init})")
     network = build(card.model, len(people), **work.head(len(people)))
-    with safe_open(job.init, framework="pt") as file:
+    with open_safetensors(job.init) as file:
         body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith("classifier.")}
         classifier = {key: value for key, value in network.state_dict().items() if key.startswith("classifier.")}
         try:
@@ -277,7 +277,11 @@ def _bandwidths(
         return None
     kept = job.run.directory / "bandwidths.json"
     if job.run.state.exists() and kept.exists():
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
+        try:
+            found = read_object(kept)
+            return {layer: _positive(found.get(layer)) for layer in job.layers}
+        except ValueError as error:  # measured again: the network is still the initial one
+            tell_odd(kept, error)
     of_source, of_target = _sample_features(job, network, source, target)
     reading = job.config.median
     try:
@@ -287,6 +291,12 @@ def _bandwidths(
     if ranks.first:
         write_json(kept, bandwidths)
     return bandwidths
+
+
+def _positive(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{value!r} is no bandwidth")
+    return float(value)
 
 
 @torch.no_grad()

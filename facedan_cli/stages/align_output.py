@@ -15,6 +15,7 @@ import numpy as np
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.faces.records import ALIGNED, FAILED, AlignedRecord, leads_outside
 from facedan_cli.stages.align_plan import Job
+from facedan_cli.workspace import make_directory
 
 JPEG_QUALITY = 95
 
@@ -96,10 +97,10 @@ def _replace(root: Path, name: str, content: bytes) -> None:
         try:
             temporary.write_bytes(content)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             temporary.write_bytes(content)
         os.replace(temporary, path)
-    except OSError:
+    except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from facedan_cli.faces.formats import IMAGE_SUFFIXES
 from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.records import leads_outside, read_records
+from facedan_cli.kept import read_object
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 
 SETTINGS = "align.json"
@@ -93,8 +93,8 @@ def settle(config: AlignConfig) -> None:
         write_json(path, settings)
         return
     try:
-        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, RecursionError) as error:
+        earlier = read_object(path)
+    except ValueError as error:
         raise FacedanError(f"{path} is damaged", fix) from error
     earlier.setdefault("landmark_offset", REFERENCE_OFFSET)
     different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]

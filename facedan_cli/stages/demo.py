@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from facedan_cli.config.common import DemoConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.synthetic import STUDIO, WEB, Style, between, draw_identity, draw_view, render
+from facedan_cli.kept import read_object
 from facedan_cli.protocols.gbu import sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import SILENT, Report
@@ -66,7 +66,10 @@ def _claim(config: DemoConfig, workspace: Workspace) -> None:
     mark = workspace.root / "demo.json"
     world = asdict(replace(config, workers=0))
     if mark.is_file():
-        made = json.loads(mark.read_text(encoding="utf-8"))
+        try:
+            made = read_object(mark)
+        except ValueError as error:
+            raise FacedanError(f"{mark} is damaged: {error}", "name another --workspace, or remove that one") from error
         if made != world:
             raise FacedanError(
                 f"{workspace.root} holds a demo of another kind or seed", "name another --workspace, or remove that one"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
+from facedan_cli.kept import read_entries, tell_odd
 from facedan_cli.report import Report
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 
@@ -55,8 +55,11 @@ class DomainTest:
 
 def tell(log: Path, report: Report) -> None:
     """Say what the test found before and after adaptation, and what follows from it."""
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    tested = [_tests(entry) for entry in entries if KEY in entry]
+    try:
+        tested = [_tests(entry) for entry in read_entries(log) if KEY in entry]
+    except (TypeError, AttributeError) as error:
+        tell_odd(log, error)
+        return
     if len(tested) < 2:
         return
     before, after = tested[0], tested[-1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +17,10 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.faces.batches import read_faces
 from facedan_cli.faces.folder import FaceFolder
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.kept import read_object
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import SILENT, Report
+from facedan_cli.spreadsheet import read_csv
 from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.stages.features import extractor, template_of
 from facedan_cli.stages.recogniser import Recogniser
@@ -48,8 +48,7 @@ class EmbedResult:
 
     def load(self) -> tuple[np.ndarray, list[str], list[str]]:
         """Vectors (n, d) float32, memory-mapped; the images' paths and identities in the same order."""
-        with (self.directory / _TABLE).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
+        rows = read_csv(self.directory / _TABLE)
         vectors = np.load(self.directory / _VECTORS, mmap_mode="r")
         return vectors, [row["path"] for row in rows], [row["identity"] for row in rows]
 
@@ -130,18 +129,17 @@ def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> 
 def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
     """Whether a directory holds the features of these images, as they were written."""
     try:
-        record = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
-        outputs = list(record["outputs"])
+        record = read_object(directory / _RECORD)
+        outputs = dict(record["outputs"])
+        is_it = {_VECTORS, _TABLE} <= outputs.keys() and all(record.get(key) == value for key, value in facts.items())
+        return is_it and all(is_intact(directory, directory / str(name), record) for name in outputs)
     except (OSError, ValueError, LookupError, TypeError):
         return False
-    is_it = {_VECTORS, _TABLE} <= set(outputs) and all(record.get(key) == value for key, value in facts.items())
-    return is_it and all(is_intact(directory, directory / str(name), record) for name in outputs)
 
 
 def _found(directory: Path, *, skipped: bool) -> EmbedResult:
     """What lies in a complete directory."""
-    with (directory / _TABLE).open(encoding="utf-8", errors="surrogateescape") as file:
-        count = sum(1 for _ in file) - 1
+    count = len(read_csv(directory / _TABLE))
     set_aside = directory / _SET_ASIDE
     return EmbedResult(directory, count, skipped, set_aside if set_aside.is_file() else None)
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +21,7 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
+from facedan_cli.models.state_dict import load_tensors
 from facedan_cli.models.weights import Card, load_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import read_record
@@ -237,7 +238,8 @@ def _write_torchscript(embedder: Embedder, path: Path, metadata: Mapping[str, st
         traced = torch.jit.trace(embedder, _pictures(2, embedder.network.image_size))  # type: ignore[no-untyped-call]
         with path.open("wb") as file:  # given a path, torch would keep the temporary name inside
             torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
-        loaded: Features = torch.jit.load(path)  # type: ignore[no-untyped-call]
+        with path.open("rb") as file:
+            loaded: Features = torch.jit.load(file)  # type: ignore[no-untyped-call]
     return loaded
 
 
@@ -246,4 +248,4 @@ def _write_safetensors(embedder: Embedder, path: Path, metadata: Mapping[str, st
     tensors = _without_classifier(embedder.network.state_dict())
     tensors = {key: value.contiguous() for key, value in tensors.items()}
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
-    return Embedder(_body(metadata["model"], load_file(path)), embedder.layer, flip=embedder.flip).eval()
+    return Embedder(_body(metadata["model"], load_tensors(path)), embedder.layer, flip=embedder.flip).eval()

@@ -12,7 +12,7 @@ from facedan_cli.metrics.plots import plot_cmc, plot_det, plot_roc, plot_scores
 from facedan_cli.stages.differences import Difference, Figure
 from facedan_cli.stages.measures import LEVEL, Verification
 from facedan_cli.stages.searches import Identification
-from facedan_cli.workspace import write_csv, write_json
+from facedan_cli.workspace import make_directory, write_csv, write_json
 
 SCHEMA = 2
 """Version of summary.json; docs/evaluation.md describes it."""
@@ -144,7 +144,7 @@ def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, ob
 
 def write_results(result: EvaluateResult) -> None:
     """Write the curves, their pictures, the figures, and last summary.json."""
-    result.directory.mkdir(parents=True, exist_ok=True)
+    make_directory(result.directory)
     write_curves(result)
     draw(result, result.directory, result.config.plot)
     write_csv(result.directory / "figures.csv", FIGURES_HEADER, result.figures())

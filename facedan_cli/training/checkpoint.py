@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, optim
 
 from facedan_cli.errors import FacedanError, Interrupted
+from facedan_cli.kept import parse_object
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.state_dict import open_safetensors
 from facedan_cli.models.weights import Card, save_tensors
 from facedan_cli.training.classification import gather_classes, own_classes
 from facedan_cli.training.distributed import rank
@@ -128,8 +130,8 @@ class Checkpoints:
         if not self.state.exists():
             return 0, {}
         try:
-            with safe_open(self.state, framework="pt") as file:
-                about = json.loads(file.metadata()["facedan"])
+            with open_safetensors(self.state) as file:
+                about = parse_object(file.metadata()["facedan"])
                 step = int(about["step"])
                 best = None if about["best"] is None else Best(*about["best"])
                 remembered = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from facedan_cli.adaptation.diagnostics import effective_rank, mean_cosine, mean_norm
 from facedan_cli.errors import FacedanError
+from facedan_cli.kept import read_entries
 from facedan_cli.training.distributed import rank
 from facedan_cli.workspace import write_text
 
@@ -119,13 +120,4 @@ def _open_board(directory: Path, start: int) -> SummaryWriter:
 
 def _lines_up_to(log: Path, step: int) -> list[dict[str, Any]]:
     """The lines that stay when an interrupted run goes on: not those of steps that it has to do again."""
-    kept = []
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:  # the last line of a process that was killed while it wrote
-                continue
-            if entry["step"] <= step and step > 0:
-                kept.append(entry)
-    return kept
+    return [entry for entry in read_entries(log) if entry["step"] <= step and step > 0]

@@ -1,0 +1,86 @@
+"""Files of JSON that earlier runs kept: by now they may hold anything, and that costs nobody else's work."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_MOST_BYTES = 64 << 20
+"""Of a file that holds one object: what is larger was not written by facedan."""
+
+_NUMBERS = ("loss", "classification", "accuracy", "lr", "rank_", "cosine_", "norm_")
+"""What the names of an entry's numbers begin with, which are calculated with."""
+
+_told: set[Path] = set()
+
+
+def parse_object(text: str | bytes, *, constants: Callable[[str], object] | None = None) -> dict[str, Any]:
+    """The object of a JSON text.
+
+    Args:
+        text: the text; as bytes in UTF-8.
+        constants: what becomes of NaN and infinities, as of `json.loads`.
+
+    Raises:
+        ValueError: it is no JSON, another value, or nested too deeply.
+    """
+    try:
+        value = json.loads(text, parse_constant=constants)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+        ValueError: it holds something else.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES >> 20} MiB")
+    return parse_object(content)
+
+
+def read_entries(log: Path) -> list[dict[str, Any]]:
+    """The entries of metrics.jsonl, each of which has its `step`; none where there is no file.
+
+    Lines that are none are passed over, and told of where no kill explains them: that cuts the last one short.
+    """
+    entries, odd = [], []
+    try:
+        lines = log.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = parse_object(line)
+        except ValueError:
+            entry = {}
+        if _is_entry(entry):
+            entries.append(entry)
+        elif line.strip() and number < len(lines):
+            odd.append(number)
+    if odd:
+        tell_odd(log, f"line {odd[0]} is no entry" + (f", nor are {len(odd) - 1} others" if len(odd) > 1 else ""))
+    return entries
+
+
+def tell_odd(path: Path, why: object) -> None:
+    """Say, once, which file is not as facedan wrote it; the work goes on without it."""
+    if path not in _told:
+        _told.add(path)
+        logging.getLogger("facedan").warning("%s is damaged and passed over: %s", path, why)
+
+
+def _is_entry(entry: dict[str, Any]) -> bool:
+    numbers = [value for key, value in entry.items() if key.startswith(_NUMBERS)]
+    return type(entry.get("step")) is int and all(type(value) in (int, float) for value in numbers)
