@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from facedan_cli.errors import FacedanError
@@ -19,6 +20,9 @@ EYES_HEADER = ("righteyex", "righteyey", "lefteyex", "lefteyey")
 FIVE_POINTS_HEADER = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
 
 Points = Mapping[str, tuple[float, float]]
+
+LEAST_LINES = 10
+"""Of fewer lines the majority says nothing of what the others mean by left and right."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Landmarks:
     root: Path
     by_path: Mapping[str, Points]
     by_stem: Mapping[str, str | None]
+
+    @cached_property
+    def mostly_turned(self) -> bool:
+        """Whether most lines turn their face by more than 90°: then left and right are exchanged."""
+        turned = sum(is_turned(points) for points in self.by_path.values())
+        return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
 
     def find(self, path: str) -> Points | None:
         """The points of a photograph, by its path or else by its name; None where there are none.
@@ -95,6 +105,35 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
         stem = _stem(name)
         by_stem[stem] = name if by_stem.get(stem, name) == name else None
     return Landmarks(root, by_path, by_stem)
+
+
+def is_turned(points: Points) -> bool:
+    """Whether the left eye lies to the right of the right one: an upside-down face, or exchanged eyes."""
+    return points["image_left_eye"][0] > points["image_right_eye"][0]
+
+
+def is_reflected(points: Points) -> bool | None:
+    """Whether the eyes are exchanged, by the mouth, which lies below however a face is turned; None without it."""
+    if "image_left_mouth" not in points:
+        return None
+    left, right, *mouth = (
+        complex(*points[name])
+        for name in ("image_left_eye", "image_right_eye", "image_left_mouth", "image_right_mouth")
+    )
+    down = (mouth[0] + mouth[1]) / 2 - (left + right) / 2
+    return ((right - left).conjugate() * down).imag < 0
+
+
+def exchanged(points: Points) -> Points:
+    """The points with left and right exchanged; the corners of the mouth only where they go against the eyes then."""
+    left, right = points["image_right_eye"], points["image_left_eye"]
+    found = {**points, "image_left_eye": left, "image_right_eye": right}
+    if "image_left_mouth" in points:
+        corners = points["image_left_mouth"], points["image_right_mouth"]
+        along = (complex(*right) - complex(*left)).conjugate() * (complex(*corners[1]) - complex(*corners[0]))
+        if along.real < 0:
+            found |= {"image_left_mouth": corners[1], "image_right_mouth": corners[0]}
+    return found
 
 
 def _stem(path: str) -> str:

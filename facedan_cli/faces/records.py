@@ -37,8 +37,8 @@ class AlignedRecord:
         box: left, top, right, bottom of the chosen face, pixels of the upright photograph.
         probability: how sure the detector is of it.
         points: (x, y) by the names of `geometry.POINT_NAMES`; with given eyes only these two.
-        source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try) or "landmarks"; of
-            what was aligned already, "copied" or "resized".
+        source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
+            "landmarks, left and right exchanged"; of what was aligned already, "copied" or "resized".
         transform: from the upright photograph to the aligned face, two rows of three.
         template: a name of `geometry.TEMPLATES`; "given" of what was aligned already.
         size: side of the aligned face, pixels.

@@ -17,7 +17,7 @@ from facedan_cli.faces.landmarks import read_landmarks
 from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
 from facedan_cli.report import SILENT, Report
 from facedan_cli.stages.align_copy import GIVEN, Copier
-from facedan_cli.stages.align_faces import Aligner
+from facedan_cli.stages.align_faces import EXCHANGED, Aligner
 from facedan_cli.stages.align_ledger import Ledger
 from facedan_cli.stages.align_output import Output
 from facedan_cli.stages.align_plan import STRETCH, Job, Plan
@@ -56,7 +56,7 @@ class AlignResult:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process did: faces aligned and those aligned earlier, who failed and why, and who had no landmarks.
+    """What one process did: faces aligned and those aligned earlier, who failed and why, who had no or wrong landmarks.
 
     Also the lines of the manifest that were no records when it began; all processes find the same.
     """
@@ -65,6 +65,7 @@ class _Share:
     already: int
     failures: list[tuple[str, str]]
     without_landmarks: int
+    exchanged: int
     odd: list[OddLine]
 
 
@@ -94,6 +95,11 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
         without_landmarks = sum(share.without_landmarks for share in shares)
         if config.landmarks and without_landmarks:
             report.note(f"{without_landmarks} of the photographs are not in {config.landmarks}: they were searched")
+        if exchanged := sum(share.exchanged for share in shares):
+            report.warn(
+                f"in {exchanged} lines of {config.landmarks} left and right are exchanged: these eyes were swapped, or "
+                "their faces would be upside down; righteyex is the subject's right eye, on the left of the image"
+            )
         set_aside = None
         odd = [line for share in shares[:1] for line in share.odd]  # all processes found the same
         failures += [(f"{MANIFEST_FILE}, line {line.number}", _without(line)) for line in odd]
@@ -145,7 +151,7 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, 
     count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
     counts = {ALIGNED: 0, FAILED: 0}
     failures = list(plan.failures)
-    without_landmarks = 0
+    without_landmarks = exchanged = 0
     with (
         ManifestWriter(manifest_of(ranks, config.out)) as writer,
         # Before the progress, which has a thread of its own.
@@ -160,11 +166,12 @@ def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, 
             for record in records:
                 counts[record.status] += 1
                 without_landmarks += record.faces is not None
+                exchanged += record.source == EXCHANGED
                 if record.status == FAILED:
                     failures.append((record.path, record.reason))
                     report.detail(f"{record.path}: {record.reason}")
             advance(len(records), "")
-    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, ledger.odd)
+    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, ledger.odd)
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:

@@ -11,12 +11,15 @@ import numpy as np
 
 from facedan_cli.faces.contrast import lacks_contrast
 from facedan_cli.faces.detect import Detector, Face, choose, enlarged, enlargement
-from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp
-from facedan_cli.faces.landmarks import Landmarks, Points
+from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATE_SIZE, TEMPLATES, similarity, three_points, warp
+from facedan_cli.faces.landmarks import Landmarks, Points, exchanged, is_reflected, is_turned
 from facedan_cli.faces.pictures import Photo, UnreadableImage, read_photo, read_picture
 from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.stages.align_output import Output
 from facedan_cli.stages.align_plan import Job
+
+EXCHANGED = "landmarks, left and right exchanged"
+"""The source of given points of which left was right."""
 
 BYTES_AT_ONCE = 100_000_000
 """A worker goes on to detection when it holds photographs of so many bytes, however few they are."""
@@ -86,8 +89,33 @@ class Aligner:
         points = np.array([given[name] for name in POINT_NAMES if name in given])
         if (points < -0.5).any() or (points > np.array(photo.size) - 0.5).any():
             return self.output.failed(job, "its landmarks lie outside the picture")
+        wrong = self._are_exchanged(photo, given)
+        if wrong is None:
+            return self.output.failed(job, "its landmarks turn it upside down: that, or left and right are exchanged")
+        if wrong:
+            given = exchanged(given)
+            points = np.array([given[name] for name in POINT_NAMES if name in given])
         anchors = three_points(points) if len(points) == len(POINT_NAMES) else points
-        return self._draw(job, photo, anchors, points=dict(given), source="landmarks")
+        return self._draw(job, photo, anchors, points=dict(given), source=EXCHANGED if wrong else "landmarks")
+
+    def _are_exchanged(self, photo: Photo, given: Points) -> bool | None:
+        """Whether left and right are exchanged in given landmarks; None where nothing tells.
+
+        The mouth tells; of eyes alone that turn a face by more than 90° most lines of the file do, or a search.
+        """
+        by_mouth = is_reflected(given)
+        if by_mouth is not None or not is_turned(given):
+            return bool(by_mouth)
+        if self.landmarks is not None and self.landmarks.mostly_turned:
+            return True
+        template = TEMPLATES[self.output.template].points(TEMPLATE_SIZE)[:2]
+        eyes = [np.array([points[name] for name in POINT_NAMES[:2]]) for points in (given, exchanged(given))]
+        try:
+            both = [warp(photo.pixels, similarity(two, template), TEMPLATE_SIZE) for two in eyes]
+        except ValueError:
+            return False  # that they coincide is said when the face is drawn
+        as_given, swapped = (_upright(faces, template) for faces in self.detector.detect(both))
+        return None if as_given == swapped else swapped > as_given
 
     def _draw(self, job: Job, photo: Photo, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
         """Bring the eyes, and the mouth where it is known, to the template, and write the face."""
@@ -113,6 +141,12 @@ class Aligner:
             return warp(read_picture(job.photograph.open()), matrix, self.output.config.size)
         from_pixels = np.column_stack([matrix[:, :2] * steps, matrix[:, :2] @ shift + matrix[:, 2]])
         return warp(photo.pixels, from_pixels, self.output.config.size)
+
+
+def _upright(faces: Iterable[Face], eyes: np.ndarray) -> float:
+    """How probable a face is whose eyes lie where they should, both (2, 2); 0 if there is none."""
+    most = np.abs(eyes[1] - eyes[0]).max() / 2
+    return max((face.probability for face in faces if np.abs(face.points[:2] - eyes).max() < most), default=0.0)
 
 
 def _not_at_all(_: tuple[int, int]) -> int:

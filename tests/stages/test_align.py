@@ -16,7 +16,8 @@ from PIL import Image
 
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.faces.geometry import TEMPLATES, three_points
+from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, three_points
+from facedan_cli.faces.landmarks import exchanged, is_reflected
 from facedan_cli.faces.records import AlignedRecord, read_records
 from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
 from facedan_cli.report import Advance, Report
@@ -571,3 +572,78 @@ def test_the_reference_offset_lies_right_and_below(person: np.ndarray, tmp_path:
         assert record.points is not None
         found[offset] = np.array(list(record.points.values()))
     assert ((found["reference"] - found["corrected"]).mean(0) > 0.3).all()
+
+
+class Warnings(Report):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def crossed(rows: str) -> str:
+    """Lines of eyes with left and right exchanged."""
+    lines = [line.split(",") for line in rows.splitlines()]
+    return "".join(f"{path},{c},{d},{a},{b}\n" for path, a, b, c, d in lines)
+
+
+def test_exchanged_eyes_of_a_whole_file_give_the_same_faces(given_eyes: AlignConfig) -> None:
+    rows = "".join(f"p/{number}.png,20,{20 + number},40,22\n" for number in range(12))
+    for number in range(12):
+        draw(given_eyes.raw / "p" / f"{number}.png", seed=number)
+    eyes, swapped = given_eyes.out.parent / "right.csv", given_eyes.out.parent / "wrong.csv"
+    eyes.write_text(EYES + rows)
+    swapped.write_text(EYES + crossed(rows))
+    config = replace(given_eyes, raw=given_eyes.raw / "p", out=given_eyes.out / "right", landmarks=eyes)
+    align(config)
+    told = Warnings()
+    wrong = replace(config, out=given_eyes.out / "wrong", landmarks=swapped)
+    assert align(wrong, told).aligned == 12
+    assert len(told.warnings) == 1
+    assert "in 12 lines" in told.warnings[0]
+    for number in range(12):
+        assert (wrong.out / f"{number}.jpg").read_bytes() == (config.out / f"{number}.jpg").read_bytes()
+    assert {record.source for record in read_records(wrong.out / "aligned.jsonl")} == {
+        "landmarks, left and right exchanged"
+    }
+
+
+def test_single_exchanged_eyes_are_found_by_a_search_or_set_aside(
+    given_eyes: AlignConfig, person: np.ndarray, tmp_path: Path
+) -> None:
+    raw = tmp_path / "mixed"
+    raw.mkdir()
+    Image.fromarray(person).save(raw / "search.png")
+    Image.fromarray(np.ascontiguousarray(person[::-1, ::-1])).save(raw / "down.png")
+    draw(raw / "noise.png", seed=1, size=160)
+    plain = align(AlignConfig(raw=raw, out=tmp_path / "plain", device="cpu"))
+    points = {record.path: record.points for record in read_records(plain.manifest)}["search.png"]
+    assert points is not None
+    (a, b), (c, d) = points["image_left_eye"], points["image_right_eye"]
+    rows = f"search.png,{c},{d},{a},{b}\ndown.png,{159 - a},{159 - b},{159 - c},{159 - d}\nnoise.png,{c},{d},{a},{b}\n"
+    (tmp_path / "eyes.csv").write_text(EYES + rows)
+    told = Warnings()
+    result = align(
+        AlignConfig(raw=raw, out=tmp_path / "out", landmarks=tmp_path / "eyes.csv", device="cpu", workers=1), told
+    )
+    assert (result.aligned, result.failed) == (2, 1)
+    assert "in 1 lines" in told.warnings[0]
+    assert result.set_aside is not None
+    assert "noise.png\tits landmarks turn it upside down" in result.set_aside.read_text()
+    upright, turned = (cv2.imread(str(tmp_path / "out" / name)).astype(int) for name in ("search.jpg", "down.jpg"))
+    assert np.abs(upright - turned).mean() < 8
+
+
+@pytest.mark.parametrize("turn", [0, 40, 100, 180, 260])
+@pytest.mark.parametrize("corners_too", [False, True])
+def test_the_mouth_tells_exchanged_eyes_however_the_face_is_turned(turn: int, corners_too: bool) -> None:
+    angle = np.radians(turn)
+    spin = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    upright = np.array([(-10, -10), (10, -10), (0, 0), (-8, 12), (8, 12)], float) @ spin.T + 50
+    points = dict(zip(POINT_NAMES, map(tuple, upright.tolist()), strict=True))
+    order = [1, 0, 2, 4, 3] if corners_too else [1, 0, 2, 3, 4]
+    wrong = dict(zip(POINT_NAMES, map(tuple, upright[order].tolist()), strict=True))
+    assert is_reflected(points) is False
+    assert is_reflected(wrong) is True
+    assert exchanged(wrong) == points
