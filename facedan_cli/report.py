@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from facedan_cli.config.discrepancies import TITLES
+
 Advance = Callable[[int, str], None]
 """Called with how many more are done and a short status text (may be empty)."""
 
 Follow = Callable[[Mapping[str, Any]], None]
 """Called after each step of a training with the last entry of its log; it is empty while there is none."""
-
-DISCREPANCIES = {"mmd2": "MMD²", "jmmd": "JMMD", "coral": "CORAL", "energy": "energy"}
-"""What people call the distances between domains, by what they are called in the log."""
 
 
 class Report:
@@ -57,6 +56,6 @@ def discrepancies(entry: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     found = {}
     for key, value in entry.items():
         name, _, layer = key.partition("_")
-        if name in DISCREPANCIES:
-            found[DISCREPANCIES[name], layer] = value
+        if name in TITLES:
+            found[TITLES[name], layer] = value
     return found

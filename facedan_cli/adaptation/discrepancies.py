@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from facedan_cli.adaptation.mmd import Comparisons
+from facedan_cli.adaptation.mmd import Comparisons, compare
 
 COINCIDENT = 1e-12
 """Squared distances below this share of their mean are taken to be zero: the slope of a root has no bound there."""
 
 
-def joint_mmd(compared: Sequence[Comparisons], kernels: Sequence[Tensor]) -> Tensor:
-    """MMD² of the layers' joint distribution (JMMD; Long et al. 2017, eq. 8): their kernels are multiplied.
+@dataclass
+class LayerBatch:
+    """Both domains' features of a layer in one step, and what a discrepancy may ask of them.
 
     Args:
-        compared: the pairs of each layer, of the same rows.
-        kernels: kernel values of each layer for these pairs.
-
-    Returns:
-        A scalar.
+        source: features of the source, shape (n, d).
+        target: features of the target, shape (m, d).
+        estimator: which pairs of rows are compared, see `mmd.compare`.
+        kernel: the mixture of Gaussian kernels at `pairs.distances`, of the same shape; for those that have kernels.
     """
-    product = kernels[0]
-    for kernel in kernels[1:]:
-        product = product * kernel
-    return compared[0].mean_difference(product)
+
+    source: Tensor
+    target: Tensor
+    estimator: str = "unbiased"
+    kernel: Tensor | None = None
+
+    @cached_property
+    def pairs(self) -> Comparisons:
+        """The pairs that the estimator compares."""
+        return compare(self.source, self.target, estimator=self.estimator)
+
+    @property
+    def kernel_values(self) -> Tensor:
+        """`kernel`, where there must be one."""
+        if self.kernel is None:
+            raise ValueError("this discrepancy has kernels, and none was given")
+        return self.kernel
+
+
+Measure = Callable[[Mapping[str, LayerBatch]], Mapping[str, Tensor]]
+"""A discrepancy: of the layers' batches a scalar by layer; by "" where it measures them as one."""
+
+
+def layer_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
+    """MK-MMD² of each layer (the paper's eq. 2 and 3)."""
+    return {layer: batch.pairs.mean_difference(batch.kernel_values) for layer, batch in layers.items()}
+
+
+def joint_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
+    """MMD² of the layers' joint distribution (JMMD; Long et al. 2017, eq. 8): their kernels are multiplied."""
+    first, *others = layers.values()
+    product = first.kernel_values
+    for batch in others:
+        product = product * batch.kernel_values
+    return {"": first.pairs.mean_difference(product)}
+
+
+def coral(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
+    """Deep CORAL of each layer."""
+    return {layer: coral_distance(batch.source, batch.target) for layer, batch in layers.items()}
+
+
+def energy(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
+    """The energy distance of each layer."""
+    return {layer: energy_distance(batch.pairs) for layer, batch in layers.items()}
 
 
 def energy_distance(compared: Comparisons) -> Tensor:
@@ -43,7 +86,7 @@ def energy_distance(compared: Comparisons) -> Tensor:
     return -compared.mean_difference(lengths)
 
 
-def coral(source: Tensor, target: Tensor) -> Tensor:
+def coral_distance(source: Tensor, target: Tensor) -> Tensor:
     """‖C_s − C_t‖² / (4·d²) between the covariances of the features (Deep CORAL; Sun and Saenko 2016, eq. 1).
 
     The d×d matrices are never formed: of centred X and Y, ‖XᵀX‖ is ‖XXᵀ‖ and ⟨XᵀX, YᵀY⟩ is ‖XYᵀ‖².

@@ -39,8 +39,6 @@ def compare(
     target: Tensor,
     *,
     estimator: str = "unbiased",
-    source_weights: Tensor | None = None,
-    target_weights: Tensor | None = None,
 ) -> Comparisons:
     """The pairs that an estimator of MMD² compares.
 
@@ -57,13 +55,9 @@ def compare(
         source: features of the source batch, shape (n, d).
         target: features of the target batch, shape (m, d).
         estimator: as above.
-        source_weights: how much each source row counts, shape (n,), not negative; equal where None. A row of weight
-            zero counts as not there, so that batches of unequal length can be padded.
-        target_weights: likewise, shape (m,).
 
     Raises:
-        ValueError: a batch has fewer than two rows (or two of positive weight), the feature sizes differ, the estimator
-            is unknown, or weights are given to the linear one.
+        ValueError: a batch has fewer than two rows, the feature sizes differ, or the estimator is unknown.
     """
     n, m = len(source), len(target)
     if n < 2 or m < 2:
@@ -71,18 +65,11 @@ def compare(
     if source.shape[1:] != target.shape[1:]:
         raise ValueError(f"features differ in size: {tuple(source.shape[1:])} and {tuple(target.shape[1:])}")
     if estimator == "linear":
-        if source_weights is not None or target_weights is not None:
-            raise ValueError("the linear estimator takes no row weights")
         return _quadruples(source, target)
     if estimator not in ("unbiased", "biased"):
         raise ValueError(f"unknown estimator {estimator!r}")
     distances = squared_distances(source, target)
-    if source_weights is None and target_weights is None:
-        contrast = _equal_contrast(distances, n, m, unbiased=estimator == "unbiased")
-    else:
-        shares = [_shares(weights, count) for weights, count in ((source_weights, n), (target_weights, m))]
-        contrast = _weighted_contrast(*(share.to(distances) for share in shares), unbiased=estimator == "unbiased")
-    return Comparisons(distances, contrast, (n, m))
+    return Comparisons(distances, _contrast(distances, n, m, unbiased=estimator == "unbiased"), (n, m))
 
 
 def mk_mmd(
@@ -93,8 +80,6 @@ def mk_mmd(
     weights: Sequence[float] = (1.0,),
     multipliers: Sequence[float] | None = None,
     estimator: str = "unbiased",
-    source_weights: Tensor | None = None,
-    target_weights: Tensor | None = None,
 ) -> Tensor:
     """MMD² between two feature batches (paper eq. 2 and 3; Gretton et al. 2012).
 
@@ -105,8 +90,6 @@ def mk_mmd(
         weights: β, one a kernel, non-negative, summing to one.
         multipliers: kernel u has the bandwidth γ·multipliers[u]; by default 1, 2, 4, …
         estimator: "unbiased", "biased" or "linear", see `compare`.
-        source_weights: how much each source row counts, shape (n,).
-        target_weights: how much each target row counts, shape (m,).
 
     Returns:
         A scalar. The unbiased and the linear estimate are often slightly negative; they are not clamped.
@@ -114,38 +97,15 @@ def mk_mmd(
     Raises:
         ValueError: as `compare`, or there are not as many weights as multipliers.
     """
-    compared = compare(
-        source, target, estimator=estimator, source_weights=source_weights, target_weights=target_weights
-    )
+    compared = compare(source, target, estimator=estimator)
     return compared.mean_difference(gaussian_kernel(compared.distances, bandwidth, weights, multipliers))
 
 
-def _equal_contrast(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
+def _contrast(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
     contrast = torch.full_like(like, -1 / (n * m), requires_grad=False)  # (n + m, n + m)
     contrast[:n, :n] = 1 / (n * (n - 1) if unbiased else n * n)
     contrast[n:, n:] = 1 / (m * (m - 1) if unbiased else m * m)
     return contrast.fill_diagonal_(0) if unbiased else contrast
-
-
-def _shares(weights: Tensor | None, count: int) -> Tensor:
-    """Row weights in float64, summing to one."""
-    if weights is None:
-        return torch.full((count,), 1 / count, dtype=torch.float64)
-    if weights.shape != (count,) or bool((weights < 0).any()) or int((weights > 0).sum()) < 2:
-        raise ValueError(f"row weights must be {count} numbers from 0, at least two of them positive")
-    weights = weights.detach().double()
-    return weights / weights.sum()
-
-
-def _weighted_contrast(source: Tensor, target: Tensor, *, unbiased: bool) -> Tensor:
-    n = len(source)
-    signed = torch.cat([source, -target])
-    contrast = torch.outer(signed, signed)
-    if unbiased:
-        contrast.fill_diagonal_(0)
-        contrast[:n, :n] /= 1 - source.square().sum()
-        contrast[n:, n:] /= 1 - target.square().sum()
-    return contrast
 
 
 def _quadruples(source: Tensor, target: Tensor) -> Comparisons:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.betas import Moments, kernel_moments, optimal_weights
-from facedan_cli.adaptation.discrepancies import coral, energy_distance, joint_mmd
+from facedan_cli.adaptation.discrepancies import LayerBatch, Measure
 from facedan_cli.adaptation.kernels import (
     MEDIANS,
     gaussian_kernels,
@@ -19,13 +19,12 @@ from facedan_cli.adaptation.kernels import (
     mixture,
     octaves,
 )
-from facedan_cli.adaptation.mmd import Comparisons, compare
+from facedan_cli.adaptation.mmd import Comparisons
+from facedan_cli.config.discrepancies import DISCREPANCIES
+from facedan_cli.config.models import imported
 
 MOMENTUM = 0.9
 """Of running means over batches: a batch moves them by a tenth."""
-
-LOG_NAMES = {"mk-mmd": "mmd2", "jmmd": "jmmd", "coral": "coral", "energy": "energy"}
-"""The discrepancies, and what they are called in the log."""
 
 
 @dataclass(kw_only=True)
@@ -35,7 +34,7 @@ class Penalty:
     Args:
         strength: λ.
         layers: the layers that are adapted, each with its weight w_l (1 in the paper).
-        discrepancy: "mk-mmd" (the paper's), "jmmd", "coral" or "energy".
+        discrepancy: one of `config.discrepancies.DISCREPANCIES`; "mk-mmd" is the paper's.
         multipliers: bandwidths of the kernels as multiples of γ.
         betas: kernel weights: "equal", or "optimal" from running means of each kernel's estimate and covariance.
         estimator: "unbiased", "biased" or "linear".
@@ -86,24 +85,21 @@ class Penalty:
         Raises:
             ValueError: a batch has fewer than two rows of a domain, or its features have no bandwidth.
         """
-        batches = {layer: self._with_past(layer, source[layer], target[layer]) for layer in self.layers}
-        name = LOG_NAMES[self.discrepancy]
-        if self.discrepancy == "coral":
-            found = {layer: coral(*rows) for layer, rows in batches.items()}
-        else:
-            compared = {layer: compare(*rows, estimator=self.estimator) for layer, rows in batches.items()}
-            if self.discrepancy == "energy":
-                found = {layer: energy_distance(pairs) for layer, pairs in compared.items()}
-            else:
-                for layer, pairs in compared.items():
-                    self._choose_bandwidth(layer, pairs, batches[layer])
-                kernels = {layer: self._kernel(layer, pairs) for layer, pairs in compared.items()}
-                if self.discrepancy == "jmmd":
-                    joint = joint_mmd(list(compared.values()), list(kernels.values()))
-                    return self.strength_at(step) * joint, {name: joint}
-                found = {layer: pairs.mean_difference(kernels[layer]) for layer, pairs in compared.items()}
-        weighted = torch.stack([self.layers[layer] * value for layer, value in found.items()])
-        return self.strength_at(step) * weighted.sum(), {f"{name}_{layer}": value for layer, value in found.items()}
+        batches = {
+            layer: LayerBatch(*self._with_past(layer, source[layer], target[layer]), self.estimator)
+            for layer in self.layers
+        }
+        entry = DISCREPANCIES[self.discrepancy]
+        if entry.kernels:
+            for layer, batch in batches.items():
+                self._choose_bandwidth(layer, batch)
+                batch.kernel = self._kernel(layer, batch.pairs)
+        measure: Measure = imported(entry.measure)
+        found = measure(batches)
+        # Eq. 4: λ Σ_l w_l d_l. A joint discrepancy has no layer and no weight.
+        weighted = torch.stack([self.layers.get(layer, 1.0) * value for layer, value in found.items()])
+        log = {"_".join(filter(None, (entry.log, layer))): value for layer, value in found.items()}
+        return self.strength_at(step) * weighted.sum(), log
 
     def strength_at(self, step: int) -> float:
         """λ of a step: it rises as 2/(1 + exp(−10·p)) − 1 over the ramp (Ganin and Lempitsky 2015), p = step/ramp."""
@@ -130,7 +126,7 @@ class Penalty:
     def settings(self) -> dict[str, float | list[float]]:
         """γ and β of each layer, and λ where it changes, as they stand, for the log."""
         entry: dict[str, float | list[float]] = {f"gamma_{layer}": gamma for layer, gamma in self.gamma.items()}
-        if self.discrepancy in ("mk-mmd", "jmmd"):
+        if DISCREPANCIES[self.discrepancy].kernels:
             entry |= {f"beta_{layer}": list(weights) for layer, weights in self.weights.items()}
         return entry
 
@@ -160,13 +156,13 @@ class Penalty:
         past_source, past_target = self._past[layer]
         return _standing_for_all(source, past_source), _standing_for_all(target, past_target)
 
-    def _choose_bandwidth(self, layer: str, pairs: Comparisons, rows: tuple[Tensor, Tensor]) -> None:
+    def _choose_bandwidth(self, layer: str, batch: LayerBatch) -> None:
         if self.bandwidths is not None and not self.running:
             return
-        if pairs.quadruples:
-            median = median_bandwidth(*rows, self.median)
+        if batch.pairs.quadruples:
+            median = median_bandwidth(batch.source, batch.target, self.median)
         else:
-            median = MEDIANS[self.median] * median_distance(pairs.distances)
+            median = MEDIANS[self.median] * median_distance(batch.pairs.distances)
         if self.bandwidths is not None:
             median = MOMENTUM * self.gamma[layer] + (1 - MOMENTUM) * median
         self.gamma[layer] = median

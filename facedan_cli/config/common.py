@@ -27,7 +27,6 @@ REFERENCE_OFFSET = "reference"
 
 LANDMARK_OFFSETS = ("corrected", REFERENCE_OFFSET)
 ESTIMATORS = ("unbiased", "biased", "linear")
-DISCREPANCIES = ("mk-mmd", "jmmd", "coral", "energy")
 BANDWIDTHS = ("frozen", "ema", "batch")
 MEDIANS = ("squared", "sigma")
 BETAS = ("equal", "optimal")

@@ -5,8 +5,10 @@ A new network is a file of its own and a row here.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,3 +142,9 @@ TRAINED = (*NETWORKS, "pcanet")
 
 LAYERS = tuple(dict.fromkeys(layer for entry in NETWORKS.values() for layer in entry.layers))
 """All layers of all networks."""
+
+
+def imported(name: str) -> Any:
+    """What "module:name" in a row of a table means."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -15,7 +15,6 @@ from facedan_cli.config.common import (
     BETAS,
     CACHES,
     CHANNELS,
-    DISCREPANCIES,
     ESTIMATORS,
     MEDIANS,
     OPTIMIZERS,
@@ -23,6 +22,7 @@ from facedan_cli.config.common import (
     SCHEDULES,
     options,
 )
+from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.fields import (
     check_choice,
     check_choices,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import torch
 
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import NETWORKS, imported
 from facedan_cli.models.network import FaceNetwork
 
 
@@ -23,9 +22,3 @@ def build(model: str, classes: int, **head: Any) -> FaceNetwork:
     made = imported(entry.constructor)(classes, image_size=entry.image_size, crop=entry.crop, **head)
     network: FaceNetwork = made.to(memory_format=torch.channels_last)
     return network
-
-
-def imported(name: str) -> Any:
-    """What "module:name" means."""
-    module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from facedan_cli.config.models import imported
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.networks import imported
 from facedan_cli.models.state_dict import read_state_dict
 from facedan_cli.models.vggface_forms import FACEDAN, Array, Form
 from facedan_cli.workspace import sha256_file

@@ -12,6 +12,7 @@ import torch
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import determining, options
+from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.training import AdaptConfig, check_training, resolve, settle_head
 from facedan_cli.errors import FacedanError, UsageError
@@ -25,7 +26,7 @@ from facedan_cli.models.weights import Card, load_checkpoint, read_card
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, checkpoint_of, newest_run
-from facedan_cli.stages.adapt_options import WITHOUT_KERNELS, check_batch, parse_bandwidth, settle_penalty
+from facedan_cli.stages.adapt_options import check_batch, parse_bandwidth, settle_penalty
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 from facedan_cli.stages.recogniser import find_model
@@ -273,7 +274,7 @@ def _bandwidths(
     fixed = parse_bandwidth(job.config.bandwidth)
     if fixed is not None:
         return dict.fromkeys(job.layers, fixed)
-    if job.config.bandwidth == "batch" or job.config.discrepancy in WITHOUT_KERNELS:
+    if job.config.bandwidth == "batch" or not DISCREPANCIES[job.config.discrepancy].kernels:
         return None
     kept = job.run.directory / "bandwidths.json"
     if job.run.state.exists() and kept.exists():

@@ -9,13 +9,11 @@ from dataclasses import replace
 from facedan_cli.adaptation.betas import LEAST_ROWS
 from facedan_cli.adaptation.kernels import octaves
 from facedan_cli.config.common import BANDWIDTHS
+from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.fields import check_choices
 from facedan_cli.config.models import NetworkEntry
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
-
-WITHOUT_KERNELS = ("coral", "energy")
-"""Discrepancies that have neither bandwidth nor kernel weights."""
 
 MOST_KERNELS = 16
 """Of more octaves the widest tell no features apart."""
@@ -60,9 +58,8 @@ def settle_penalty(
 
 def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], network: NetworkEntry) -> None:
     default = AdaptConfig(source="", target="")
-    kernels = ("bandwidth", "median", "betas", "multipliers", "kernels")
-    idle = {"energy": kernels, "coral": (*kernels, "estimator"), "jmmd": ("betas",)}.get(config.discrepancy, ())
-    for name in idle:
+    discrepancy = DISCREPANCIES[config.discrepancy]
+    for name in discrepancy.idle:
         if getattr(config, name) != getattr(default, name):
             raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
     if config.median != default.median and parse_bandwidth(config.bandwidth) is not None:
@@ -72,8 +69,10 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
             "--queue means nothing for --estimator linear, which compares no row of a batch with past ones",
             "leave --queue out, or use --estimator unbiased",
         )
-    if config.discrepancy == "jmmd" and set(layers.values()) != {1.0}:
-        raise UsageError("jmmd measures all layers as one: they have no weights", "name the layers alone")
+    if discrepancy.joint and set(layers.values()) != {1.0}:
+        raise UsageError(
+            f"{config.discrepancy} measures all layers as one: they have no weights", "name the layers alone"
+        )
     pooled = [layer for layer in layers if layer in network.pooled]
     if pooled and config.conv_lr == 0:
         others = ",".join(layer for layer in network.layers if layer not in network.pooled)

@@ -9,12 +9,12 @@ import torch
 
 from facedan_cli.config.common import determining, options
 from facedan_cli.config.fields import check_choices
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import NETWORKS, imported
 from facedan_cli.config.training import PretrainConfig, check_training, resolve, settle_head
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.batches import Stream
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.networks import build, imported
+from facedan_cli.models.networks import build
 from facedan_cli.models.public_weights import load_public_weights
 from facedan_cli.models.weights import Card, is_checkpoint
 from facedan_cli.report import SILENT, Report

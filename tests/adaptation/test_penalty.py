@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facedan_cli.adaptation.discrepancies import coral, energy_distance
+from facedan_cli.adaptation.discrepancies import coral_distance, energy_distance
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.mmd import compare, mk_mmd
 from facedan_cli.adaptation.penalty import MOMENTUM, Penalty
@@ -239,15 +239,15 @@ def test_coral_is_the_distance_of_the_covariances(n: int, m: int, size: int) -> 
     source, target = rows(n, size, seed=1), 2 * rows(m, size, seed=2, mean=3)
     difference = torch.cov(source.T) - torch.cov(target.T)
     expected = float(difference.square().sum()) / (4 * size**2)
-    assert float(coral(source, target)) == pytest.approx(expected, rel=1e-10)
-    assert float(coral(source, source + 7)) == pytest.approx(0, abs=1e-12)
+    assert float(coral_distance(source, target)) == pytest.approx(expected, rel=1e-10)
+    assert float(coral_distance(source, source + 7)) == pytest.approx(0, abs=1e-12)
 
 
 def test_coral_refuses_what_has_no_covariance() -> None:
     with pytest.raises(ValueError, match="at least two rows"):
-        coral(rows(1, 3, seed=1), rows(4, 3, seed=2))
+        coral_distance(rows(1, 3, seed=1), rows(4, 3, seed=2))
     with pytest.raises(ValueError, match="differ in size"):
-        coral(rows(4, 3, seed=1), rows(4, 2, seed=2))
+        coral_distance(rows(4, 3, seed=1), rows(4, 2, seed=2))
 
 
 @pytest.mark.parametrize("estimator", ["unbiased", "biased"])

@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from facedan_cli.adaptation.penalty import LOG_NAMES
 from facedan_cli.metrics import curves as module
 from facedan_cli.metrics.curves import draw_curves, running_mean
-from facedan_cli.report import DISCREPANCIES
 
 
 def entry(step: int, *, target: bool = True, **more: Any) -> dict[str, Any]:
@@ -113,7 +111,3 @@ def test_running_mean_is_the_mean_of_both_sides_alike(values: list[float], width
         reach = min(width, place, last - place)
         expected.append(np.mean(values[place - reach : place + reach + 1]))
     np.testing.assert_allclose(running_mean(np.array(values), width), expected, atol=1e-9)
-
-
-def test_every_distance_of_the_log_has_its_name() -> None:
-    assert DISCREPANCIES.keys() == set(LOG_NAMES.values())
