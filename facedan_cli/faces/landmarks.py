@@ -102,6 +102,8 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
             )
         name = one_form(name.removeprefix("./"))
         by_path[name] = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
+        for spelling in spellings(name):
+            by_path.setdefault(one_form(spelling), by_path[name])
         stem = _stem(name)
         by_stem[stem] = name if by_stem.get(stem, name) == name else None
     return Landmarks(root, by_path, by_stem)

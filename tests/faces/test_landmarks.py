@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,6 @@ def test_tables_are_read_as_editors_write_them(tmp_path: Path, encoding: str, ma
     lines = [mark.join(["uri", "righteyex", "righteyey", "lefteyex", "lefteyey"]), mark.join(["José/1.jpg", *"1234"])]
     path = tmp_path / "points.csv"
     path.write_bytes("\r\n".join(lines).encode(encoding))
-    points = read_landmarks(path, tmp_path).find(
-        os.fsdecode("Jose\u0301/1.jpg" if encoding != "latin-1" else b"Jos\xe9/1.jpg")
-    )
-    assert points == {"image_left_eye": (1, 2), "image_right_eye": (3, 4)}
+    for name in ("Jose\u0301/1.jpg", "José/1.jpg"):
+        points = read_landmarks(path, tmp_path).find(name)
+        assert points == {"image_left_eye": (1, 2), "image_right_eye": (3, 4)}

@@ -134,3 +134,16 @@ def test_any_file_of_bob_is_read_as_line_by_line(
     ]
     assert all(numbers.setdefault(name, int(number)) == number for name, number in coded)
     assert len(set(numbers.values())) == len(numbers)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_scores_are_read_in_every_encoding(tmp_path: Path, encoding: str, end: str, packed: bool) -> None:
+    content = TWO.replace("\n", end).encode(encoding)
+    found = read(tmp_path, gzip.compress(content) if packed else content)
+    assert (found.genuine.tolist(), found.impostor.tolist()) == ([0.9, 2], [0.25, -0.001])
+
+
+def test_people_of_one_name_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
+    assert read(tmp_path, "Jose\u0301 José 1 0.9\nJosé bob 2 0.1\n").genuine.tolist() == [0.9]
