@@ -71,6 +71,8 @@ def read_matrix(path: Path) -> BeeMatrix:
         FacedanError: the file cannot be read, is no BEE matrix, has no rows or columns, or is shorter or longer than
             its fourth line says. The message names the file, the place and the reason.
     """
+    if path.exists() and not path.is_file():
+        raise FacedanError(f"the matrix {path} is no regular file", "write it into a file: it is not read at once")
     try:
         with path.open("rb") as file:
             kind_line, target, query, sizes = (file.readline(_LONGEST_LINE) for _ in range(4))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -224,3 +225,9 @@ def test_sigsets_are_looked_for_beside_the_matrix_only(tmp_path: Path) -> None:
         assert sigset_beside(matrix, name) == beside / "target.xml"
     for name in ("", "..", ".", "../outside.xml", "query.xml", "x" * 300):
         assert sigset_beside(matrix, name) is None
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scores.mtx")
+    with pytest.raises(FacedanError, match="no regular file"):
+        read_matrix(tmp_path / "scores.mtx")
