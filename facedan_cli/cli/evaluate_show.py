@@ -36,7 +36,10 @@ def show(context: typer.Context, console: Console, result: EvaluateResult) -> No
         console.result(as_csv(result))
     else:
         shown = [main_table(result), failures_table(result)]
-        console.result("\n\n".join(as_text(found, titled=place > 0) for place, found in enumerate(shown) if found))
+        texts = [as_text(found, titled=place > 0) for place, found in enumerate(shown) if found]
+        # A table that is kept or sent on takes with it what may make its figures wrong.
+        texts[0] = "\n".join([texts[0], *(f"! {warning}" for warning in result.warnings)])
+        console.result("\n\n".join(texts))
     for more in (points_table(result), differences_table(result)):
         if more is not None:
             console.detail("\n" + as_text(more, titled=True))

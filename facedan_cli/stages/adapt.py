@@ -30,6 +30,7 @@ from facedan_cli.stages.adapt_options import check_batch, parse_bandwidth, settl
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 from facedan_cli.stages.recogniser import find_model
+from facedan_cli.stages.same_images import keep_images
 from facedan_cli.stages.target_list import Target, read_target
 from facedan_cli.stages.training_data import (
     BANDWIDTH_SEED,
@@ -45,6 +46,7 @@ from facedan_cli.stages.training_data import (
     hold_aside,
     read_source,
     refuse_same,
+    refuse_shared,
     tell_of_inputs,
     warn_of_alignment,
     warn_of_changes,
@@ -74,6 +76,7 @@ class AdaptJob:
     multipliers: tuple[float, ...]
     run: Run
     caches: Path
+    shared: int
 
     @property
     def seed(self) -> int:
@@ -94,6 +97,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     source = read_source(dataset, config.hold_people or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
+    shared = refuse_shared(source.folder, target.folder)
     config, layers, multipliers = settle_penalty(config, NETWORKS[card.model])
     # In the form in which the same command, or config.toml given back, always means the same run.
     config = replace(config, init=config.init or init.parents[1].name)
@@ -115,7 +119,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
         },
         images={"source": source.folder, "target": target.folder},
     )
-    return AdaptJob(config, source, target, init, card, layers, multipliers, run, workspace.root / "cache")
+    return AdaptJob(config, source, target, init, card, layers, multipliers, run, workspace.root / "cache", shared)
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -126,10 +130,14 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     with at_work(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
         tell_of_inputs(work.report, job.source, job.target.folder)
+        if job.shared:
+            work.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
         torch.manual_seed(job.seed)
         network = _start(job, work).to(work.device)
         source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
         target, target_held = hold_aside(job.target.folder, config.hold_aside, labelled=False)
+        if work.ranks.first:
+            keep_images(run.directory, {"source": source, "target": target})
         sources = work.images(job.source.folder, network.image_size)
         targets = work.images(job.target.folder, network.image_size)
         labels, batch = job.source.labels_of(source), training_plan(config).batch

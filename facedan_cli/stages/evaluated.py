@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from facedan_cli.report import Report
 from facedan_cli.stages.embed import embed
 from facedan_cli.stages.origins import Lost, lost_of, read_origins
 from facedan_cli.stages.recogniser import Recogniser, find_model
+from facedan_cli.stages.same_images import contents_of_images
 from facedan_cli.training.distributed import ALONE, Ranks
 from facedan_cli.workspace import Dataset, Workspace, read_set_aside
 
@@ -52,6 +53,17 @@ class Faces:
     def files(self) -> list[Path]:
         """Where the faces lie."""
         return [self.root / path for path in self.paths]
+
+    def knowing(self, folder: FaceFolder, contents: np.ndarray | None = None) -> Faces:
+        """The same, knowing which images are the same one.
+
+        Args:
+            folder: the data set.
+            contents: of all its images, as `contents_of_images` gives them; None: they are looked into now.
+        """
+        every = contents_of_images(folder) if contents is None else contents
+        rows = {path: row for row, path in enumerate(folder.paths)}
+        return replace(self, contents=every[[rows[path] for path in self.paths]])
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,8 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
             for dataset, folder in zip(protocol.datasets, folders, strict=True)
         ]
         if not trials:
-            trials, paths = protocol.trials(faces, absent), [side.paths for side in faces]
+            known = [side.knowing(folder) for side, folder in zip(faces, folders, strict=True)]
+            trials, paths = protocol.trials(known, absent), [side.paths for side in faces]
         elif paths != [side.paths for side in faces]:
             raise FacedanError(
                 f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
@@ -94,7 +95,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         _measured(protocol, name, by_part, trials, config, next((m for m in models if m.name == name), None))
         for name, by_part in scores.items()
     ]
-    warnings = remarks(trials) + seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
     for warning in warnings:
         report.warn(warning)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)

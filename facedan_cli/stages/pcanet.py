@@ -26,6 +26,7 @@ from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, working
 from facedan_cli.stages.devices import choose_device, worker_count
 from facedan_cli.stages.features import FRAMED_FROM, framed, template_of
+from facedan_cli.stages.same_images import keep_images
 from facedan_cli.stages.training_data import TrainingResult, describe, found_finished, warn_of_changes
 from facedan_cli.training.distributed import Ranks
 from facedan_cli.workspace import Workspace, write_set_aside, write_text
@@ -87,6 +88,7 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         return found
     device = choose_device(config.device)
     with working(run, force=force, device=str(device)):
+        keep_images(run.directory, {"source": job.source})
         unreadable: list[tuple[str, str]] = []
         images = _windows(job.source, config, device, unreadable, report)
         gallery = None if job.gallery is None else _windows(job.gallery, config, device, unreadable, report)

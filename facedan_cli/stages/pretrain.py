@@ -22,6 +22,7 @@ from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, find_checkpoint
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.pcanet import PCANetJob, learn_pcanet, plan_pcanet
+from facedan_cli.stages.same_images import keep_images
 from facedan_cli.stages.training_data import (
     METHOD,
     SOURCE_SEED,
@@ -120,6 +121,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             (job.seed, SOURCE_SEED),
             work.rows(plan.batch),
         )
+        if work.ranks.first:
+            keep_images(run.directory, {"source": folder})
         aside = HeldAside(network, images.part(held), source.labels_of(held))
         card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
         metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss), job.seed)

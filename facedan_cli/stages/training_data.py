@@ -17,6 +17,7 @@ from facedan_cli.faces.records import read_records
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.stages.levels import check_levels, warn_of_levels
+from facedan_cli.stages.same_images import contents_that_are_there
 from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
@@ -265,3 +266,22 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
                 f"the {inner} {roots[inner]} lies inside the {outer} {roots[outer]}",
                 f"keep them beside each other, or name the images of the {outer} in a list",
             )
+
+
+def refuse_shared(source: FaceFolder, target: FaceFolder) -> int:
+    """The source may not be the target by another name: a list over its tree, links, a copy.
+
+    Returns:
+        How many images are in both, where they are few.
+
+    Raises:
+        UsageError: half of the images of one of them or more are in the other as well.
+    """
+    shared = len(np.intersect1d(contents_that_are_there(source), contents_that_are_there(target)))
+    if shared and 2 * shared >= min(len(source), len(target)):
+        raise UsageError(
+            f"{shared} images of the target {target.root} ({len(target)}) are images of the source {source.root} "
+            f"({len(source)}) too: the same files, links or copies",
+            "give --target other images: what is labelled in the source is no unlabelled target",
+        )
+    return shared

@@ -21,6 +21,7 @@ from facedan_cli.stages.measures import OURS, Verification, streamed_figures
 from facedan_cli.stages.remarks import remarks
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
+from facedan_cli.stages.same_images import contents_of_images
 from facedan_cli.stages.similarities import COSINE
 from facedan_cli.stages.training_people import seen_in_training
 from facedan_cli.stages.trials import Trials, crossed_trials, crossing_failures
@@ -106,16 +107,17 @@ def _stream(
     absent: dict[str, str] = {}
     measured = []
     trials: dict[str, Trials] = {}
+    known = [(folder, contents_of_images(folder)) for folder in folders]
     with ranks.joined():
         for model in models:
             report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
             faces = _embedded(config, datasets, folders, model, workspace, ranks, report)
-            trials = {"all": _trials(faces, absent)}
+            trials = {"all": _trials([side.knowing(*of) for side, of in zip(faces, known, strict=True)], absent)}
             figure = _measure(trials["all"], faces, config, ranks, report)
             measured.append(Measured(model.name, model.card.run, model.checkpoint, {"all": figure}))
         ranks.gather([])
     directory = result_directory("verify", config, workspace, models, folders, [])
-    warnings = remarks(trials) + seen_in_training({model.name: model.card.run for model in models}, trials, workspace)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
     set_aside = directory / "set-aside.tsv" if absent else None
     result = EvaluateResult(
         protocol="verify",
