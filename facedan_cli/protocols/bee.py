@@ -137,11 +137,11 @@ def comparisons(scores: BeeMatrix, mask: BeeMatrix) -> Iterator[tuple[slice, NDA
     """The matrix and its mask in blocks of rows, in the order of the file; memory does not grow with their size.
 
     Yields:
-        The rows; their similarities, shape (rows, targets); MATCH, NON_MATCH or IGNORED of each, the same shape.
+        The rows; their similarities, shape (rows, targets), NaN where a comparison could not be made; MATCH, NON_MATCH
+        or IGNORED of each, the same shape.
 
     Raises:
-        FacedanError: the mask holds another value, or a comparison that counts has the score NaN; the message names
-            its place. Scores that the mask ignores may be anything.
+        FacedanError: the mask holds another value; the message names its place.
     """
     queries, targets = scores.values.shape
     step = max(1, _BLOCK // targets)
@@ -152,9 +152,6 @@ def comparisons(scores: BeeMatrix, mask: BeeMatrix) -> Iterator[tuple[slice, NDA
         if wrong.any():
             place, value = _first(wrong, start), marks[wrong][0]
             _refuse(mask.path, f"{place}: 0x{value:02x} is neither 0xff (match), 0x7f (non-match) nor 0x00 (ignore)")
-        wrong = np.isnan(similarities) & (marks != IGNORED)
-        if wrong.any():
-            _refuse(scores.path, f"{_first(wrong, start)}: the score is NaN")
         yield rows, similarities, marks
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from collections import defaultdict
@@ -21,6 +22,7 @@ _LONGEST_LINE = 1 << 16
 _LABELS = {b"1": True, b"+1": True, b"1.0": True, b"0": False, b"-1": False, b"0.0": False, b"-1.0": False}
 _FORMS = "'label score' (1 genuine, 0 or -1 impostor), or Bob's 'claimed_id [model] real_id probe score'"
 
+_NO_NUMBER = re.compile(rb"[+-]?(nan(\([^()]*\))?|1\.#(qnan|snan|ind)0*|n/?a|null|none)", re.IGNORECASE)
 _COMMENT = re.compile(rb"^[ \t]*#[^\n]*", re.MULTILINE)
 _COMMA = re.compile(rb"^([^\s,]+)[ \t]*,[ \t]*(?=[^\s,]+[ \t\r]*$)", re.MULTILINE)
 _BLANK = np.isin(np.arange(256), list(b" \t\n\r\v\f"))  # where bytes.split cuts
@@ -38,12 +40,17 @@ class Scores:
         genuine_subject: whose each genuine comparison is, numbers from 0, shape (g,); None where the file is silent.
         impostor_subjects: the claimed and the real subject of each impostor comparison by the same numbers, both of
             shape (n,); None where the file is silent.
+        failed_subject: whose each genuine comparison is that has no score (NaN: an image of it could not be acquired),
+            shape (f,); zeros where the file is silent.
+        failed_impostor: how many impostor comparisons have no score.
     """
 
     genuine: NDArray[np.float64]
     impostor: NDArray[np.float64]
     genuine_subject: NDArray[np.int64] | None
     impostor_subjects: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    failed_subject: NDArray[np.int64]
+    failed_impostor: int
 
 
 def read_scores(path: Path) -> Scores:
@@ -54,9 +61,13 @@ def read_scores(path: Path) -> Scores:
     Blanks or tabs separate the columns; in a file of two it may be a comma. Empty lines and lines that begin with # are
     skipped.
 
+    A score that is NaN, as Bob writes it where an image could not be acquired, is a comparison that could not be made;
+    so are the spellings of other languages: NA, N/A, null, nan(ind), 1.#QNAN. Infinite scores are the highest and the
+    lowest of all.
+
     Raises:
-        FacedanError: the file cannot be read, holds no score, or has a line of another form or a score that is NaN. The
-            message names the line.
+        FacedanError: the file cannot be read, holds no score, or has a line of another form. The message names the
+            line.
     """
     subjects: defaultdict[bytes, int] = defaultdict()
     subjects.default_factory = subjects.__len__
@@ -74,14 +85,18 @@ def read_scores(path: Path) -> Scores:
         number += block.count(b"\n")
     if not chunks:
         raise FacedanError(f"the score file {path} holds no score", f"Each line should be {_FORMS}.")
-    genuine = np.concatenate([chunk[0] for chunk in chunks])
+    mates = np.concatenate([chunk[0] for chunk in chunks])
     scores = np.concatenate([chunk[1] for chunk in chunks])
     named = [chunk[2] for chunk in chunks if chunk[2] is not None]
+    made = ~np.isnan(scores)
+    genuine, impostor, lost = mates & made, ~mates & made, mates & ~made
+    failed_impostor = int(np.count_nonzero(~mates & ~made))
     if not named:
-        return Scores(scores[genuine], scores[~genuine], None, None)
+        silent = np.zeros(np.count_nonzero(lost), np.int64)
+        return Scores(scores[genuine], scores[impostor], None, None, silent, failed_impostor)
     claimed, real = np.concatenate(named, axis=1)
-    apart = claimed[~genuine], real[~genuine]
-    return Scores(scores[genuine], scores[~genuine], claimed[genuine], apart)
+    apart = claimed[impostor], real[impostor]
+    return Scores(scores[genuine], scores[impostor], claimed[genuine], apart, claimed[lost], failed_impostor)
 
 
 def _plain(block: bytes) -> bytes:
@@ -100,22 +115,32 @@ def _parse(block: bytes, width: int, subjects: defaultdict[bytes, int]) -> Chunk
     """Columns of many lines at once: a list for each line would cost more than all the rest.
 
     Raises:
-        ValueError: a line has another width, a score is no number or NaN, or the width is none of the three.
+        ValueError: a line has another width, a score is no number, or the width is none of the three.
         KeyError: a label is unknown.
     """
     if width not in (2, 4, 5) or not np.isin(_columns(block), (0, width)).all():
         raise ValueError("columns")
     fields = block.split()
     count = len(fields) // width
-    scores = np.fromiter(map(float, fields[width - 1 :: width]), np.float64, count)
-    if np.isnan(scores).any():
-        raise ValueError("NaN")
+    try:
+        scores = np.fromiter(map(float, fields[width - 1 :: width]), np.float64, count)
+    except ValueError:  # a look at each word costs more
+        scores = np.fromiter(map(_number, fields[width - 1 :: width]), np.float64, count)
     if width == 2:
         return np.fromiter(map(_LABELS.__getitem__, fields[::2]), bool, count), scores, None
     claimed, real = (
         np.fromiter(map(subjects.__getitem__, fields[column::width]), np.int64, count) for column in (0, width - 3)
     )
     return claimed == real, scores, np.stack([claimed, real])
+
+
+def _number(word: bytes) -> float:
+    """A score; NaN in whatever spelling.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    return math.nan if _NO_NUMBER.fullmatch(word) else float(word)
 
 
 def _columns(block: bytes) -> NDArray[np.int64]:
@@ -142,8 +167,7 @@ def _reason(row: Sequence[bytes], width: int) -> str:
     if width not in (2, 4, 5):
         return f"{width} columns instead of 2, 4 or 5"
     try:
-        if np.isnan(float(row[-1])):
-            return "the score is NaN"
+        _number(row[-1])
     except ValueError:
         return "the last column is no number"
     return "the label is not 1, 0 or -1" if width == 2 and row[0] not in _LABELS else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,13 @@ def evaluate_scores(
         )
         config = replace(config, ci="wilson")
         found = [_measure(path, mask, config, most, report) for path in files]
+    for name, (figure, _) in zip(names, found, strict=True):
+        genuine, impostor, _ = figure.failed
+        if genuine or impostor:
+            report.note(
+                f"{name} has no score (NaN) for {genuine} genuine and {impostor} impostor comparisons: they count as "
+                "failures to acquire"
+            )
     models = [Measured(name, None, None, {"all": figure}) for name, (figure, _) in zip(names, found, strict=True)]
     read = [*files, *([mask] if mask else [])]
     digests = {str(path): sha256_file(path) for path in read}
@@ -108,7 +116,14 @@ def _measure(
                 f"{path} is no BEE matrix, and --mask is for these", "leave --mask out for score files of text"
             )
         scores = read_scores(path)
-        compared = Comparisons(scores.genuine, scores.impostor, scores.genuine_subject, scores.impostor_subjects)
+        compared = Comparisons(
+            scores.genuine,
+            scores.impostor,
+            scores.genuine_subject,
+            scores.impostor_subjects,
+            scores.failed_subject,
+            _failures(scores.failed_subject, scores.failed_impostor),
+        )
         return verification(compared, config, str(path)), compared
     matrix, of = _matrix(path, mask)
     if matrix.values.size <= most:
@@ -119,11 +134,19 @@ def _measure(
             f"{path} has more than {most} comparisons, of which only {OURS} is measured", "leave --convention out"
         )
     with report.progress(f"reading {path.name}", 2 * matrix.values.size, unit="comparisons") as advance:
+        failed = [0, 0]
         try:
-            found = verification_of_tiles(lambda: _tiles(matrix, of), config.far, advance=lambda n: advance(n, ""))
+            tiles = partial(_tiles, matrix, of, failed)
+            found = verification_of_tiles(tiles, config.far, advance=lambda n: advance(n, ""))
         except ValueError as error:
             raise FacedanError(f"{path} cannot be measured: {error}", "check the matrix and its mask") from error
-    return streamed_figures(found, Failures(), NOTHING_LEFT_OUT, config), None
+    failures = _failures(np.zeros(failed[0], np.int64), failed[1])
+    return streamed_figures(found, failures, NOTHING_LEFT_OUT, config), None
+
+
+def _failures(genuine: np.ndarray, impostor: int) -> Failures:
+    """What has no score (NaN): Bob and others write it where an image could not be acquired."""
+    return Failures(0, genuine.astype(str), impostor)
 
 
 def _is_matrix(path: Path) -> bool:
@@ -151,23 +174,32 @@ def _matrix(path: Path, mask: Path | None) -> tuple[BeeMatrix, BeeMatrix | None]
 def _in_memory(matrix: BeeMatrix, mask: BeeMatrix | None) -> Comparisons:
     subjects = _subjects(matrix)
     scores, marks = (np.concatenate(part) for part in zip(*_marked(matrix, mask), strict=True))
-    places = [np.nonzero(marks == kind) for kind in (MATCH, NON_MATCH)]
+    mates, others, made = marks == MATCH, marks == NON_MATCH, ~np.isnan(scores)
+    places = [np.nonzero(found) for found in (mates & made, others & made, mates & ~made)]
     genuine, impostor = scores[places[0]], scores[places[1]]
+    query, target = subjects or (np.zeros(len(scores), np.int64),) * 2
+    failed = query[places[2][0]]
+    failures = _failures(failed, int(np.count_nonzero(others & ~made)))
     if subjects is None:
-        return Comparisons(genuine, impostor)
-    query, target = subjects
+        return Comparisons(genuine, impostor, failed_subject=failed, failures=failures)
     apart = query[places[1][0]], target[places[1][1]]
-    if np.any(apart[0] == apart[1]) or np.any(query[places[0][0]] != target[places[0][1]]):
+    of_one = np.equal.outer(query, target)
+    if np.any(of_one & others) or np.any(~of_one & mates):
         raise FacedanError(
             f"the mask of {matrix.path} contradicts the subjects of the sigsets beside it",
             "give the mask that was made for these sigsets, or move the sigsets away",
         )
-    return Comparisons(genuine, impostor, query[places[0][0]], apart)
+    return Comparisons(genuine, impostor, query[places[0][0]], apart, failed, failures)
 
 
-def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None, failed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of scores and which are genuine; `failed` gets how many of either kind, genuine first, have no score."""
+    failed[:] = 0, 0
     for scores, marks in _marked(matrix, mask):
-        counted = marks != IGNORED
+        made = ~np.isnan(scores)
+        for place, kind in enumerate((MATCH, NON_MATCH)):
+            failed[place] += int(np.count_nonzero((marks == kind) & ~made))
+        counted = (marks != IGNORED) & made
         yield scores[counted], marks[counted] == MATCH
 
 
@@ -175,7 +207,7 @@ def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndar
     """Blocks of rows: scores and what they are; without a mask all count, and the subjects of the sigsets tell.
 
     Raises:
-        FacedanError: a score that counts is NaN, or the mask has another value than its three.
+        FacedanError: the mask has another value than its three.
     """
     if mask is not None:
         yield from ((scores, marks) for _, scores, marks in comparisons(matrix, mask))
@@ -185,8 +217,6 @@ def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndar
     step = max(1, _BLOCK // matrix.values.shape[1])
     for start in range(0, matrix.values.shape[0], step):
         scores = matrix.similarities(slice(start, start + step))
-        if np.isnan(scores).any():
-            raise FacedanError(f"{matrix.path} has a score that is NaN", "give a mask that leaves it out with --mask")
         genuine = np.equal.outer(subjects[0][start : start + step], subjects[1])
         yield scores, np.where(genuine, np.uint8(MATCH), np.uint8(NON_MATCH))
 

@@ -66,10 +66,22 @@ def test_infinite_scores_are_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "word", ["nan", "NaN", "-nan", "+NAN", "nan(ind)", "-nan(0x7fc00000)", "1.#QNAN", "-1.#IND00", "NA", "N/A", "null"]
+)
+def test_what_has_no_score_could_not_be_acquired(tmp_path: Path, word: str) -> None:
+    found = read(tmp_path, f"1 0.5\n0 {word}\n1 {word}\n0 0.25\n0 {word}\n")
+    assert (found.genuine.tolist(), found.impostor.tolist()) == ([0.5], [0.25])
+    assert (len(found.failed_subject), found.failed_impostor) == (1, 2)
+    found = read(tmp_path, f"al al a 0.5\nal bo b {word}\nbo bo b {word}\nbo al c 0.25\n")
+    assert found.genuine_subject is not None
+    assert (found.failed_impostor, len(found.failed_subject)) == (1, 1)
+    assert found.failed_subject[0] != found.genuine_subject[0]
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("1 0.5\n0 nan\n", "line 2: the score is NaN: 0 nan"),
-        ("# a\n\n1 0.5\n0 NaN\n", "line 4: the score is NaN"),
+        ("# a\n\n1 0.5\n0 nano\n", "line 4: the last column is no number: 0 nano"),
         ("1 0.5\n2 0.5\n", "line 2: the label is not 1, 0 or -1: 2 0.5"),
         ("0.5 1\n", "line 1: the label is not"),
         ("1 0.5\n0 high\n", "line 2: the last column is no number"),
@@ -78,7 +90,7 @@ def test_infinite_scores_are_scores(tmp_path: Path) -> None:
         ("# comment\n0.5\n", "line 2: 1 columns instead of 2, 4 or 5"),
         ("1 0.5\n0 0.5 1\n0.25\n", "line 2: 3 columns where"),  # as many columns as three whole lines have
         (FIVE + "al bo b/1 0.5\n", "line 5: 4 columns where the lines before it have 5"),
-        (FOUR + "al bo b/1 nan\n", "line 5: the score is NaN"),
+        (FOUR + "al bo b/1 1.#INF?\n", "line 5: the last column is no number"),
         (b"\x89PNG\r\n\x1a\n\x00\x00 x", "line 1: .*columns|line 1: the last"),
         (b"1 " + b"0" * 70_000, "line 1: the last column|line 1"),
         ("", "holds no score"),

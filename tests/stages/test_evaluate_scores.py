@@ -91,6 +91,51 @@ def test_ignored_comparisons_do_not_count(place: Workspace) -> None:
         assert (found["genuine"], found["impostor"]) == (genuine[1:].sum(), (~genuine[1:]).sum())
 
 
+def unmade(scores: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scores where one image of either side could not be acquired, and which comparisons were made."""
+    made = np.ones(genuine.shape, bool)
+    made[0], made[:, 3] = False, False
+    return np.where(made, scores, np.float32(np.nan)), made
+
+
+def test_scores_that_are_nan_count_as_failures(place: Workspace) -> None:
+    scores, genuine = write_system(place.root)
+    write_sigsets(place.root)
+    scores, made = unmade(scores, genuine)
+    write_matrix(place.root / "a.mtx", scores, "q.xml", "t.xml")
+    labels = [f"S{row // 2}" for row in range(2 * PEOPLE)]
+    lines = [
+        f"{t} {q} x {score}"
+        for q, row in zip(labels, scores, strict=True)
+        for t, score in zip(labels, row, strict=True)
+    ]
+    (place.root / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    matrix, text, mask = place.root / "a.mtx", place.root / "a.txt", place.root / "mask.mtx"
+    notes = Notes()
+    found = figures(evaluate_scores(CONFIG, place, [matrix], mask, report=notes))
+    assert found["failures"]["genuine"] == np.count_nonzero(genuine & ~made)
+    assert found["failures"]["impostor"] == np.count_nonzero(~genuine & ~made)
+    for far in CONFIG.far:
+        rate = verification_rate(scores[genuine & made], scores[~genuine & made], far).vr
+        assert found["vr"][far] == rate
+        assert found["failures"]["vr"][far] == pytest.approx(rate * np.count_nonzero(genuine & made) / genuine.sum())
+        low, high = found["failures"]["interval"][far]
+        assert low <= found["failures"]["vr"][far] <= high
+    assert any("a.mtx has no score (NaN) for 4 genuine and 19 impostor" in note for note in notes.notes)
+    of_text = figures(evaluate_scores(CONFIG, place, [text], None))
+    assert (of_text["vr"], of_text["failures"]["vr"]) == (found["vr"], found["failures"]["vr"])
+    streamed = figures(evaluate_scores(replace(CONFIG, ci="wilson"), place, [matrix], mask, most=10))
+    assert (streamed["vr"], streamed["failures"]["vr"]) == (found["vr"], pytest.approx(found["failures"]["vr"]))
+    assert streamed["failures"]["impostor"] == found["failures"]["impostor"]
+
+
+def test_scores_that_are_all_nan_are_refused(place: Workspace) -> None:
+    file = place.root / "scores.txt"
+    file.write_text("1 nan\n0 0.5\n", encoding="utf-8")
+    with pytest.raises(FacedanError, match="has no genuine comparisons"):
+        evaluate_scores(CONFIG, place, [file], None)
+
+
 def test_two_systems_on_the_same_comparisons_are_told_apart_in_pairs(place: Workspace) -> None:
     write_system(place.root)
     write_system(place.root, seed=1, name="b.mtx")
