@@ -84,13 +84,17 @@ def verification_streamed(
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
-        return _two_passes(tiles, fars, advance, failed)
+        return _two_passes(tiles, fars, advance, lambda: failed)
     finally:
         torch.set_float32_matmul_precision(precision)
 
 
 def verification_of_tiles(
-    tiles: Callable[[], Iterable[Tile]], fars: Sequence[str], *, advance: Callable[[int], None] | None = None
+    tiles: Callable[[], Iterable[Tile]],
+    fars: Sequence[str],
+    *,
+    failed: Callable[[], int] = lambda: 0,
+    advance: Callable[[int], None] | None = None,
 ) -> Streamed:
     """Verification of scores that come in pieces, such as the rows of a matrix in a file.
 
@@ -100,20 +104,22 @@ def verification_of_tiles(
         tiles: called once for each of two passes, and must then give the same scores: pairs of scores, float32, and of
             which of them are genuine, bool, both of one shape, which may differ from piece to piece.
         fars: false-accept rates as decimal strings.
+        failed: asked after a pass how many genuine comparisons without a score the pieces left out, for the equal error
+            rate with failures.
         advance: called after each tile with the number of its comparisons, in both passes.
 
     Raises:
         ValueError: as `verification_streamed`; the scores are not float32; the second pass differs from the first.
         UsageError: one of `fars` is not a false-accept rate.
     """
-    return _two_passes(lambda part, parts: islice(tiles(), part, None, parts), fars, advance)
+    return _two_passes(lambda part, parts: islice(tiles(), part, None, parts), fars, advance, failed)
 
 
 def _two_passes(
     tiles: Callable[[int, int], Iterable[Tile]],
     fars: Sequence[str],
     advance: Callable[[int], None] | None,
-    failed: int = 0,
+    failed: Callable[[], int],
 ) -> Streamed:
     shared = distributed.is_available() and distributed.is_initialized()
     part, parts = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
@@ -128,9 +134,9 @@ def _two_passes(
         return _over_processes(counts) if shared else counts
 
     high = total(count_high)
-    bins = deciding_bins(high, fars, failed)
+    bins = deciding_bins(high, fars, failed())
     low = total(lambda scores, genuine: count_low(scores, genuine, bins))
-    return conclude(high, low, bins, fars, failed)
+    return conclude(high, low, bins, fars, failed())
 
 
 def _over_processes(counts: Counts) -> Counts:

@@ -136,8 +136,12 @@ def _measure(
     with report.progress(f"reading {path.name}", 2 * matrix.values.size, unit="comparisons") as advance:
         failed = [0, 0]
         try:
-            tiles = partial(_tiles, matrix, of, failed)
-            found = verification_of_tiles(tiles, config.far, advance=lambda n: advance(n, ""))
+            found = verification_of_tiles(
+                partial(_tiles, matrix, of, failed),
+                config.far,
+                failed=lambda: failed[0],
+                advance=lambda n: advance(n, ""),
+            )
         except ValueError as error:
             raise FacedanError(f"{path} cannot be measured: {error}", "check the matrix and its mask") from error
     failures = _failures(np.zeros(failed[0], np.int64), failed[1])

@@ -126,6 +126,7 @@ def test_scores_that_are_nan_count_as_failures(place: Workspace) -> None:
     assert (of_text["vr"], of_text["failures"]["vr"]) == (found["vr"], found["failures"]["vr"])
     streamed = figures(evaluate_scores(replace(CONFIG, ci="wilson"), place, [matrix], mask, most=10))
     assert (streamed["vr"], streamed["failures"]["vr"]) == (found["vr"], pytest.approx(found["failures"]["vr"]))
+    assert (streamed["eer"], streamed["failures"]["eer"]) == (found["eer"], found["failures"]["eer"])
     assert streamed["failures"]["impostor"] == found["failures"]["impostor"]
 
 
