@@ -30,16 +30,16 @@ def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = No
             line, or paths that end in NUL.
         root: the directory in which a list's photographs are named; what lies outside it is refused,
         out: and so is what lies in this one.
-        passed: is told of what else lies in the directory.
+        passed: is told of what else lies in the directory and in archives.
     """
     if raw.is_dir():
         passed = PassedOver() if passed is None else passed
         before = len(passed.skipped)
         for path in walk(raw, ARCHIVE_SUFFIXES, passed):
-            yield from _of_file(raw / path, path)
+            yield from _of_file(raw / path, path, passed)
         yield from (unreadable(path, reason) for path, reason in passed.skipped[before:])
     elif is_archive(raw.name):
-        yield from _of_file(raw, raw.name)
+        yield from _of_file(raw, raw.name, passed)
     else:
         yield from _listed(raw, root, out)
 
@@ -61,7 +61,7 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def _of_file(file: Path, path: str) -> Iterator[Photograph]:
+def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
     try:
         now, status = time.time_ns(), file.stat()
         if is_archive(file.name) and (reason := no_file(status.st_mode)):
@@ -69,7 +69,7 @@ def _of_file(file: Path, path: str) -> Iterator[Photograph]:
         elif file.name.lower().endswith(".rec"):
             yield from _in_archive(rec_photographs(file, path), file, file.with_suffix(".idx"), now)
         elif is_archive(file.name):
-            yield from _in_archive(tar_photographs(file, path), file, file, now)
+            yield from _in_archive(tar_photographs(file, path, passed), file, file, now)
         else:
             yield Photograph(path, path, status.st_size, int(status.st_mtime), file, _state(file, status, now))
     except OSError as error:

@@ -12,18 +12,30 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from facedan_cli.faces.entries import PassedOver
+from facedan_cli.faces.formats import COMPANION_SUFFIXES, HEAD, is_clutter, named_as_image, sniffed, suffix_of
 from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, stays_inside, too_large, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.faces.tar_entries import Damage, Entry, Kind, Source, entries
-from facedan_cli.faces.tar_index import MOST_NAME, TarIndex, above_of, image_name, index_of, is_member_image
+from facedan_cli.faces.tar_index import (
+    LABEL_SUFFIX,
+    MOST_NAME,
+    TarIndex,
+    above_of,
+    image_name,
+    index_of,
+    is_member_image,
+    is_passed,
+)
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_SUFFIX = 8  # characters of what is counted as one
 _NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
 
 
-def tar_photographs(archive: Path, path: str) -> Iterator[Photograph]:
+def tar_photographs(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
     """The photographs of a tar archive in its order; a face takes its name beside the archive.
 
     Links inside the archive are photographs of what they lead to, and stand where that lies. Of a name that was written
@@ -35,13 +47,14 @@ def tar_photographs(archive: Path, path: str) -> Iterator[Photograph]:
     Args:
         archive: the file, compressed or not whatever its name says.
         path: its name among the inputs.
+        passed: is told of the files that are no images.
 
     Raises:
         OSError: it cannot be opened.
     """
     status = archive.stat()
     index = _index(archive, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
-    reader = _Reader(archive, path, index)
+    reader = _Reader(archive, path, index, PassedOver() if passed is None else passed)
     with _opened(archive) as source:
         yield from reader.photographs(source)
     for name, reason in index.refused:
@@ -72,7 +85,8 @@ def _opened(archive: Path) -> Iterator[Source]:
 class _Reader:
     """One pass over an archive that gives its photographs."""
 
-    def __init__(self, archive: Path, path: str, index: TarIndex) -> None:
+    def __init__(self, archive: Path, path: str, index: TarIndex, passed: PassedOver) -> None:
+        self._passed = passed
         self._archive = archive
         self._path = path
         self._index = index
@@ -105,6 +119,27 @@ class _Reader:
                 yield self._refused(entry, f"…{name[-100:]}", f"its name has {len(name)} characters")
             return
         yield from self._folder_links_to(name)
+        head = b""
+        images = self._images_of(entry, name)
+        if not images and entry.kind is Kind.FILE and not is_member_image(name):
+            if name.lower().endswith(_NESTED):
+                yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
+            elif head := self._looked_into(source, entry, name):
+                images = [(name, entry.modified)]
+        if entry.kind is not Kind.FILE:
+            reason = f"a {entry.kind.value}: extract the archive"
+        elif entry.size > MOST_BYTES:
+            reason = too_large(entry.size)
+        elif images:
+            content = self._content(source, entry, head)
+            for image, modified in images:
+                yield self._photograph(image, entry.size, modified, content)
+            return
+        for image, _ in images:
+            yield self._refused(entry, image, reason)
+
+    def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
+        """The names of images that have the content of an entry, with their times: its own and those of links to it."""
         images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
         if is_member_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
             if entry.offset in self._index.superseded:
@@ -112,21 +147,7 @@ class _Reader:
                 self._repeated += 1
             else:
                 images.insert(0, (name, entry.modified))
-        elif name.lower().endswith(_NESTED) and entry.kind is Kind.FILE:
-            yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
-        if not images:
-            return
-        if entry.kind is not Kind.FILE:
-            reason = f"a {entry.kind.value}: extract the archive"
-        elif entry.size > MOST_BYTES:
-            reason = too_large(entry.size)
-        else:
-            content = self._content(source, entry)
-            for image, modified in images:
-                yield self._photograph(image, entry.size, modified, content)
-            return
-        for image, _ in images:
-            yield self._refused(entry, image, reason)
+        return images
 
     def _folder_links_to(self, name: str) -> Iterator[Photograph]:
         """Links to directories, when the first image of the directory comes."""
@@ -136,10 +157,24 @@ class _Reader:
                     reason = f"a link to the directory {folder}: its images are taken where they lie"
                     yield unreadable(f"{self._path}/{link}", reason)
 
-    def _content(self, source: Source, entry: Entry) -> Callable[[], bytes]:
+    def _looked_into(self, source: Source, entry: Entry, name: str) -> bytes:
+        """The first bytes of a file whose name does not tell that it is an image; empty where it is none."""
+        suffix = suffix_of(name)
+        if is_passed(name):
+            self._passed.hidden += named_as_image(name) and not is_clutter(name)
+        elif suffix not in COMPANION_SUFFIXES and entry.offset not in self._index.superseded and suffix != LABEL_SUFFIX:
+            head = source.read(min(entry.size, HEAD))
+            if sniffed(head):
+                return head
+            self._passed.others[suffix if len(suffix) <= _SUFFIX else ""] += 1
+        elif suffix != LABEL_SUFFIX:
+            self._passed.others[suffix] += 1
+        return b""
+
+    def _content(self, source: Source, entry: Entry, head: bytes) -> Callable[[], bytes]:
         if source.size is not None:
             return partial(_read_stretch, self._archive, entry.data, entry.size)
-        content = source.read(entry.size)
+        content = head + source.read(entry.size - len(head))
         if len(content) < entry.size:
             return unreadable("", source.error or "cut short: the end of the archive is missing").read
         return Held(content)

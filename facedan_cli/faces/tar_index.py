@@ -103,8 +103,12 @@ def image_name(entry: Entry) -> str:
 
 def is_member_image(name: str) -> bool:
     """Whether a path in an archive has the name of an image, and no part of it is hidden or a file server's."""
-    above = name.split("/")[:-1]
-    return is_image(name) and not any((part.startswith(".") and part != "..") or is_clutter(part) for part in above)
+    return is_image(name) and not is_passed(name)
+
+
+def is_passed(name: str) -> bool:
+    """Whether a part of a path in an archive is hidden or a file server's."""
+    return any((part.startswith(".") and part != "..") or is_clutter(part) for part in name.split("/"))
 
 
 class _Indexer:

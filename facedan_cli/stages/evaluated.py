@@ -15,6 +15,7 @@ from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.faces.folder import FaceFolder
+from facedan_cli.faces.records import OddLine
 from facedan_cli.models.weights import Card
 from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
 from facedan_cli.report import Report
@@ -110,7 +111,13 @@ def embed_faces(
         force=config.force,
     )
     embedded = embed(how, folder, model, workspace, ranks=ranks, report=report)
-    origins = read_origins(dataset.root, folder)
+    odd: list[OddLine] = []
+    origins = read_origins(dataset.root, folder, odd)
+    if odd:
+        report.warn(
+            f"{len(odd)} lines of the manifest of '{dataset.name}' are damaged, the first is line {odd[0].number}: "
+            "images that failed there are not counted; the same facedan align again mends it"
+        )
     vectors, paths, people = embedded.load()
     lost = lost_of(folder, origins, read_set_aside(embedded.set_aside))
     return Faces(folder.root, vectors, paths, people, [origins.files.get(path, "") for path in paths], lost)

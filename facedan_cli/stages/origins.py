@@ -8,7 +8,7 @@ from pathlib import Path
 
 from facedan_cli.faces.folder import FaceFolder, identity_of
 from facedan_cli.faces.inputs import is_archive
-from facedan_cli.faces.records import FAILED, AlignedRecord, read_records
+from facedan_cli.faces.records import FAILED, AlignedRecord, OddLine, read_records
 from facedan_cli.workspace import find_manifest
 
 
@@ -45,12 +45,13 @@ class Origins:
     failed: Mapping[str, Lost]
 
 
-def read_origins(root: Path, folder: FaceFolder) -> Origins:
+def read_origins(root: Path, folder: FaceFolder, odd: list[OddLine] | None = None) -> Origins:
     """Read the manifest in or above a data set; without one nothing is known.
 
     Args:
         root: the tree or the list.
         folder: its images. A list holds those alone that it names.
+        odd: takes the damaged lines of the manifest; without it they are an error.
     """
     manifest = find_manifest(folder.root)
     if manifest is None:
@@ -59,7 +60,7 @@ def read_origins(root: Path, folder: FaceFolder) -> Origins:
     prefix = "" if prefix == "." else prefix + "/"
     whole = root.is_dir()
     last: dict[str, AlignedRecord] = {}
-    for record in read_records(manifest):
+    for record in read_records(manifest, odd):
         if _place_of(record).startswith(prefix):
             last[record.path] = record
         else:

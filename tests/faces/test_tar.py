@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.faces.tar import TAR_SUFFIXES, tar_photographs
@@ -241,6 +242,25 @@ def test_what_is_no_archive_is_listed(tmp_path: Path, suffix: str) -> None:
 def test_an_empty_archive_has_no_photographs(tmp_path: Path) -> None:
     write(tmp_path / "shard.tar", {})
     assert names(tmp_path / "shard.tar") == []
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_what_is_no_image_by_its_name_is_looked_into_or_counted(tmp_path: Path, suffix: str) -> None:
+    png = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    files = {
+        "a/blob": png,
+        "a/photo.tmp": png,
+        "a/notes": b"n",
+        "a/0.json": b"{}",
+        "a/0.cls": b"7",
+        "@eaDir/1.jpg": png,
+    }
+    write(tmp_path / f"x{suffix}", files | {"a/.1.jpg": png, "__MACOSX/2.jpg": png})
+    passed = PassedOver()
+    found = list(tar_photographs(tmp_path / f"x{suffix}", "x", passed))
+    assert [(one.name, one.read()) for one in found] == [("a/blob", png), ("a/photo.tmp", png)]
+    assert passed.others == {"": 1, ".json": 1}
+    assert passed.hidden == 1
 
 
 def test_a_missing_end_mark_and_an_empty_file_are_said(tmp_path: Path) -> None:
