@@ -2,6 +2,7 @@
 
     python benchmarks/choices.py WORKSPACE... --source web --target studio [--images D --pairs LIST] [--far 0.1]
         [--choices NAME,...] [--finished] [--json]
+    python benchmarks/choices.py --smoke
 
 For each workspace and each finished pretraining on its source (as `facedan demo` and `facedan table` leave them) the
 network is adapted once a choice, which is an ordinary run: finished ones are taken. Of each network three things are
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,14 +26,16 @@ from typing import Any
 
 import torch
 from scipy.stats import spearmanr
+from shifts import KINDS, all_pairs, draw
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.training import AdaptConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.runs import Run, read_record
 from facedan_cli.stages.adapt import adapt, plan_adapt
 from facedan_cli.stages.candidates import Judge
 from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
 from facedan_cli.stages.measures import Verification
+from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.stages.target_list import read_target
 from facedan_cli.stages.training_data import hold_aside
 from facedan_cli.workspace import Workspace, write_text
@@ -130,7 +134,7 @@ def thinned(workspace: Workspace, target: str, every: int) -> str:
 def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, Measured]]:
     """The choices from one network, by name."""
     seed = read_record(start)["config"]["seed"]
-    config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed)
+    config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed, **options.short)
     jobs = {}
     for name in options.choices.split(","):
         choice = dict(CHOICES[name])
@@ -155,7 +159,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
 def main() -> None:
     """Adapt, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("workspaces", nargs="+", type=Path)
+    parser.add_argument("workspaces", nargs="*", type=Path)
     parser.add_argument("--source", default="web")
     parser.add_argument("--target", default="studio")
     parser.add_argument("--images", help="test images of --pairs")
@@ -164,7 +168,32 @@ def main() -> None:
     parser.add_argument("--choices", default=",".join(CHOICES))
     parser.add_argument("--finished", action="store_true", help="only what was trained already")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="the smallest world that there is: does it work?")
     options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        options.short = {}
+        if options.smoke:
+            draw_smallest(options, Path(scratch))
+        elif not options.workspaces:
+            parser.error("name a workspace")
+        compare(options, parser)
+
+
+def draw_smallest(options: argparse.Namespace, root: Path) -> None:
+    """A world in which a choice is a matter of seconds, with its pretraining; the options name it."""
+    workspace = Workspace.open(root)
+    for name, people, images in (("web", range(12), 10), ("studio", range(20, 30), 10), ("test", range(40, 43), 3)):
+        draw(root / "aligned" / name, people, images, KINDS["haze"], 0)
+    pairs = all_pairs(root / "aligned" / "test")
+    options.short = {"iterations": 2, "batch": 8, "bandwidth": "1000"}
+    first = PretrainConfig(source="web", model="vggface-mini", iterations=2, batch=8)
+    pretrain(plan_pretrain(first, workspace))
+    options.workspaces, options.images, options.pairs = [root], "test", str(pairs)
+    options.choices = "m67,λ=0"
+
+
+def compare(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Adapt, measure and print, in each workspace."""
     unknown = set(options.choices.split(",")) - CHOICES.keys()
     if unknown:
         parser.error(f"no such choices: {', '.join(sorted(unknown))}")

@@ -1,6 +1,6 @@
 """What the estimators of MMD² do to features: noise, what a queue saves of it, and the biased one's contraction.
 
-    python benchmarks/estimators.py [--json]
+    python benchmarks/estimators.py [--json] [--smoke]
 
 Noise: the standard deviation of each estimate over batches, the domains a small shift apart, beside the value that it
 estimates. Queue: how well the gradient of a batch of 32 points where that of a very large sample would (cosine), when
@@ -18,17 +18,44 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.mmd import mk_mmd
 
-FEATURES, DRAWS = 64, 400
+FEATURES = 64
 GAMMA = 2.0 * FEATURES
 SHIFT = 0.15
 MULTIPLIERS = (1.0, 2.0, 4.0, 8.0, 16.0)
-CLOUD, STEPS, RATE = 1000, 1000, 40.0
+RATE = 40.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured.
+
+    Args:
+        sizes: of the batches.
+        queues: past rows.
+        draws: batches that a mean is taken of.
+        large: rows of the very large sample.
+        wide: features of the calls that are timed.
+        cloud: rows of the clouds that descent moves.
+        steps: of the descent.
+    """
+
+    sizes: tuple[int, ...] = (8, 32, 128)
+    queues: tuple[int, ...] = (0, 32, 128, 512)
+    draws: int = 400
+    large: int = 1500
+    wide: int = 4096
+    cloud: int = 1000
+    steps: int = 1000
+
+
+SMALL = Extent(sizes=(4,), queues=(0, 8), draws=20, large=40, wide=64, cloud=40, steps=5)
 
 
 def mmd2(source: Tensor, target: Tensor, estimator: str) -> Tensor:
@@ -42,21 +69,23 @@ def batches(draw: int, n: int, *, shift: float = 0.0, size: int = FEATURES) -> l
     return [torch.randn(n, size, generator=random) + offset for offset in (0.0, shift)]
 
 
-def noise(n: int, estimator: str) -> tuple[float, float]:
+def noise(n: int, estimator: str, extent: Extent) -> tuple[float, float]:
     """Mean and standard deviation of the estimate over batches."""
-    values = torch.stack([mmd2(*batches(draw, n, shift=SHIFT), estimator) for draw in range(DRAWS)])
+    values = torch.stack([mmd2(*batches(draw, n, shift=SHIFT), estimator) for draw in range(extent.draws)])
     return values.mean().item(), values.std().item()
 
 
-def queue_gain(queue: int, n: int = 32) -> tuple[float, float]:
+def queue_gain(queue: int, extent: Extent, n: int = 32) -> tuple[float, float]:
     """Mean cosine to the large sample's gradient, and milliseconds of the quickest call at d = 4096."""
     cosines = []
-    for draw in range(DRAWS // 20):
+    for draw in range(extent.draws // 20):
         batch = batches(draw, n, shift=SHIFT)
-        past, large = (batches(1000 * k + draw, size, shift=SHIFT) for k, size in ((1, max(queue, 1)), (2, 1500)))
+        past, large = (
+            batches(1000 * k + draw, size, shift=SHIFT) for k, size in ((1, max(queue, 1)), (2, extent.large))
+        )
         found = [_gradient(batch, [rows[:queue] for rows in past]), _gradient(batch, large)]
         cosines.append(torch.cosine_similarity(*(gradient.flatten() for gradient in found), dim=0))
-    batch, past = (batches(0, size, size=4096) for size in (n, max(queue, 1)))
+    batch, past = (batches(0, size, size=extent.wide) for size in (n, max(queue, 1)))
     times = []
     for _ in range(30):
         start = time.perf_counter()
@@ -71,16 +100,16 @@ def _gradient(batch: list[Tensor], past: list[Tensor]) -> Tensor:
     return torch.cat(torch.autograd.grad(value, leaves))
 
 
-def contraction(n: int, estimator: str) -> tuple[float, float]:
+def contraction(n: int, estimator: str, extent: Extent) -> tuple[float, float]:
     """Mean over draws and its standard error."""
     found = []
-    for draw in range(DRAWS):
+    for draw in range(extent.draws):
         random = torch.Generator().manual_seed(draw)
         source, target = (torch.randn(n, FEATURES, generator=random, dtype=torch.float64) for _ in range(2))
         scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
         value = mmd2(source * scale.exp(), target * scale.exp(), estimator)
         found.append(float(torch.autograd.grad(value, scale)[0]))
-    return torch.tensor(found).mean().item(), torch.tensor(found).std().item() / DRAWS**0.5
+    return torch.tensor(found).mean().item(), torch.tensor(found).std().item() / extent.draws**0.5
 
 
 def predicted(n: int) -> float:
@@ -89,13 +118,13 @@ def predicted(n: int) -> float:
     return 2 / n * sum(slopes) / len(slopes)
 
 
-def spread_left(n: int, estimator: str) -> float:
+def spread_left(n: int, estimator: str, extent: Extent) -> float:
     """Share of the mean distance from the mean that descent leaves."""
     random = torch.Generator().manual_seed(0)
-    clouds = [torch.randn(CLOUD, FEATURES, generator=random) for _ in range(2)]
+    clouds = [torch.randn(extent.cloud, FEATURES, generator=random) for _ in range(2)]
     before = _spread(clouds)
-    for _ in range(STEPS):
-        chosen = [torch.randperm(CLOUD, generator=random)[:n] for _ in clouds]
+    for _ in range(extent.steps):
+        chosen = [torch.randperm(extent.cloud, generator=random)[:n] for _ in clouds]
         batch = [cloud[rows].requires_grad_() for cloud, rows in zip(clouds, chosen, strict=True)]
         gradients = torch.autograd.grad(mmd2(*batch, estimator), batch)
         for cloud, rows, gradient in zip(clouds, chosen, gradients, strict=True):
@@ -112,12 +141,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
     given = parser.parse_args()
-    sizes, estimators, queues = (8, 32, 128), ("unbiased", "biased", "linear"), (0, 32, 128, 512)
-    noises = {n: {estimator: noise(n, estimator) for estimator in estimators} for n in sizes}
-    gains = {queue: queue_gain(queue) for queue in queues}
-    forces = {n: {estimator: contraction(n, estimator) for estimator in estimators[:2]} for n in sizes}
-    spreads = {n: {estimator: spread_left(n, estimator) for estimator in estimators[:2]} for n in sizes}
+    extent, estimators = SMALL if given.smoke else Extent(), ("unbiased", "biased", "linear")
+    sizes = extent.sizes
+    noises = {n: {estimator: noise(n, estimator, extent) for estimator in estimators} for n in sizes}
+    gains = {queue: queue_gain(queue, extent) for queue in extent.queues}
+    forces = {n: {estimator: contraction(n, estimator, extent) for estimator in estimators[:2]} for n in sizes}
+    spreads = {n: {estimator: spread_left(n, estimator, extent) for estimator in estimators[:2]} for n in sizes}
     if given.json:
         print(json.dumps({"noise": noises, "queue": gains, "contraction": forces, "spread": spreads}))
         return

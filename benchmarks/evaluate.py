@@ -1,6 +1,6 @@
 """How fast, how exact and how small the streamed verification rate is beside scikit-learn's roc_curve and a full sort.
 
-    python benchmarks/evaluate.py [--sizes 1000000,10000000] [--full] [--rounds 3] [--json]
+    python benchmarks/evaluate.py [--sizes 1000000,10000000] [--full] [--rounds 3] [--json] [--smoke]
 
 All three find the threshold, the rate and the false accepts at a FAR of 0.001 in the same scores. They take turns, and
 the speedup is the ratio of the medians. --full adds 10^8 scores, for which scikit-learn wants 5 GB and minutes.
@@ -130,7 +130,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--stream", type=int, help=argparse.SUPPRESS)  # a process of its own, for its peak
+    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
     options = parser.parse_args()
+    streamed_sizes = STREAMED_SIZES
+    if options.smoke:
+        options.sizes, options.rounds, streamed_sizes = "100000", 1, (10**4,)
     if options.stream:
         print(json.dumps(stream_features(options.stream)))
         return
@@ -140,7 +144,7 @@ def main() -> None:
         seconds[str(size)], same = compare(size, times)
         agreed.append(same)
     alone = {}
-    for size in STREAMED_SIZES:
+    for size in streamed_sizes:
         command = [sys.executable, __file__, "--stream", str(size)]
         alone[str(size)] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     figures = {

@@ -1,6 +1,6 @@
 """What MK-MMD costs: beside the broadcast form in common use, and beside the one matrix product it cannot do without.
 
-    python benchmarks/mmd.py [--device cuda] [--dtype bf16] [--no-step] [--json]
+    python benchmarks/mmd.py [--device cuda] [--dtype bf16] [--no-step] [--json] [--smoke]
 
 Forward and backward at d = 4096 with five kernels, float32. `broadcast` forms all differences of rows for each kernel,
 (n + m)² · d numbers; `shared` forms them once for all kernels, as the better ones of those codes do. `floor` is one
@@ -33,6 +33,8 @@ FEATURES, KERNELS = 4096, 5
 BANDWIDTH = 2.0 * FEATURES  # the median squared distance of standard normal rows
 ROUNDS = 5
 CHEAP_REPEATS = 10
+SMALL = {"sizes": (4,), "features": 64, "model": "vggface-mini", "images": 2}
+"""What --smoke measures: that it works."""
 
 
 def broadcast(source: Tensor, target: Tensor, *, shared: bool = False) -> Tensor:
@@ -62,10 +64,10 @@ def floor(source: Tensor, target: Tensor) -> Tensor:
     return (rows @ rows.T).sum()
 
 
-def batches(n: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def batches(n: int, size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Random features of both domains that want a gradient."""
     random = torch.Generator().manual_seed(n)
-    source, target = (torch.randn(n, FEATURES, generator=random) for _ in range(2))
+    source, target = (torch.randn(n, size, generator=random) for _ in range(2))
     return source.to(device, dtype).requires_grad_(), (target + 0.05).to(device, dtype).requires_grad_()
 
 
@@ -115,9 +117,9 @@ def extra_bytes(step: Callable[[], None], features: tuple[Tensor, Tensor], devic
     return peak - left
 
 
-def measure(n: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
+def measure(n: int, size: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
     """Times in milliseconds and the ratios of one batch size."""
-    features = batches(n, device, dtype)
+    features = batches(n, size, device, dtype)
     cheap = {"ours": with_gradient(ours, *features), "floor": with_gradient(floor, *features)}
     dear = {
         "broadcast": with_gradient(broadcast, *features),
@@ -146,25 +148,28 @@ def measure(n: int, device: torch.device, dtype: torch.dtype) -> dict[str, float
     }
 
 
-def step_share(device: torch.device, images: int = 32, identities: int = 1000) -> tuple[float, float]:
-    """Seconds of an `adapt` step with vggface, and the loss's share of it."""
+def step_share(model: str, images: int, device: torch.device, identities: int = 1000) -> tuple[float, float]:
+    """Seconds of an `adapt` step, and the loss's share of it."""
     torch.manual_seed(0)
-    network = build("vggface", identities).to(device).train()
+    network = build(model, identities).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
-    pictures = torch.randint(0, 256, (2 * images, 3, 224, 224), dtype=torch.uint8, device=device)
+    shape = (2 * images, 3, network.crop, network.crop)
+    pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     labels = torch.randint(0, identities, (images,), device=device)
     bandwidths = dict.fromkeys(("fc6", "fc7"), BANDWIDTH)
     penalty = Penalty(strength=0.5, layers=dict.fromkeys(bandwidths, 1.0), bandwidths=bandwidths)
 
     def step() -> None:
-        features, logits = network(pictures, images)
+        features = network(pictures)
         source, target = ({k: v[part] for k, v in features.items()} for part in (slice(images), slice(images, None)))
-        loss = F.cross_entropy(logits, labels) + penalty(source, target)[0]
+        loss = F.cross_entropy(network.scores(source), labels) + penalty(source, target)[0]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
-    leaves = [nn.Parameter(torch.randn(images, FEATURES, device=device)) for _ in range(4)]
+    with torch.no_grad():
+        sizes = [rows.shape[1] for rows in network(pictures[:2]).values()]
+    leaves = [nn.Parameter(torch.randn(images, size, device=device)) for size in 2 * sizes]
 
     def alone() -> None:
         source, target = dict(zip(bandwidths, leaves[:2], strict=True)), dict(zip(bandwidths, leaves[2:], strict=True))
@@ -183,10 +188,12 @@ def main() -> None:
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"), help="of the features")
     parser.add_argument("--no-step", action="store_true", help="leave the adapt step out (a minute or two on a CPU)")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
     given = parser.parse_args()
+    sizes, size, model, images = SMALL.values() if given.smoke else (SIZES, FEATURES, "vggface", 32)
     dtype = torch.float32 if given.dtype == "fp32" else torch.bfloat16
-    found = {str(n): measure(n, given.device, dtype) for n in SIZES}
-    share = None if given.no_step else step_share(given.device)
+    found = {str(n): measure(n, size, given.device, dtype) for n in sizes}
+    share = None if given.no_step else step_share(model, images, given.device)
     if given.json:
         keys = ("speedup", "floor_ratio", "extra_bytes")
         result = {key: {n: values[key] for n, values in found.items()} for key in keys}
@@ -198,7 +205,7 @@ def main() -> None:
         print(f"{n:>6}{v['ours']:>10.2f}{v['floor']:>10.2f}{v['floor_ratio']:>8.2f}{v['broadcast']:>14.0f}", end="")
         print(f"{v['speedup']:>8.0f}×{v['shared']:>11.0f}{v['speedup_shared']:>8.0f}×{v['extra_bytes'] / 1024:>11.0f}")
     if share is not None:
-        print(f"adapt step, vggface, 32 + 32: {share[0]:.1f} s, of it the loss {100 * share[1]:.3f} %")
+        print(f"adapt step, {model}, {images} + {images}: {share[0]:.1f} s, of it the loss {100 * share[1]:.3f} %")
 
 
 if __name__ == "__main__":

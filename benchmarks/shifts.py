@@ -1,6 +1,7 @@
 """Which kinds of shift does adaptation repair? One nuisance at a time, on drawn faces, beside the control λ = 0.
 
     python benchmarks/shifts.py [--kinds clear,haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
+        [--smoke]
 
 For each kind a network that was trained on clear web pictures is measured on pictures of other people with that
 nuisance, then adapted to unlabelled pictures of yet others, with λ = 0, as DAN_m67 and as DAN_m67 with λ = 10, and
@@ -38,6 +39,7 @@ KINDS = {
     "colour": replace(CLEAR, warmth=(-0.9, 0.9), tint=(-0.3, 0.3)),
 }
 PEOPLE = {"web": range(300), "target": range(300, 450), "test": range(450, 530)}
+FEW = {"web": range(4), "target": range(4, 8), "test": range(8, 11)}
 FARS = ("0.1", "0.01")
 
 
@@ -68,25 +70,32 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
     options = parser.parse_args()
+    people, short = PEOPLE, {}
+    if options.smoke:
+        options.kinds, people, short = "haze", FEW, {"iterations": 2, "batch": 4}
+    strengths = (0.0,) if options.smoke else (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"])
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(options.workspace or Path(scratch))
         faces = workspace.root / "aligned"
-        draw(faces / "web", PEOPLE["web"], 10, CLEAR, options.seed)
+        draw(faces / "web", people["web"], 10, CLEAR, options.seed)
         job = plan_pretrain(
-            PretrainConfig(source="web", model="vggface-mini", seed=options.seed, hold_aside=0), workspace
+            PretrainConfig(source="web", model="vggface-mini", seed=options.seed, hold_aside=0, **short), workspace
         )
         before = str(pretrain(job).run.checkpoint)
         figures: dict[str, dict[str, dict[str, float]]] = {}
         for kind in options.kinds.split(","):
             target, test = faces / f"{kind}-target", faces / f"{kind}-test"
-            draw(target, PEOPLE["target"], 6, KINDS[kind], options.seed)
-            draw(test, PEOPLE["test"], 6, KINDS[kind], options.seed)
+            draw(target, people["target"], 6, KINDS[kind], options.seed)
+            draw(test, people["test"], 6, KINDS[kind], options.seed)
             models = [before]
-            for strength in (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"]):
+            for strength in strengths:
                 config = AdaptConfig(
-                    source="web", target=target.name, lambda_=strength, seed=options.seed, hold_aside=0
+                    source="web", target=target.name, lambda_=strength, seed=options.seed, hold_aside=0, **short
                 )
+                if options.smoke:
+                    config = replace(config, bandwidth="batch")  # spares the sample that a frozen one takes
                 models.append(str(adapt(plan_adapt(config, workspace)).run.checkpoint))
             measuring = EvaluateConfig(model=tuple(models), far=FARS, replicates=0)
             result = evaluate_pairs(measuring, workspace, Dataset(test.name, test), all_pairs(test))

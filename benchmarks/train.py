@@ -1,7 +1,7 @@
 """What a training step costs beside a bare loop of the same network, adaptation beside pretraining, and the input.
 
     python benchmarks/train.py [FACES] [--model vggface] [--images 64] [--device cuda] [--precision bf16] [--compile]
-        [--json]
+        [--json] [--smoke]
 
 `pretrain` and `adapt` are steps of the package's own loop on image files of FACES, a directory with one folder a
 person (without it, faces are drawn), decoded once and cut anew each step; `adapt` sees half as many source and half as
@@ -133,14 +133,14 @@ class Stopwatch(Report):
         return self.marks[-1] - self.marks[0]
 
 
-def draw(root: Path) -> None:
+def draw(root: Path, people: int = PEOPLE, images_each: int = IMAGES_EACH) -> None:
     """Faces of 250 × 250 pixels where none were given."""
-    for person in range(PEOPLE):
+    for person in range(people):
         random = np.random.default_rng(person)
         identity = draw_identity(random)
         directory = root / f"{person:03d}"
         directory.mkdir()
-        for number in range(IMAGES_EACH):
+        for number in range(images_each):
             picture = render(identity, draw_view(random, WEB), 250)
             cv2.imwrite(str(directory / f"{number}.jpg"), picture[:, :, ::-1])
 
@@ -338,7 +338,11 @@ def main() -> None:
     parser.add_argument("--rounds", default=9, type=int)
     parser.add_argument("--cache", default="ram", choices=CACHES)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
     given = parser.parse_args()
+    drawn, seconds = (PEOPLE, IMAGES_EACH), 3.0
+    if given.smoke:
+        given.images, given.steps, given.rounds, drawn, seconds = 4, 1, 1, (3, 2), 0.01
     keep_freed_memory()
     steps = given.steps or (50 if given.device.type != "cpu" else 1 if given.model == "vggface" else 10)
     setting = Setting(given.model, given.images, given.device, given.precision, given.compile, steps)
@@ -347,13 +351,13 @@ def main() -> None:
         if root is None:
             root = Path(place) / "faces"
             root.mkdir()
-            draw(root)
+            draw(root, *drawn)
         folder = read_folder(root)
         network = build(given.model, 2)
         size, crop = network.image_size, network.crop
         kept = {mode: FaceImages(folder, size, pool, cache=Cache(mode, Path(place))) for mode in CACHES}
         found = race(setting, kept[given.cache], given.rounds)
-        rates = {mode: input_rate(images, setting, crop) for mode, images in kept.items()}
+        rates = {mode: input_rate(images, setting, crop, seconds) for mode, images in kept.items()}
         result = {
             "pretrain_vs_bare": ratio(found, "pretrain", "bare"),
             "adapt_vs_bare": ratio(found, "adapt", "bare"),

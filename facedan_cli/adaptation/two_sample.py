@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +42,15 @@ def two_sample_test(
     bandwidth: float | None = None,
     permutations: int = 1000,
     seed: int = 0,
+    source_people: Sequence[Hashable] | None = None,
+    target_people: Sequence[Hashable] | None = None,
 ) -> TwoSampleTest:
     """Test whether two samples of features come from one distribution (Gretton et al. 2012, JMLR 13, Section 5).
 
     The rows are divided anew at random, as if they had no domain, and MMD² is measured of each division: from one
     kernel matrix, by one product for all. The level is exact where rows are exchangeable. Several images of one person
-    are not: they make differences look more certain than they are, so give one image of each where people are known.
+    are not: divided by images they make differences look more certain than they are. Where people are known they are
+    what is divided, each by the mean kernel of its images: that is exact where all have equally many.
 
     Args:
         source: features, shape (n, d), n ≥ 2.
@@ -57,16 +60,27 @@ def two_sample_test(
         bandwidth: γ; by default the median of the pooled squared distances.
         permutations: number of random divisions.
         seed: the same seed draws the same divisions.
+        source_people: whose image each source row is; None: each of another person, or nobody knows.
+        target_people: whose image each target row is.
 
     Raises:
-        ValueError: a sample has fewer than two rows, or the pooled features have no bandwidth.
+        ValueError: a sample has fewer than two rows or people, or the pooled features have no bandwidth.
     """
     n, m = len(source), len(target)
     if n < 2 or m < 2:
         raise ValueError(f"the test needs at least two rows of each domain, got {n} and {m}")
     distances = squared_distances(source.double(), target.double())
     gamma = median_distance(distances) if bandwidth is None else bandwidth
-    kernel = gaussian_kernel(distances, gamma, weights, multipliers).fill_diagonal_(0)
+    kernel = gaussian_kernel(distances, gamma, weights, multipliers)
+    if source_people is not None or target_people is not None:
+        owners = [*_owners("source", source_people, n), *_owners("target", target_people, m)]
+        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+        n = sum(domain == "source" for domain, _ in numbers)
+        m = len(numbers) - n
+        if n < 2 or m < 2:
+            raise ValueError(f"the test needs at least two people of each domain, got {n} and {m}")
+        kernel = _of_people(kernel, [numbers[owner] for owner in owners])
+    kernel = kernel.fill_diagonal_(0)
     random = np.random.default_rng(seed)
     actual = np.arange(n + m) < n
     divisions = np.stack([actual, *(random.permutation(actual) for _ in range(permutations))])
@@ -75,6 +89,22 @@ def two_sample_test(
     # A division that equals the actual one up to rounding is as large as it.
     as_large = int((by_chance >= observed - 1e-12).sum())
     return TwoSampleTest(observed, float(np.quantile(by_chance, 0.95)), (1 + as_large) / (1 + permutations))
+
+
+def _owners(domain: str, people: Sequence[Hashable] | None, count: int) -> list[tuple[str, Hashable]]:
+    """Whose each of a domain's rows is; a name in the other domain is another person."""
+    named = range(count) if people is None else people
+    if len(named) != count:
+        raise ValueError(f"the {domain} has {count} rows, and people of {len(named)} are given")
+    return [(domain, person) for person in named]
+
+
+def _of_people(kernel: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The mean kernel between the rows of each two people, shape (people, people), from that of the rows."""
+    shares = torch.zeros(max(numbers) + 1, len(numbers)).to(kernel)
+    shares[list(numbers), list(range(len(numbers)))] = 1
+    shares /= shares.sum(dim=1, keepdim=True)
+    return shares @ kernel @ shares.T
 
 
 def _estimates(kernel: Tensor, divisions: Tensor) -> Tensor:

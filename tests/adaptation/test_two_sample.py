@@ -49,6 +49,48 @@ def test_under_the_null_it_rejects_as_often_as_its_level_says() -> None:
     assert min(test.p_value for test in tests) > 0
 
 
+def of_people(people: int, images: int, *, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """Rows in no order of people, of each several that lie near each other."""
+    centres, noise = rows(people, seed=2 * seed), rows(people * images, seed=2 * seed + 1)
+    owners = [row % people for row in range(people * images)]
+    return centres[owners] + 0.5 * noise, owners
+
+
+def test_images_of_people_make_it_reject_too_often_unless_people_are_divided() -> None:
+    by_images, by_people = [], []
+    for draw in range(200):
+        (source, of_source), (target, of_target) = (of_people(10, 5, seed=2 * draw + side) for side in (0, 1))
+        names = {"source_people": of_source, "target_people": [f"t{person}" for person in of_target]}
+        settings = {"weights": FIVE, "permutations": 99, "seed": draw}
+        by_images.append(two_sample_test(source, target, **settings).beyond_chance)
+        by_people.append(two_sample_test(source, target, **settings, **names).beyond_chance)
+    assert np.mean(by_images) > 0.5
+    assert np.mean(by_people) == pytest.approx(0.05, abs=0.04)
+
+
+def test_people_are_measured_by_the_mean_kernel_of_their_images() -> None:
+    source, target = rows(5, seed=1), rows(4, seed=2, mean=1)
+    people = (["a", "b", "a", "c", "b"], ["a", "a", "b", "c"])  # the same names in the two domains are other people
+    found = two_sample_test(
+        source, target, bandwidth=9.0, permutations=20, source_people=people[0], target_people=people[1]
+    )
+
+    def mean(one: torch.Tensor, other: torch.Tensor) -> float:
+        return float((torch.cdist(one, other).square() / -9.0).exp().mean())
+
+    units = [
+        [features[[row for row, owner in enumerate(owners) if owner == name]] for name in dict.fromkeys(owners)]
+        for features, owners in zip((source, target), people, strict=True)
+    ]
+    within = [np.mean([mean(a, b) for a, b in itertools.permutations(domain, 2)]) for domain in units]
+    between = np.mean([mean(a, b) for a, b in itertools.product(*units)])
+    assert found.mmd2 == pytest.approx(within[0] + within[1] - 2 * between, rel=1e-6)
+    alone = two_sample_test(source, target, permutations=20, source_people=range(5), target_people=range(4))
+    assert alone == two_sample_test(source, target, permutations=20)
+    with pytest.raises(ValueError, match="at least two people of each domain, got 1 and 4"):
+        two_sample_test(source, target, source_people=["a"] * 5)
+
+
 def test_a_real_difference_is_found() -> None:
     found = two_sample_test(rows(40, seed=1), rows(40, seed=2, mean=0.7), weights=FIVE)
     assert found.beyond_chance

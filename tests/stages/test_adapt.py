@@ -29,6 +29,7 @@ from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.stages.adapt import _sample_features, adapt, plan_adapt
 from facedan_cli.stages.adapt_options import parse_bandwidth, parse_layers, parse_multipliers, settle_penalty
+from facedan_cli.stages.domain_test import PEOPLE_UNKNOWN
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.pretrain import plan_pretrain, pretrain
 from facedan_cli.stages.training_data import TrainingResult, hold_aside, part_of
@@ -396,6 +397,10 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
     assert (made.directory / "domains.png").read_bytes().startswith(b"\x89PNG")
     told = [note for note in report.notes if note.startswith("fc7, images held aside: before MMD² ")]
     assert len(told) == 1
+    for entry in (before, after):
+        beyond = any(test["p_value"] <= 0.05 for test in entry["two_sample"].values())
+        assert entry.get("warnings", []) == [PEOPLE_UNKNOWN] * beyond
+    assert (PEOPLE_UNKNOWN in report.notes) == ("warnings" in before or "warnings" in after)
 
     kept, held = hold_aside(read_folder(target), 128, labelled=False)
     assert len(held) == len(read_folder(target)) // 10
