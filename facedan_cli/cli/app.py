@@ -13,6 +13,7 @@ import typer
 
 from facedan_cli import __version__
 from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain, table
+from facedan_cli.cli.command import FormerSpellings
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.stopping import interrupted, stoppable
 from facedan_cli.cli.streams import prepare, use_utf8
@@ -49,8 +50,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "FACEDAN"},
 )
 app.command("align")(align.align)
-app.command("pretrain")(pretrain.pretrain)
-app.command("adapt")(adapt.adapt)
+app.command("pretrain", cls=FormerSpellings)(pretrain.pretrain)
+app.command("adapt", cls=FormerSpellings)(adapt.adapt)
 app.command("embed")(embed.embed)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("table")(table.table)

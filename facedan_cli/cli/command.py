@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from facedan_cli.cli.options import (
     ConfigOption,
@@ -22,7 +23,7 @@ from facedan_cli.cli.options import (
     configured,
     option,
 )
-from facedan_cli.config.fields import COMMON, spelling
+from facedan_cli.config.fields import COMMON, former_names, spelling
 
 _COMPLETE = {"dataset": complete_datasets, "run": complete_runs, "model": complete_models}
 
@@ -44,6 +45,21 @@ _OF_ALL = {
 """The options that are no field of a configuration, in the order of the help."""
 
 Command = Callable[..., None]
+
+
+class FormerSpellings(TyperCommand):
+    """A command that also takes its options by the names that they had in earlier versions; no help shows these."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As any command's, the former spellings replaced."""
+        former = {spelling(old): spelling(new) for old, new in getattr(self.callback, "former", {}).items()}
+
+        def now(word: str) -> str:
+            name, equals, value = word.partition("=")
+            return former.get(name, name) + equals + value
+
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*map(now, args[:end]), *args[end:]])
 
 
 def command(
@@ -82,6 +98,7 @@ def command(
         signature = inspect.Signature([one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters])
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.former = former_names(kind) if kind else {}  # type: ignore[attr-defined]
         del run.__wrapped__
         return run
 
@@ -157,8 +174,9 @@ def _more(field: Field[Any], command: str) -> dict[str, Any]:
     }
     if facts["min"] is not None:
         more["min"] = facts["min"]
-    if field.name.endswith("_"):
-        more["envvar"] = f"FACEDAN_{command.upper()}_{field.name.rstrip('_').upper()}"
+    if field.name.endswith("_") or facts["former"]:
+        names = [name for name in (field.name.rstrip("_"), facts["former"]) if name]
+        more["envvar"] = [f"FACEDAN_{command.upper()}_{name.upper()}" for name in names]
     return more
 
 

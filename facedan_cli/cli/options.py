@@ -51,6 +51,7 @@ def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, A
     values = settings.get(section, {})
     known = {_key(opt): param.name for param in context.command.params for opt in param.opts}
     known = {key: name for key, name in known.items() if key not in _NOT_SETTINGS and len(key) > 1}
+    known |= getattr(context.command.callback, "former", {})
     siblings = _options_of_siblings(context)
     defaults: dict[str, Any] = {}
     for key, value in values.items():

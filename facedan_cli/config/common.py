@@ -12,6 +12,7 @@ from facedan_cli.config.fields import (
     COMMON,
     device_setting,
     flip_setting,
+    former_names,
     layer_setting,
     seed_setting,
     setting,
@@ -188,9 +189,13 @@ def options(config: Any) -> dict[str, Any]:
 
 
 def determining(config: Any) -> dict[str, Any]:
-    """Those options that determine the result of a run."""
+    """Those options that determine the result of a run, under the names that they keep on disk.
+
+    A field that has a new name stands here by its former one: runs keep their names, and checkpoints their keys.
+    """
+    on_disk = {new.rstrip("_"): old for old, new in former_names(config).items()}
     return {
-        key: value
+        on_disk.get(key, key): value
         for key, value in options(config).items()
         if key not in _NOT_DETERMINING and (key, value) not in _AS_BEFORE
     }

@@ -28,6 +28,7 @@ def setting(
     argument: bool = False,
     leading: bool = False,
     recipe: bool = False,
+    former: str = "",
 ) -> Any:
     """A field of a configuration that is an option of its command.
 
@@ -43,6 +44,8 @@ def setting(
         argument: it is positional.
         leading: it comes before the options that only one protocol or command has.
         recipe: where it is None the model's recipe says it; the help names each model's value.
+        former: the field's name in earlier versions. It goes on being read where people or files say it, and is the
+            name under which runs and checkpoints keep the value (`config.common.determining`).
     """
     facts = {
         "help": help,
@@ -55,6 +58,7 @@ def setting(
         "argument": argument,
         "leading": leading,
         "recipe": recipe,
+        "former": former,
     }
     return field(default=default, metadata=facts)
 
@@ -105,6 +109,11 @@ def check_choices(config: Any) -> None:
         value, known = getattr(config, one.name), one.metadata.get("choices")
         if known and value is not None:
             check_choice(spelling(one.name), value, known)
+
+
+def former_names(kind: Any) -> dict[str, str]:
+    """Names that fields of a configuration had in earlier versions, with those that they have now."""
+    return {one.metadata["former"]: one.name for one in fields(kind) if one.metadata.get("former")}
 
 
 def spelling(name: str) -> str:

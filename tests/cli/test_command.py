@@ -9,8 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from facedan_cli.cli.command import command
+from facedan_cli.cli.command import FormerSpellings, command
 from facedan_cli.cli.options import option
+from facedan_cli.config.common import determining
 from facedan_cli.config.fields import check_choices, setting
 from facedan_cli.errors import UsageError
 
@@ -27,6 +28,7 @@ class Config(Base):
     far: tuple[str, ...] = setting(("0.1",), "May be repeated.", leading=True)
     mode: str = setting("a", "One of two.", choices=("a", "b"))
     flag: bool = setting(False, "Off unless given.")
+    present: int = setting(1, "Had another name once.", former="past")
     hidden: int = 3
 
 
@@ -34,7 +36,7 @@ def run(*words: str, env: dict[str, str] | None = None) -> tuple[Config, str]:
     found: list[tuple[Config, str]] = []
     app = typer.Typer(context_settings={"auto_envvar_prefix": "FACEDAN"})
 
-    @app.command()
+    @app.command(cls=FormerSpellings)
     @command(Config)
     def probe(
         context: typer.Context, settings: Config, own: Annotated[str, option("Of this command alone.")] = "none"
@@ -73,3 +75,18 @@ def test_a_value_that_is_no_choice_is_refused_by_the_options_name() -> None:
     check_choices(Config(data="x", mode="b"))
     with pytest.raises(UsageError, match="--mode"):
         check_choices(Config(data="x", mode="c"))
+
+
+def test_a_former_name_goes_on_being_read_and_is_shown_nowhere() -> None:
+    assert run("x", "--past", "5")[0].present == 5
+    assert run("x", "--past=6")[0].present == 6
+    assert run("x", "--present", "7")[0].present == 7
+    assert run("x", env={"FACEDAN_PROBE_PAST": "8"})[0].present == 8
+    assert run("x", env={"FACEDAN_PROBE_PAST": "8", "FACEDAN_PROBE_PRESENT": "9"})[0].present == 9
+    assert "past" not in run("--help")[1]
+
+
+def test_runs_and_checkpoints_keep_the_former_name() -> None:
+    kept = determining(Config(data="x", present=3))
+    assert kept["past"] == 3
+    assert "present" not in kept
