@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from facedan_cli.config.common import as_toml
 from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
 from facedan_cli.kept import read_entries, read_object, tell_odd
 from facedan_cli.outputs import is_intact, record_of
-from facedan_cli.workspace import Workspace, locked, write_json, write_text
+from facedan_cli.workspace import Workspace, locked, sweep, write_json, write_text
 
 COMPLETE = "complete"
 _PACKAGES = ("facedan", "torch", "torchvision", "facenet-pytorch", "opencv-python", "numpy", "safetensors")
@@ -134,6 +134,14 @@ def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
         made = record_of(run.directory, [run.checkpoint.relative_to(run.directory).as_posix()])
         write_json(run.directory / "run.json", record | {"status": COMPLETE, "end": _now()} | made)
         run.state.unlink(missing_ok=True)  # last: whatever stops the process before, the run can go on from it
+
+
+def tidy(run: Run) -> None:
+    """Remove from a finished run what a kill at its very end has left: the state that it would have gone on from."""
+    with suppress(OSError):
+        run.state.unlink(missing_ok=True)
+    for directory in (run.directory, run.checkpoint.parent):
+        sweep(directory)
 
 
 def checkpoint_of(directory: Path) -> Path:

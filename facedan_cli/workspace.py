@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +26,9 @@ from facedan_cli.text import open_given, read_text
 SETTINGS_FILE = "facedan.toml"
 MANIFEST_FILE = "aligned.jsonl"
 
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?", re.DOTALL)
+"""Names of unfinished files, with the process that writes them."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -32,6 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     make_directory(path.parent)
     # The last suffix is kept in last place, for writers that choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    sweep(path.parent, f".{path.stem}.", f".tmp{path.suffix}")
     try:
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -43,6 +48,31 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(directory: Path, before: str = ".", after: str = "") -> None:
+    """Remove temporary files of `replacing` that processes left in a directory when they were killed.
+
+    Args:
+        directory: where they lie.
+        before: what their names begin with,
+        after: and what they end in.
+    """
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            found = _TEMPORARY.fullmatch(entry.name)
+            if found and entry.name.startswith(before) and entry.name.endswith(after) and _is_gone(int(found[1])):
+                os.unlink(entry.path)
+
+
+def _is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _sync(path: Path) -> None:
@@ -136,6 +166,7 @@ def locked(directory: Path, what: str) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise FacedanError(f"{what} is in use by {holder}", "wait for it, or stop it") from error
+        sweep(directory)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

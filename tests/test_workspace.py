@@ -20,6 +20,7 @@ from facedan_cli.workspace import (
     read_settings,
     replacing,
     write_csv,
+    write_json,
     write_set_aside,
     write_text,
 )
@@ -173,3 +174,17 @@ def test_the_nearest_manifest_above_speaks_for_a_data_set(tmp_path: Path) -> Non
     nearest = tmp_path / "aligned" / "aligned.jsonl"
     nearest.touch()
     assert find_manifest(faces) == nearest
+
+
+def test_what_a_killed_process_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [f".run.{gone.pid}.tmp.json", f".model.{gone.pid}.tmp.safetensors", f".x.{gone.pid}.tmp"]
+    kept = [f".run.{os.getppid()}.tmp.json", ".lock", ".hidden.7", f"run.{gone.pid}.tmp.json", "model.safetensors"]
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    write_json(tmp_path / "run.json", {})
+    assert not (tmp_path / left[0]).exists()
+    assert (tmp_path / left[1]).exists()
+    with locked(tmp_path, "the test"):
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*kept, "run.json"])

@@ -21,6 +21,8 @@ from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 
+from facedan_cli.workspace import make_directory
+
 SETTLED_NS = 2_000_000_000
 """A file that changed less long ago may change again without another time: clocks of file systems tick so coarsely."""
 
@@ -79,7 +81,7 @@ class Contents:
             return
         for attempt in range(2):
             try:
-                self._index.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(self._index.parent)
                 with closing(sqlite3.connect(self._index, timeout=30)) as database, database:
                     database.execute(_TABLE)
                     rows = ((file, *_parted(known)) for file, known in sorted(self._learnt.items()))

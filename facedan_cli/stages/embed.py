@@ -91,6 +91,8 @@ def embed(
     with ExitStack() as held:
         if ranks.first:
             held.enter_context(locked(directory, f"the embedding {directory.name}"))
+            for left in directory.glob(".vectors-*.f32"):  # of processes that were killed, perhaps more than there are
+                left.unlink()
             for name in (_RECORD, _TABLE):  # the record is written last: with it the directory is complete
                 (directory / name).unlink(missing_ok=True)
         ranks.gather([])

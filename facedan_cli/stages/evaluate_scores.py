@@ -98,8 +98,7 @@ def evaluate_scores(
         set_aside=None,
     )
     write_report(result, [])
-    write_results(result)
-    return result
+    return write_results(result)
 
 
 def _determining(config: EvaluateConfig) -> list[object]:

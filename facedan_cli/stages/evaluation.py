@@ -112,8 +112,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     if config.save_scores:
         save_scores(directory / "scores", trials, scores)
     write_report(result, worst_of(trials, scores, measured))
-    write_results(result)
-    return result
+    return write_results(result)
 
 
 def tell_of_folders(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import groupby
@@ -83,12 +83,17 @@ def _lead(result: EvaluateResult) -> Iterator[str]:
 def _figures(result: EvaluateResult) -> list[Figure]:
     """The curves as SVG, whatever the format of the pictures beside the page."""
     names = ", ".join(model.name for model in result.models)
-    with tempfile.TemporaryDirectory() as scratch:
-        drawn = draw(result, Path(scratch), "svg")
+    scratch = result.directory / ".page"  # not the system's directory, which may be full
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
         return [
             Figure(CURVES[path.stem], path.read_text(encoding="utf-8"), f"{CURVES[path.stem]}, of {names}")
-            for path in drawn
+            for path in draw(result, scratch, "svg")
         ]
+    except Exception:  # `write_results` says why
+        return []
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _galleries(worst: Sequence[Worst]) -> list[Gallery]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,11 +143,19 @@ def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, ob
             yield "dir", fpir, point.dir, ("", ""), figure.open_set_with_failures[fpir]
 
 
-def write_results(result: EvaluateResult) -> None:
-    """Write the curves, their pictures, the figures, and last summary.json."""
+def write_results(result: EvaluateResult) -> EvaluateResult:
+    """Write the curves, their pictures, the figures, and last summary.json.
+
+    Returns:
+        The results, with a warning where the curves could not be drawn: that costs no figures.
+    """
     make_directory(result.directory)
     write_curves(result)
-    draw(result, result.directory, result.config.plot)
+    try:
+        draw(result, result.directory, result.config.plot)
+    except Exception as error:  # matplotlib wants a directory of its own, and a disk may be full
+        logging.getLogger("facedan").warning("the curves could not be drawn: %s", error)
+        result = replace(result, warnings=[*result.warnings, f"the curves could not be drawn: {error}"])
     write_csv(result.directory / "figures.csv", FIGURES_HEADER, result.figures())
     if result.differences:
         rows = [difference.summary() for difference in result.differences]
@@ -157,6 +166,7 @@ def write_results(result: EvaluateResult) -> None:
             [[*list(row.values())[:6], *(row["interval"] or ("", "")), row["distinguishable"]] for row in rows],
         )
     write_json(result.directory / "summary.json", result.summary())
+    return result
 
 
 def panels(result: EvaluateResult, kind: type[Any]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.faces.records import read_records
 from facedan_cli.report import Report
-from facedan_cli.runs import Run
+from facedan_cli.runs import Run, tidy
 from facedan_cli.stages.levels import check_levels, warn_of_levels
 from facedan_cli.stages.same_images import contents_that_are_there
 from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
@@ -196,6 +196,7 @@ def found_finished(run: Run, folders: Iterable[FaceFolder], *, force: bool, repo
     if run.remark and not force:
         report.note(run.remark)
     if run.finished and not force:
+        tidy(run)
         return TrainingResult(run, True, run.last_metrics, run.set_aside)
     if run.damaged:
         report.warn(f"{run.checkpoint} is damaged: it is not what its run wrote, and is made again")

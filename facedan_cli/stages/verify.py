@@ -134,7 +134,7 @@ def _stream(
             report.warn(warning)
         write_set_aside(directory / "set-aside.tsv", sorted(absent.items()))
         write_report(result, [])
-        write_results(result)
+        result = write_results(result)
     return result
 
 

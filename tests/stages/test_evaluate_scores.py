@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,31 @@ def test_a_mask_that_contradicts_the_sigsets_is_refused(place: Workspace) -> Non
     write_matrix(place.root / "mask.mtx", wrong, "q.xml", "t.xml", kind="mask")
     with pytest.raises(FacedanError, match="contradicts the subjects"):
         evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
+
+
+def test_curves_that_cannot_be_drawn_cost_no_figures(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("facedan_cli.stages.results.plot_roc", full)
+    write_system(place.root)
+    result = evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
+    told = json.loads((result.directory / "summary.json").read_text(encoding="utf-8"))
+    assert told["models"] == result.summary()["models"]
+    assert told["warnings"] == list(result.warnings)
+    assert "the curves could not be drawn: [Errno 28] No space left on device" in told["warnings"]
+    assert (result.directory / "figures.csv").is_file()
+    assert result.page.is_file()
+    assert not (result.directory / ".page").exists()
+
+
+def test_an_evaluation_needs_no_temporary_directory(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("mkdtemp", "mkstemp", "TemporaryDirectory", "NamedTemporaryFile"):
+        monkeypatch.setattr(f"tempfile.{name}", full)
+    write_system(place.root)
+    result = evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
+    assert "<svg" in result.page.read_text(encoding="utf-8")
+    assert result.plot.is_file()
