@@ -79,7 +79,12 @@ class Photograph:
 
 def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:
     """A photograph that is to be set aside with a reason."""
-    return Photograph(path, "", size, modified, partial(_refuse, reason))
+    return Photograph(path, "", size, modified, refusing(reason))
+
+
+def refusing(reason: str) -> Callable[[], bytes]:
+    """The content of a photograph that is to be set aside, though it is known whose face it would have."""
+    return partial(_refuse, reason)
 
 
 def too_large(size: int) -> str:

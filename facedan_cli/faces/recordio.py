@@ -12,14 +12,14 @@ import math
 import os
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.faces.photograph import MOST_BYTES, Photograph, too_large, unreadable
+from facedan_cli.faces.photograph import MOST_BYTES, Photograph, refusing, too_large, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.faces.record_index import RecordIndex, read_index
 
@@ -124,11 +124,10 @@ class _Reader:
         self._ends.append(head.end)
         if head.labels and not head.picture_bytes:
             return
-        if head.bytes > MOST_BYTES:
-            yield unreadable(record, too_large(head.bytes), head.bytes, self.modified)
-            return
         name = f"{self._folder}{int(head.label):07d}/{key:08d}"
-        content = partial(_read_picture_file, self.archive, offset, head.bytes)
+        content: Callable[[], bytes] = partial(_read_picture_file, self.archive, offset, head.bytes)
+        if head.bytes > MOST_BYTES:
+            content = refusing(too_large(head.bytes))
         yield Photograph(record, name, head.bytes, self.modified, content)
 
     def refused(self, record: str, reason: str) -> Iterator[Photograph]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.formats import COMPANION_SUFFIXES, HEAD, is_clutter, named_as_image, sniffed, suffix_of
-from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, stays_inside, too_large, unreadable
+from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, refusing, stays_inside, too_large, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
 from facedan_cli.faces.tar_entries import Damage, Entry, Kind, Source, entries
 from facedan_cli.faces.tar_index import (
@@ -58,7 +58,7 @@ def tar_photographs(archive: Path, path: str, passed: PassedOver | None = None) 
     with _opened(archive) as source:
         yield from reader.photographs(source)
     for name, reason in index.refused:
-        yield unreadable(f"{path}/{name}", reason)
+        yield reader.photograph(name, 0, 0, refusing(reason))
     if words := reader.words():
         yield unreadable(path, words, status.st_size, int(status.st_mtime))
 
@@ -133,10 +133,10 @@ class _Reader:
         elif images:
             content = self._content(source, entry, head)
             for image, modified in images:
-                yield self._photograph(image, entry.size, modified, content)
+                yield self.photograph(image, entry.size, modified, content)
             return
-        for image, _ in images:
-            yield self._refused(entry, image, reason)
+        for image, modified in images:
+            yield self.photograph(image, entry.size, modified, refusing(reason))
 
     def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
         """The names of images that have the content of an entry, with their times: its own and those of links to it."""
@@ -176,10 +176,11 @@ class _Reader:
             return partial(_read_stretch, self._archive, entry.data, entry.size)
         content = head + source.read(entry.size - len(head))
         if len(content) < entry.size:
-            return unreadable("", source.error or "cut short: the end of the archive is missing").read
+            return refusing(source.error or "cut short: the end of the archive is missing")
         return Held(content)
 
-    def _photograph(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> Photograph:
+    def photograph(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> Photograph:
+        """An image of the archive, under the name that it has there."""
         path = f"{self._path}/{image}"
         person = self._index.label(image)
         if not stays_inside(image):
