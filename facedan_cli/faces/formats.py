@@ -28,6 +28,8 @@ _UNREAD_SUFFIXES = _suffixes(
 )
 """Of images too, whose formats are not read here: they are set aside with that reason."""
 
+_ALL_SUFFIXES = IMAGE_SUFFIXES | _RAW_SUFFIXES | _UNREAD_SUFFIXES
+
 COMPANION_SUFFIXES = _suffixes(
     ".txt .csv .tsv .json .jsonl .xml .yaml .yml .toml .ini .md .rst .html .htm .pdf .log .py .m .sh .srt "
     ".sha256 .md5 .pts .mat .npy .npz .h5 .hdf5 .pkl .bin .dat .idx .lst .pt .pth .safetensors .onnx "
@@ -102,7 +104,7 @@ def is_image(path: str) -> bool:
 
 def named_as_image(path: str) -> bool:
     """Whether a path ends as that of an image, hidden or not."""
-    return suffix_of(path) in (IMAGE_SUFFIXES | _RAW_SUFFIXES | _UNREAD_SUFFIXES)
+    return suffix_of(path) in _ALL_SUFFIXES
 
 
 def sniffed(head: bytes) -> str:

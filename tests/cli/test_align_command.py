@@ -18,7 +18,8 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("anna/1.png", "anna/2.png", "bo/1.png")):
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((40, 40, 3), 60 * number, np.uint8)).save(tmp_path / "raw" / name)
+        grey = np.linspace(0, 60 * (number + 1), 40 * 40 * 3).reshape(40, 40, 3)
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "raw" / name)
     (tmp_path / "raw" / "bo" / "2.png").write_bytes(b"no picture")
     return tmp_path
 
