@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,22 +193,30 @@ def is_finished(directory: Path, record: Mapping[str, Any]) -> bool:
 
 
 def newest_run(
-    workspace: Workspace, stage: str, source: str | None = None, models: Container[str] | None = None
+    workspace: Workspace,
+    stage: str,
+    source: str | Callable[[Mapping[str, Any]], bool] | None = None,
+    models: Container[str] | None = None,
 ) -> Path | None:
     """The finished run of a stage that ended last; None where there is none.
 
     Args:
         workspace: where runs lie.
         stage: "pretrain" or "adapt".
-        source: only runs on this data set.
+        source: only runs on the data set of this name, or whose records are accepted.
         models: only runs of these models.
     """
     found = []
     for directory in sorted((workspace.root / "runs").glob(f"{stage}-*")):
         record = read_record(directory)
-        wanted = source is None or record.get("inputs", {}).get("source", {}).get("name") == source
-        wanted &= models is None or record.get("config", {}).get("model") in models
-        if wanted and record.get("status") == COMPLETE:
+        if record.get("status") != COMPLETE:
+            continue
+        wanted = models is None or record.get("config", {}).get("model") in models
+        if callable(source):
+            wanted = wanted and source(record)
+        elif source is not None:
+            wanted &= record.get("inputs", {}).get("source", {}).get("name") == source
+        if wanted:
             found.append((record.get("end", ""), directory))
     newest_first = (directory for _, directory in sorted(found, reverse=True))
     return next((directory for directory in newest_first if is_finished(directory, read_record(directory))), None)

@@ -44,6 +44,7 @@ from facedan_cli.stages.training_data import (
     found_finished,
     going_on,
     hold_aside,
+    is_of_images,
     read_source,
     refuse_same,
     refuse_shared,
@@ -205,6 +206,7 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
             )
         return named.checkpoint
     newest = newest_run(workspace, "pretrain", source.name, NETWORKS)
+    newest = newest or newest_run(workspace, "pretrain", is_of_images(source, workspace), NETWORKS)
     if newest is None:
         raise FacedanError(
             f"there is no finished pretraining on '{source.name}' in this workspace",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from facedan_cli.report import Report
 from facedan_cli.runs import Run, tidy
 from facedan_cli.stages.levels import check_levels, warn_of_levels
 from facedan_cli.stages.same_images import contents_that_are_there
-from facedan_cli.workspace import Dataset, find_manifest, read_set_aside, write_set_aside
+from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
 """Second parts of the seeds of independent streams; the first is the training's seed (`going_on`)."""
@@ -201,6 +202,21 @@ def found_finished(run: Run, folders: Iterable[FaceFolder], *, force: bool, repo
     if run.damaged:
         report.warn(f"{run.checkpoint} is damaged: it is not what its run wrote, and is made again")
     return None
+
+
+def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether a run's record is of these source images, whatever their data set was called then."""
+
+    @cache
+    def contents(hold_people: int) -> str:
+        return read_source(dataset, hold_people, workspace.root).folder.fingerprint
+
+    def accept(record: Mapping[str, Any]) -> bool:
+        known = record.get("inputs", {}).get("source", {}).get("contents")
+        held = record.get("config", {}).get("hold_people") or 0
+        return isinstance(known, str) and isinstance(held, int) and known == contents(held)
+
+    return accept
 
 
 def warn_of_changes(report: Report, *folders: FaceFolder) -> None:

@@ -145,6 +145,18 @@ def test_the_fingerprint_is_of_the_images_and_not_of_their_place(tmp_path: Path)
     assert len(changed) == 5
 
 
+def test_what_was_written_or_replaced_since_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "ann/1.png", "bob/1.png")
+    folder = read_folder(tmp_path)
+    now = max((tmp_path / path).stat().st_ctime for path in folder.paths)
+    assert folder.unchanged_since(now + 1)
+    assert not folder.unchanged_since(now)
+    os.utime(tmp_path / "bob" / "1.png", (1, 1))  # which changes nothing of when its status changed
+    assert not folder.unchanged_since(now)
+    (tmp_path / "bob" / "1.png").unlink()
+    assert not folder.unchanged_since(now + 99)
+
+
 def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     touch(tmp_path, b"zo\xeb/1.png")
     folder = read_folder(tmp_path)
