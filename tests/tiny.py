@@ -14,11 +14,13 @@ import cv2
 import numpy as np
 
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.faces.records import ALIGNED, AlignedRecord
 from facedan_cli.faces.synthetic import STUDIO, WEB, Style, draw_identity, draw_view, render
 from facedan_cli.protocols.gbu import PARTITIONS, sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import Advance, Report
 from facedan_cli.runs import Run
+from facedan_cli.workspace import MANIFEST_FILE
 
 SIZE = 72  # what vggface-mini reads: nothing is scaled
 SETTINGS = """\
@@ -53,6 +55,14 @@ def draw_datasets(root: Path, *, size: int = SIZE, people: int = 4) -> None:
             draw(root / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO, size=size)
         for picture in range(6):
             draw(root / "gbu" / f"{person:05d}d{picture}.png", 200 + person, picture, style=STUDIO, size=size)
+
+
+def mark_aligned(root: Path, template: str = "vggface") -> None:
+    """Say of the faces below a directory, as `align` does, that they are aligned to a template."""
+    record = AlignedRecord(
+        path="x.jpg", output="x.jpg", status=ALIGNED, template=template, size=SIZE, bytes=1, modified=1
+    )
+    (root / MANIFEST_FILE).write_text(record.to_line(), encoding="utf-8")
 
 
 def write_gbu(directory: Path, *, people: int = 4) -> None:

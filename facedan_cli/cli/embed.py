@@ -31,6 +31,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
     Example: find aligned/gate -name '*.jpg' | facedan embed - --json
     """
     from facedan_cli.faces.folder import list_of_paths, read_folder
+    from facedan_cli.stages.alignment import alignment_warnings
     from facedan_cli.stages.devices import choose_device
     from facedan_cli.stages.embed import embed as run
     from facedan_cli.stages.recogniser import find_model
@@ -52,6 +53,8 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         console.note(folder.remark)
     recogniser = find_model(place, settings.model)
     console.note(f"embedding with {recogniser}")
+    for warning in alignment_warnings({str(recogniser): recogniser}, {name: folder}):
+        console.warn(warning)
     if context.params["dry_run"]:
         console.result(f"{len(folder)} images of '{name}' by {recogniser}")
         return

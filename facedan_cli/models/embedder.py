@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,10 +25,28 @@ class Embedder(nn.Module):
         self.flip = flip
 
     def forward(self, images: Tensor) -> Tensor:
-        """Rows of length one, (b, d), of RGB pictures in 0-255, uint8 or float, (b, 3, image_size, image_size)."""
+        """Rows of length one, (b, d), of RGB pictures in 0-255, uint8 or float, (b, 3, image_size, image_size).
+
+        Raises:
+            ValueError: the images have another shape or type, or run from 0 to 1.
+        """
+        self._check(images)
         margin, side = (self.network.image_size - self.network.crop) // 2, self.network.crop
         crops = images[:, :, margin : margin + side, margin : margin + side]
         features = self.network(crops)[self.layer]
         if self.flip:
             features = features + self.network(crops.flip(3))[self.layer]
         return F.normalize(features.float())
+
+    def _check(self, images: Tensor) -> None:
+        size = self.network.image_size
+        if images.dim() != 4 or tuple(images.shape[1:]) != (3, size, size):
+            raise ValueError(f"images of shape (batch, 3, {size}, {size}) are needed, not {tuple(images.shape)}")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ValueError(f"images must be uint8 or floating-point, not {images.dtype}")
+        # What follows looks at the values, of which a graph that is traced or exported knows nothing.
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if traced or torch.compiler.is_compiling() or not images.is_floating_point() or not len(images):
+            return
+        if 0 < images.max() <= 1:
+            raise ValueError("images from 0 to 255 are needed, not from 0 to 1")

@@ -41,6 +41,7 @@ class Card:
         run: the name of the run that made it.
         config: those of that run's options that determine the result.
         init: the published weights that the run started from: form, sha256 and channels; None where there were none.
+        template: that of the aligned faces it learnt from; None where it is not known.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Card:
     run: str
     config: Mapping[str, Any]
     init: Mapping[str, str] | None = None
+    template: str | None = None
 
     @property
     def head(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ def _card(fields: Any) -> Card:
         "run": isinstance(fields["run"], str),
         "config": isinstance(fields["config"], dict) and _is_head(fields["config"]),
         "init": fields.get("init") is None or isinstance(fields["init"], dict),
+        "template": fields.get("template") is None or isinstance(fields["template"], str),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise _OddCard(f"the card's {', '.join(wrong)} cannot be so")

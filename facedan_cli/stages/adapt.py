@@ -27,6 +27,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, checkpoint_of, newest_run
 from facedan_cli.stages.adapt_options import check_batch, parse_bandwidth, settle_penalty
+from facedan_cli.stages.alignment import template_name
 from facedan_cli.stages.domain_test import DomainTest, tell
 from facedan_cli.stages.held_aside import HeldAside, features_of, readable
 from facedan_cli.stages.recogniser import find_model
@@ -156,7 +157,15 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         metrics = work.train(
             network,
             Domains(*streams(rows=work.rows(batch)), penalty),
-            Card(job.card.model, job.source.identities, run.stage, run.name, determining(config), job.card.init),
+            Card(
+                job.card.model,
+                job.source.identities,
+                run.stage,
+                run.name,
+                determining(config),
+                job.card.init,
+                template_name(job.source.dataset.root),
+            ),
             Examination(
                 ends=DomainTest(aside, tuple(job.layers), job.multipliers, config.seed),
                 loss=lambda: aside.loss(penalty),

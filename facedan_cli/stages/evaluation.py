@@ -17,6 +17,7 @@ from facedan_cli.metrics.fusion import fuse
 from facedan_cli.metrics.roc import parse_far
 from facedan_cli.report import Report
 from facedan_cli.runs import provenance
+from facedan_cli.stages.alignment import alignment_warnings
 from facedan_cli.stages.differences import Figure, differences
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
 from facedan_cli.stages.levels import check_levels, warn_of_levels
@@ -95,7 +96,9 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         _measured(protocol, name, by_part, trials, config, next((m for m in models if m.name == name), None))
         for name, by_part in scores.items()
     ]
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
+    named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
+    warnings = alignment_warnings({model.name: model for model in models}, named) + remarks(trials)
+    warnings += seen_in_training(models, trials, workspace)
     for warning in warnings:
         report.warn(warning)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)

@@ -231,13 +231,39 @@ def _write_onnx(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> 
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
+class _Checked(nn.Module):
+    """A traced network that refuses images of another size: a trace keeps no such condition.
+
+    Args:
+        network: as it was traced.
+        size: side of the images, pixels.
+    """
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `Embedder.forward`; TorchScript compiles this text."""
+        if images.dim() != 4 or images.size(1) != 3 or images.size(2) != self.size or images.size(3) != self.size:
+            raise ValueError("images of shape (batch, 3, " + str(self.size) + ", " + str(self.size) + ") are needed")
+        if images.is_floating_point() and images.numel() > 0:
+            most = float(images.max())
+            if most > 0.0 and most <= 1.0:
+                raise ValueError("images from 0 to 255 are needed, not from 0 to 1")
+        features: Tensor = self.network(images)
+        return features
+
+
 def _write_torchscript(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> Features:
     """A TorchScript archive, and what it gives when it is loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against TorchScript, which was asked for
         traced = torch.jit.trace(embedder, _pictures(2, embedder.network.image_size))  # type: ignore[no-untyped-call]
+        checked = torch.jit.script(_Checked(traced, embedder.network.image_size))
         with path.open("wb") as file:  # given a path, torch would keep the temporary name inside
-            torch.jit.save(traced, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
+            torch.jit.save(checked, file, _extra_files={METADATA_FILE: json.dumps(metadata)})
         with path.open("rb") as file:
             loaded: Features = torch.jit.load(file)  # type: ignore[no-untyped-call]
     return loaded

@@ -20,6 +20,7 @@ from facedan_cli.models.weights import Card, is_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, find_checkpoint
+from facedan_cli.stages.alignment import template_name
 from facedan_cli.stages.held_aside import HeldAside
 from facedan_cli.stages.pcanet import PCANetJob, learn_pcanet, plan_pcanet
 from facedan_cli.stages.same_images import keep_images
@@ -124,7 +125,15 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         if work.ranks.first:
             keep_images(run.directory, {"source": folder})
         aside = HeldAside(network, images.part(held), source.labels_of(held))
-        card = Card(config.model, source.identities, run.stage, run.name, determining(config), weights)
+        card = Card(
+            config.model,
+            source.identities,
+            run.stage,
+            run.name,
+            determining(config),
+            weights,
+            template_name(source.dataset.root),
+        )
         metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss), job.seed)
         unreadable = work.unusable(images)
         lost = source.nameless, source.folder.skipped

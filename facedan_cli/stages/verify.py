@@ -13,6 +13,7 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.report import SILENT, Report
+from facedan_cli.stages.alignment import alignment_warnings
 from facedan_cli.stages.devices import choose_device
 from facedan_cli.stages.evaluate import measure_partition, of_people
 from facedan_cli.stages.evaluated import Faces, Model, embed_faces, find_models
@@ -117,7 +118,9 @@ def _stream(
             measured.append(Measured(model.name, model.card.run, model.checkpoint, {"all": figure}))
         ranks.gather([])
     directory = result_directory("verify", config, workspace, models, folders, [])
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
+    named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
+    warnings = alignment_warnings({model.name: model for model in models}, named) + remarks(trials)
+    warnings += seen_in_training(models, trials, workspace)
     set_aside = directory / "set-aside.tsv" if absent else None
     result = EvaluateResult(
         protocol="verify",

@@ -356,3 +356,8 @@ def test_searches_that_can_find_nobody_or_only_oneself_are_refused(place: Worksp
 def test_negative_replicates_are_refused(place: Workspace) -> None:
     with pytest.raises(UsageError, match="--replicates must be at least 0"):
         gbu(place, config=replace(CONFIG, replicates=-1))
+
+
+def test_unaligned_faces_are_warned_of_in_the_summary(place: Workspace) -> None:
+    (warning,) = summary_of(gbu(place))["warnings"]
+    assert "no aligned.jsonl says that the faces of 'gbu' are aligned" in warning

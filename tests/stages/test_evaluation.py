@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import ADAPT, Notes, draw
+from tiny import ADAPT, Notes, draw, mark_aligned
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import UsageError
@@ -136,6 +136,7 @@ def test_a_search_that_could_not_be_made_finds_nobody(place: Workspace) -> None:
 
 def test_people_of_the_target_in_the_protocol_make_a_warning(place: Workspace) -> None:
     notes = Notes()
+    mark_aligned(place.root / "aligned" / "gbu")
     assert gbu(place, report=notes).warnings == []
     assert notes.warnings == []
     made = adapt(plan_adapt(replace(ADAPT, target="gbu", iterations=1), place)).run

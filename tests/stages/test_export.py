@@ -85,6 +85,23 @@ def test_torchscript_gives_what_embed_gives(trained: Any, model: Path, tmp_path:
     check_against_embed(trained, model, result, **options)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_torchscript_refuses_images_of_another_size_or_range(model: Path, tmp_path: Path) -> None:
+    path = exported(model, tmp_path / "model.pt").path
+    grey = np.full((1, 3, 72, 72), 128, np.float32)
+    assert np.isfinite(run(path, grey)).all()
+    for wrong in (grey[:, :, :64, :64], np.pad(grey, ((0, 0), (0, 0), (4, 4), (4, 4))), grey[:, :1], grey[0]):
+        with pytest.raises(Exception, match="images of shape"):
+            run(path, wrong)
+    with pytest.raises(Exception, match="from 0 to 255"):
+        run(path, grey / 255)
+
+
+def test_onnx_refuses_images_of_another_size(onnx_file: ExportResult) -> None:
+    with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
+        run(onnx_file.path, np.full((1, 3, 64, 64), 128, np.float32))
+
+
 def test_the_same_model_gives_the_same_file(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     first = exported(model, out).path.read_bytes()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import PRETRAIN, Notes, draw, metrics, same, weights
+from tiny import PRETRAIN, Notes, draw, mark_aligned, metrics, same, weights
 
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
@@ -46,6 +46,12 @@ def test_it_makes_a_checkpoint_that_says_what_it_is(workspace: Workspace) -> Non
     source = made.record["inputs"]["source"]
     assert (source["name"], source["images"]) == ("casia", 16)
     assert made.record["device"] == "cpu" or made.record["device"].startswith("cuda")
+
+
+def test_a_checkpoint_says_on_which_template_its_faces_stand(workspace: Workspace) -> None:
+    assert read_card(run(workspace, iterations=1).run.checkpoint).template is None
+    mark_aligned(workspace.root / "aligned" / "casia", "lfw")
+    assert read_card(run(workspace, iterations=1, force=True).run.checkpoint).template == "lfw"
 
 
 def test_a_finished_run_is_left_and_force_repeats_its_bits(workspace: Workspace) -> None:
