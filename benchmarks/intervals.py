@@ -1,6 +1,7 @@
 """How often 95 % intervals of verification and rank-1 rates hold the true rate, by several methods.
 
-    python benchmarks/intervals.py [--draws 500] [--seed 0] [--workers 2] [--json] [--smoke]
+    python benchmarks/intervals.py [--draws 500] [--seed 0] [--people 20 50 …] [--kinds verify identify] [--workers 2]
+                                   [--json] [--smoke]
 
 People are drawn from a population whose rates are known, measured, and given an interval by each method from the same
 bootstrap replicates. People differ: in verification the noise of a person's images has a scale of his own
@@ -248,14 +249,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
+    parser.add_argument("--kinds", nargs="+", choices=("verify", "identify"), default=("verify", "identify"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="a few draws of few people, in seconds")
     given = parser.parse_args()
-    people, draws, rounds = ((8,), 3, 1) if given.smoke else (PEOPLE, given.draws, 20)
+    people, draws, rounds = ((8,), 3, 1) if given.smoke else (given.people, given.draws, 20)
     # The long ones first, so that the workers end together.
     jobs = [("verify", number, 0, draws, given.seed, rounds) for number in sorted(people, reverse=True)]
     jobs += [("identify", number, probes, draws, given.seed, 0) for number in people for probes in PROBES]
+    jobs = [job for job in jobs if job[0] in given.kinds]
     if given.workers > 1:
         with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
             rows = [row for found in pool.map(_job, jobs) for row in found]

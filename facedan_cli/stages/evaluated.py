@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -187,9 +188,29 @@ def label_of(card: Card) -> str:
     if config["lambda"] == 0:
         return "λ = 0"
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
-    names = sorted(config["layers"].split(","))
-    layers = "".join(name.removeprefix("fc") for name in names) if names[0].startswith("fc") else "+".join(names)
+    weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
+    of_paper = all(name.startswith("fc") for name in weighed)
+    layers = "".join(name.removeprefix("fc") for name in weighed) if of_paper else "+".join(weighed)
     strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
-    return name + strength + (" chosen" if "strengths" in config else "")
+    weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
+    return name + weights + strength + _changes(config) + (" chosen" if "strengths" in config else "")
+
+
+def _changes(config: Mapping[str, Any]) -> str:
+    """What else of the penalty is not as usual: a row must not pass for the method that it is not."""
+    said = {
+        "estimator": "{}",
+        "multipliers": "γ×{}",
+        "bandwidth": "γ={}",
+        "median": "median={}",
+        "betas": "β={}",
+        "queue": "queue={}",
+        "lambda_ramp": "ramp={}",
+    }
+    values = {key: config.get(key) for key in said}
+    usual = {key: getattr(AdaptConfig, key) for key in said}
+    return "".join(
+        " " + said[key].format(value) for key, value in values.items() if value is not None and value != usual[key]
+    )

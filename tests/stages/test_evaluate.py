@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from tiny import ADAPT, draw
 
-from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.common import EvaluateConfig, options
+from facedan_cli.config.training import PRESETS, AdaptConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import read_folder
 from facedan_cli.faces.records import AlignedRecord
@@ -182,10 +183,44 @@ def test_networks_of_one_run_and_copies_are_measured_each_by_itself(trained: Any
         ({"lambda": 0.5, "kernels": 1, "layers": "fc6"}, "DAN_s6"),
         ({"lambda": 2.0, "kernels": 3, "layers": "fc7"}, "DAN_3k7 λ=2"),
         ({"lambda": 0.0, "kernels": 5, "layers": "fc6,fc7"}, "λ = 0"),
+        ({"lambda": 0.5, "kernels": 5, "layers": "fc7,fc6:0.5"}, "DAN_m67 fc6:0.5"),
+        ({"lambda": 0.5, "kernels": 5, "layers": "fc6:1,fc7:1.0"}, "DAN_m67"),
+        ({"lambda": 0.5, "kernels": 5, "layers": "embedding:2,pool"}, "DAN_membedding+pool embedding:2"),
+        ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
+        (
+            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "estimator": "biased", "queue": 64, "lambda_ramp": 100},
+            "DAN_m7 biased queue=64 ramp=100",
+        ),
+        (
+            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "betas": "optimal", "bandwidth": "ema"},
+            "DAN_m7 γ=ema β=optimal",
+        ),
     ],
 )
-def test_labels_follow_the_paper(config: dict[str, Any], label: str) -> None:
+def test_labels_follow_the_paper_and_say_what_differs(config: dict[str, Any], label: str) -> None:
     assert label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", config)) == label
+
+
+def test_every_option_of_the_penalty_changes_the_label() -> None:
+    config = AdaptConfig(source="a", target="b")
+    others = {"lambda_": 1.0, "kernels": 2, "layers": "fc6:0.5,fc7", "discrepancy": "coral", "multipliers": "1,3,9"}
+    others |= {
+        "lambda_ramp": 5,
+        "estimator": "linear",
+        "bandwidth": "3",
+        "median": "sigma",
+        "betas": "optimal",
+        "queue": 9,
+    }
+    assert others.keys() == PRESETS["paper"].keys()
+    usual = replace(config, layers="fc6,fc7")
+    labels = {
+        label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", options(replace(usual, **{name: value}))))
+        for name, value in others.items()
+    }
+    assert (
+        len(labels | {label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", options(usual)))}) == len(others) + 1
+    )
 
 
 def test_missing_images_are_counted_and_named(place: Workspace) -> None:
