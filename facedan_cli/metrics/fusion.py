@@ -14,8 +14,9 @@ Array = NDArray[Any]
 def z_normalised(scores: ArrayLike) -> Array:
     """Scores moved and scaled to mean 0 and standard deviation 1 over all comparisons of a protocol.
 
-    Labels are not looked at: genuine and impostor scores are normalised together. Scores that are all equal become 0,
-    so that a matcher that tells nothing adds nothing.
+    So they depend on the protocol's other images: the same comparison has another score in another partition. Labels
+    are not looked at: genuine and impostor scores are normalised together. Scores that are all equal become 0, so that
+    a matcher that tells nothing adds nothing.
 
     Args:
         scores: scores of every comparison, any shape.

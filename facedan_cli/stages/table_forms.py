@@ -133,7 +133,10 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
     if "control" in keys:
         yield "λ = 0 is the control, not in the paper: the same steps without the penalty"
     if "fusion" in keys:
-        yield "fusion, not in the paper, sums the z-normalised scores of the DAN rows"
+        yield (
+            "fusion, not in the paper, sums the scores of the DAN rows, z-normalised over all comparisons of a "
+            "partition, on which they depend"
+        )
     if result.set_aside is not None:
         yield "some images could not be used: rates are of the comparisons that could be made"
     if with_paper and result.published is not None:

@@ -37,6 +37,10 @@ def main_table(result: EvaluateResult) -> Table:
         row.extend(_more(model).values())
     header += _more(result.models[0])
     notes = []
+    if result.config.fuse:
+        notes.append(
+            "fusion: scores z-normalised over all comparisons of a partition, on which they depend, and summed"
+        )
     if any(UNRESOLVED in cell for row in rows for cell in row[1:]):
         notes.append(
             f"{UNRESOLVED} too few impostors for this FAR: not one false accept is allowed"

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +21,9 @@ from facedan_cli.metrics.intervals import (
     rate_interval,
     wilson,
 )
+
+ROOT = str(Path(__file__).resolve().parents[2])
+BENCHMARK = Path(ROOT, "benchmarks", "intervals.py")
 
 rates = st.floats(0, 1, allow_subnormal=False)
 
@@ -91,6 +99,15 @@ def test_intervals_cover_near_one_where_percentiles_do_not(people: int, rate: fl
     held, percentile = covered(people, rate, 300)
     assert held >= 0.93
     assert percentile < 0.9
+
+
+def test_the_simulation_runs() -> None:
+    command = [sys.executable, str(BENCHMARK), "--smoke", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT})
+    rows = json.loads(ended.stdout)["rows"]
+    assert {row["what"].split()[0] for row in rows} == {"vr", "rank1", "difference"}
+    for row in rows:
+        assert all(0 <= one["coverage"] <= 1 and one["width"] >= 0 for one in row["methods"].values())
 
 
 def cross_product(subjects: int, images: int, seed: int) -> dict[str, np.ndarray]:
