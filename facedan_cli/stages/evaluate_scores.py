@@ -33,6 +33,7 @@ from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
 from facedan_cli.stages.trials import NOTHING_LEFT_OUT, Comparisons, Failures
 from facedan_cli.stages.verify import MOST_IN_MEMORY
+from facedan_cli.text import open_given
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
 _FORMS = (b"S2", b"D2", b"M2")
@@ -154,7 +155,7 @@ def _failures(genuine: np.ndarray, impostor: int) -> Failures:
 
 def _is_matrix(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_given(path) as file:
             return file.readline(8).rstrip() in _FORMS
     except OSError as error:
         raise FacedanError(f"cannot read {path}: {error.strerror}", "check the path") from error

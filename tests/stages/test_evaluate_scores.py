@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,3 +230,13 @@ def test_an_evaluation_needs_no_temporary_directory(place: Workspace, monkeypatc
     result = evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
     assert "<svg" in result.page.read_text(encoding="utf-8")
     assert result.plot.is_file()
+
+
+def test_scores_may_come_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scores")
+    writer = threading.Thread(target=(tmp_path / "scores").write_text, args=("1 0.9\n0 0.1\n",))
+    writer.start()
+    config = EvaluateConfig(replicates=0, ci="none")
+    result = evaluate_scores(config, Workspace.open(tmp_path), [tmp_path / "scores"], None)
+    writer.join()
+    assert len(result.models) == 1
