@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ def mark_aligned(root: Path, template: str = "vggface") -> None:
         path="x.jpg", output="x.jpg", status=ALIGNED, template=template, size=SIZE, bytes=1, modified=1
     )
     (root / MANIFEST_FILE).write_text(record.to_line(), encoding="utf-8")
+
+
+def not_of_alignment(warnings: Iterable[str]) -> list[str]:
+    """Those that do not say that nothing is known of how faces are aligned, as of all drawn ones."""
+    return [warning for warning in warnings if not warning.startswith("no aligned.jsonl")]
 
 
 def write_gbu(directory: Path, *, people: int = 4) -> None:

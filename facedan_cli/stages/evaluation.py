@@ -97,8 +97,8 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         for name, by_part in scores.items()
     ]
     named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
-    warnings = alignment_warnings({model.name: model for model in models}, named) + remarks(trials)
-    warnings += seen_in_training(models, trials, workspace)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
+    warnings += alignment_warnings({model.name: model for model in models}, named)
     for warning in warnings:
         report.warn(warning)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)

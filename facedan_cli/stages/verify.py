@@ -119,8 +119,8 @@ def _stream(
         ranks.gather([])
     directory = result_directory("verify", config, workspace, models, folders, [])
     named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
-    warnings = alignment_warnings({model.name: model for model in models}, named) + remarks(trials)
-    warnings += seen_in_training(models, trials, workspace)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
+    warnings += alignment_warnings({model.name: model for model in models}, named)
     set_aside = directory / "set-aside.tsv" if absent else None
     result = EvaluateResult(
         protocol="verify",
