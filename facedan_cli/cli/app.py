@@ -31,6 +31,7 @@ _LESS_MEMORY = "in training raise --grad-accum, which changes nothing else; else
 
 _KNOWN = (
     ("out of memory", "out of memory on the device", _LESS_MEMORY),  # of torch.OutOfMemoryError, so before the next
+    ("RecursionError", "a file that was read is nested too deeply", "check the files that the command names"),
     ("MemoryError", "out of memory", _LESS_MEMORY),
     (
         "torchvision::nms does not exist",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tiny import draw
 
 import facedan_cli
+from facedan_cli.cli.app import explain
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.streams import json_line, visible
 from facedan_cli.errors import FacedanError
@@ -35,6 +36,7 @@ SAY = r"""
 import os, sys
 from pathlib import Path
 from facedan_cli.cli import streams
+from facedan_cli.cli.app import explain
 from facedan_cli.cli.console import Console
 streams.use_utf8()
 streams.prepare()
@@ -153,3 +155,11 @@ def test_a_path_is_its_own_bytes_in_a_pipe_and_visible_on_a_terminal(tmp_path: P
     assert os.read(leader, 1000) == b"caf\xe9\\x1b[31m\r\n"
     os.close(leader)
     os.close(follower)
+
+
+def test_nesting_that_no_reader_expected_is_explained() -> None:
+    with pytest.raises(RecursionError) as deep:
+        json.loads("[" * 100_000)
+    explained = explain(deep.value)
+    assert explained.what == "a file that was read is nested too deeply"
+    assert explained.fix
