@@ -28,10 +28,12 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
 from facedan_cli.stages.differences import differences
 from facedan_cli.stages.evaluation import settled
+from facedan_cli.stages.matrix_selves import left_out_of, selves, without_selves
 from facedan_cli.stages.measures import OURS, Verification, streamed_figures, verification
+from facedan_cli.stages.remarks import of_left_out
 from facedan_cli.stages.report_page import write_report
 from facedan_cli.stages.results import EvaluateResult, Measured, write_results
-from facedan_cli.stages.trials import NOTHING_LEFT_OUT, Comparisons, Failures
+from facedan_cli.stages.trials import Comparisons, Failures
 from facedan_cli.stages.verify import MOST_IN_MEMORY
 from facedan_cli.text import open_given
 from facedan_cli.workspace import Workspace, digest, sha256_file
@@ -87,6 +89,13 @@ def evaluate_scores(
     read = [*files, *([mask] if mask else [])]
     digests = {str(path): sha256_file(path) for path in read}
     identity = digest({"files": list(digests.values()), "config": _determining(config)})
+    warnings = [
+        f"{model.name}: {of_left_out(figure.left_out)}"
+        for model, (figure, _) in zip(models, found, strict=True)
+        if figure.left_out
+    ]
+    for warning in warnings:
+        report.warn(warning)
     paired = all(_paired(found[0][1], compared) for _, compared in found[1:])
     result = EvaluateResult(
         protocol="scores",
@@ -94,7 +103,7 @@ def evaluate_scores(
         models=models,
         differences=differences([(model.name, model.partitions) for model in models]) if paired else [],
         config=config,
-        warnings=[],
+        warnings=warnings,
         provenance=provenance() | {"files": digests},
         set_aside=None,
     )
@@ -127,7 +136,7 @@ def _measure(
         return verification(compared, config, str(path)), compared
     matrix, of = _matrix(path, mask)
     if matrix.values.size <= most:
-        compared = _in_memory(matrix, of)
+        compared = replace(_in_memory(matrix, of), left_out=left_out_of(selves(matrix), of, _subjects(matrix)))
         return verification(compared, config, str(path)), compared
     if config.convention != OURS:
         raise UsageError(
@@ -145,7 +154,7 @@ def _measure(
         except ValueError as error:
             raise FacedanError(f"{path} cannot be measured: {error}", "check the matrix and its mask") from error
     failures = _failures(np.zeros(failed[0], np.int64), failed[1])
-    return streamed_figures(found, failures, NOTHING_LEFT_OUT, config), None
+    return streamed_figures(found, failures, left_out_of(selves(matrix), of, _subjects(matrix)), config), None
 
 
 def _failures(genuine: np.ndarray, impostor: int) -> Failures:
@@ -177,7 +186,7 @@ def _matrix(path: Path, mask: Path | None) -> tuple[BeeMatrix, BeeMatrix | None]
 
 def _in_memory(matrix: BeeMatrix, mask: BeeMatrix | None) -> Comparisons:
     subjects = _subjects(matrix)
-    scores, marks = (np.concatenate(part) for part in zip(*_marked(matrix, mask), strict=True))
+    scores, marks = (np.concatenate(part) for part in zip(*_counted(matrix, mask), strict=True))
     mates, others, made = marks == MATCH, marks == NON_MATCH, ~np.isnan(scores)
     places = [np.nonzero(found) for found in (mates & made, others & made, mates & ~made)]
     genuine, impostor = scores[places[0]], scores[places[1]]
@@ -199,12 +208,17 @@ def _in_memory(matrix: BeeMatrix, mask: BeeMatrix | None) -> Comparisons:
 def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None, failed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Blocks of scores and which are genuine; `failed` gets how many of either kind, genuine first, have no score."""
     failed[:] = 0, 0
-    for scores, marks in _marked(matrix, mask):
+    for scores, marks in _counted(matrix, mask):
         made = ~np.isnan(scores)
         for place, kind in enumerate((MATCH, NON_MATCH)):
             failed[place] += int(np.count_nonzero((marks == kind) & ~made))
         counted = (marks != IGNORED) & made
         yield scores[counted], marks[counted] == MATCH
+
+
+def _counted(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `_marked`, but no image meets itself."""
+    return without_selves(_marked(matrix, mask), selves(matrix))
 
 
 def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +42,12 @@ def file_name(name: str) -> str:
 
 def _write_cross(directory: Path, name: str, trials: Trials, scores: Mapping[str, np.ndarray]) -> None:
     query, target = f"{name}-query.xml", f"{name}-target.xml"
-    write_sigset(directory / query, _records(trials.query))
-    write_sigset(directory / target, _records(trials.target))
+    # Two sets' images have different names in the lists, though they may be called alike in their own folders.
+    root = os.path.commonpath(
+        [os.path.abspath(file.parent) for side in (trials.query, trials.target) for file in side.files]
+    )
+    for name_of_list, side in ((query, trials.query), (target, trials.target)):
+        write_sigset(directory / name_of_list, _records(side, root))
     mask = np.full(trials.genuine.shape, IGNORED, np.uint8)
     mask[trials.genuine] = MATCH
     mask[trials.impostor] = NON_MATCH
@@ -52,11 +57,11 @@ def _write_cross(directory: Path, name: str, trials: Trials, scores: Mapping[str
         write_matrix(path, matrix.astype(np.float32), query_sigset=query, target_sigset=target)
 
 
-def _records(side: Side) -> list[Record]:
+def _records(side: Side, root: str) -> list[Record]:
     return [
         Record(
             str(subject),
-            "/".join(file.parts[-2:]),
+            Path(os.path.relpath(os.path.abspath(file), root)).as_posix(),
             name=file.stem,
             modality="face",
             file_format=file.suffix.lstrip("."),

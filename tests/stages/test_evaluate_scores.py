@@ -71,6 +71,42 @@ def test_sigsets_beside_a_matrix_make_the_intervals_those_of_people(place: Works
     assert figures(by_mask)["genuine"] == genuine.sum()
 
 
+@pytest.mark.parametrize(("beside", "masked"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("most", [10, 1000])
+def test_the_diagonal_of_one_set_is_left_out(place: Workspace, beside: bool, masked: bool, most: int) -> None:
+    scores, genuine = write_system(place.root)
+    mask = np.where(genuine, MATCH, NON_MATCH).astype(np.uint8)
+    write_matrix(place.root / "a.mtx", scores, "all.xml", "all.xml")
+    write_matrix(place.root / "mask.mtx", mask, "all.xml", "all.xml", kind="mask")
+    if beside:
+        write_sigset(place.root / "all.xml", [Record(f"S{row // 2}", f"{row}.jpg") for row in range(2 * PEOPLE)])
+    notes = Notes()
+    config = replace(CONFIG, ci="none")
+    given = place.root / "mask.mtx" if masked else None
+    result = evaluate_scores(config, place, [place.root / "a.mtx"], given, most=most, report=notes)
+    found, other = figures(result), ~np.eye(2 * PEOPLE, dtype=bool)
+    assert (found["genuine"], found["left_out"]) == (12, {"images": 12, "genuine": 12, "impostor": 0})
+    for far in CONFIG.far:
+        assert found["vr"][far] == verification_rate(scores[genuine & other], scores[~genuine], far).vr
+    assert [warning for warning in notes.warnings if "12 comparisons of an image with itself" in warning]
+    assert list(result.warnings) == notes.warnings
+
+
+def test_files_that_two_sigsets_name_are_known_and_what_a_mask_ignores_is_not_counted(place: Workspace) -> None:
+    _, genuine = write_system(place.root)
+    write_sigsets(place.root)
+    names = [f"q{row}.jpg" if row in (3, 4) else f"t{row}.jpg" for row in range(2 * PEOPLE)]
+    write_sigset(place.root / "t.xml", [Record(f"S{row // 2}", name) for row, name in enumerate(names)])
+    found = figures(evaluate_scores(replace(CONFIG, ci="none"), place, [place.root / "a.mtx"], None))
+    assert (found["genuine"], found["left_out"]["genuine"]) == (22, 2)
+    mask = np.where(genuine, MATCH, NON_MATCH).astype(np.uint8)
+    mask[3, 3] = IGNORED
+    write_matrix(place.root / "mask.mtx", mask, "q.xml", "t.xml", kind="mask")
+    masked = evaluate_scores(replace(CONFIG, ci="none"), place, [place.root / "a.mtx"], place.root / "mask.mtx")
+    assert figures(masked)["left_out"] == {"images": 1, "genuine": 1, "impostor": 0}
+    assert figures(masked)["vr"] == found["vr"]
+
+
 def test_a_large_matrix_is_streamed_to_the_same_rates(place: Workspace) -> None:
     write_system(place.root)
     write_sigsets(place.root)
