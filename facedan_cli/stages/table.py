@@ -50,6 +50,7 @@ class _Measurement:
         results: the directories of the evaluations.
         verifies: whether pairs were verified.
         set_aside: images of the protocol that could not be used.
+        warnings: what may make the figures wrong.
     """
 
     rows: Mapping[str, Measured]
@@ -57,6 +58,7 @@ class _Measurement:
     results: Sequence[Path]
     verifies: bool
     set_aside: Mapping[str, str]
+    warnings: Sequence[str]
 
 
 def fill_table(
@@ -101,6 +103,7 @@ def fill_table(
         evaluations={seed: list(found.results) for seed, found in measured.items()},
         provenance=provenance(),
         set_aside=write_set_aside(directory / "set-aside.tsv", sorted(set_aside.items())),
+        warnings=list(dict.fromkeys(warning for found in measured.values() for warning in found.warnings)),
     )
     write_table(result)
     return result
@@ -131,7 +134,7 @@ def _measure(
         if reference in rows and row in (*ADAPTED, "fusion") and row != reference
         for found in differences([(reference, rows[reference].partitions), (row, rows[row].partitions)])
     ]
-    return _Measurement(rows, compared, results, whole.verifies, set_aside)
+    return _Measurement(rows, compared, results, whole.verifies, set_aside, whole.warnings)
 
 
 def _row(

@@ -139,6 +139,7 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
         )
     if result.set_aside is not None:
         yield "some images could not be used: rates are of the comparisons that could be made"
+    yield from (f"! {warning}" for warning in result.warnings)
     if with_paper and result.published is not None:
         yield f"paper: {PAPER}, {result.published.name}: VGG-Face, CASIA-WebFace as the source"
         yield from result.published.notes

@@ -119,6 +119,7 @@ class TableResult:
         evaluations: the results of `evaluate`, by seed.
         provenance: with what it was made.
         set_aside: the list of images that could not be used, if there are any.
+        warnings: of the evaluations: what may make the figures wrong.
     """
 
     protocol: str
@@ -131,6 +132,7 @@ class TableResult:
     evaluations: Mapping[int, Sequence[Path]]
     provenance: Mapping[str, Any]
     set_aside: Path | None
+    warnings: Sequence[str] = ()
 
     def summary(self) -> dict[str, Any]:
         """What `table --json` prints and summary.json holds."""
@@ -161,6 +163,7 @@ class TableResult:
             ],
             "published": None if self.published is None else {"paper": PAPER, "table": self.published.name},
             "evaluations": {str(seed): [str(path) for path in paths] for seed, paths in self.evaluations.items()},
+            "warnings": list(self.warnings),
             "results": str(self.directory),
             "set_aside": None if self.set_aside is None else str(self.set_aside),
             "provenance": dict(self.provenance),

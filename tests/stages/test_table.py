@@ -283,6 +283,11 @@ def test_searches_have_rank_1_rates(place: Workspace) -> None:
     assert result.rows[0].figures["all", "1"].values == (model.partitions["all"].rates.values["1"],)
     assert rates_table(result).header == ["method", "rank 1"]
     assert {gain.measure for gain in result.gains} == {"rank1"}
+    # The faces are copies of the source's: what evaluate says of that stands below the table and in its summary.
+    told = [warning for warning in result.warnings if "was trained on 16 of the 16 images that are measured" in warning]
+    assert len(told) == 2
+    assert {f"! {warning}" for warning in told} <= set(rates_table(result).notes)
+    assert set(told) <= set(result.summary()["warnings"])
 
 
 @pytest.mark.parametrize(
