@@ -30,7 +30,7 @@ PROBES = {"fb": 1195, "fc": 194, "dup1": 722, "dup2": 234}
 def touch(root: Path, records: Sequence[Record]) -> None:
     root.mkdir(parents=True)
     for name in {stem(record.file_name) for record in records}:
-        (root / f"{name}.jpg").touch()
+        (root / f"{name}.jpg").write_text(name, encoding="utf-8")  # files of one content are one image
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, np.nd
 
     def embed_faces(config: Any, dataset: Dataset, folder: Any, *_: object) -> Faces:
         vectors = np.stack([features[stem(path)] for path in folder.paths])
-        return Faces(folder.root, vectors, list(folder.paths), list(folder.names), {})
+        return Faces(folder.root, vectors, list(folder.paths), list(folder.names), [""] * len(folder.paths), [])
 
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.touch()

@@ -53,7 +53,7 @@ def test_two_data_sets_are_crossed(place: Workspace) -> None:
     half = place.root / "aligned" / "half"
     shutil.copytree(place.root / "aligned" / "casia", half)
     found = figures(evaluate_verify(CONFIG, place, place.dataset("half"), place.dataset("casia")))
-    assert (found["genuine"], found["impostor"]) == (64, 192)
+    assert (found["genuine"], found["impostor"]) == (64 - 16, 192)  # no image meets its copy
 
 
 def test_torchruns_processes_find_what_one_finds(place: Workspace) -> None:
