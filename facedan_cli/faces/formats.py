@@ -15,6 +15,9 @@ def _suffixes(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVE_SUFFIXES = (".rec", *TAR_SUFFIXES)
+"""What is looked into."""
 IMAGE_SUFFIXES = _suffixes(
     ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .gif .webp .avif .tif .tiff .pgm .ppm .pbm .pnm "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .heic .heif .hif"
@@ -224,3 +227,8 @@ def why_unknown(source: Path | BinaryIO) -> str:
     if isinstance(source, Path) and suffix_of(source.name) in _UNREAD_SUFFIXES:
         return f"images in {suffix_of(source.name)} are not read: convert it to PNG"
     return "not an image of a known format"
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file's name is that of an archive."""
+    return path.lower().endswith(ARCHIVE_SUFFIXES)

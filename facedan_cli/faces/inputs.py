@@ -11,13 +11,11 @@ from pathlib import Path
 from facedan_cli.faces.contents import is_local, is_settled
 from facedan_cli.faces.entries import PassedOver
 from facedan_cli.faces.folder import walk
-from facedan_cli.faces.formats import no_file
+from facedan_cli.faces.formats import ARCHIVE_SUFFIXES, is_archive, no_file
 from facedan_cli.faces.photograph import Photograph, unreadable
 from facedan_cli.faces.recordio import rec_photographs
-from facedan_cli.faces.tar import TAR_SUFFIXES, tar_photographs
+from facedan_cli.faces.tar import tar_photographs
 from facedan_cli.text import open_given, read_list, spellings
-
-ARCHIVE_SUFFIXES = (".rec", *TAR_SUFFIXES)
 
 
 def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[Photograph]:
@@ -54,11 +52,6 @@ def _listed(paths: Path, root: Path, out: Path) -> Iterator[Photograph]:
             yield unreadable(listed, f"it does not lie in {root}: name a directory above it with --root")
         else:
             yield from _of_file(Path(listed), file.relative_to(start).as_posix())
-
-
-def is_archive(path: str) -> bool:
-    """Whether a file's name is that of an archive."""
-    return path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:

@@ -94,8 +94,3 @@ def too_large(size: int) -> str:
 
 def _refuse(reason: str) -> bytes:
     raise UnreadableImage(reason)
-
-
-def stays_inside(path: str) -> bool:
-    """Whether a relative path with forward slashes leads to a place below where it starts."""
-    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("./") != ""

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.photograph import stays_inside
 from facedan_cli.kept import parse_object
 from facedan_cli.workspace import replacing
 
 ALIGNED = "aligned"
 FAILED = "failed"
+GIVEN = "given"
+"""The template of faces that somebody else aligned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,3 +284,16 @@ def _whole_lines(file: FileIO) -> int:
             return start + newline + 1
         end = start
     return 0
+
+
+def stays_inside(path: str) -> bool:
+    """Whether a relative path with forward slashes leads to a place below where it starts."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("./") != ""
+
+
+def template_and_size(manifest: Path) -> str:
+    """Template and size of the first aligned image of a manifest, for comparison with others."""
+    for record in read_records(manifest, []):
+        if record.output is not None:
+            return f"{record.template} at {record.size} pixels"
+    return "no template"

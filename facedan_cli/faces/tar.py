@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.faces.entries import PassedOver
-from facedan_cli.faces.formats import COMPANION_SUFFIXES, HEAD, is_clutter, named_as_image, sniffed, suffix_of
-from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, refusing, stays_inside, too_large, unreadable
+from facedan_cli.faces.formats import (
+    COMPANION_SUFFIXES,
+    HEAD,
+    TAR_SUFFIXES,
+    is_clutter,
+    named_as_image,
+    sniffed,
+    suffix_of,
+)
+from facedan_cli.faces.photograph import MOST_BYTES, Held, Photograph, refusing, too_large, unreadable
 from facedan_cli.faces.pictures import UnreadableImage
+from facedan_cli.faces.records import stays_inside
 from facedan_cli.faces.tar_entries import Damage, Entry, Kind, Source, entries
 from facedan_cli.faces.tar_index import (
     LABEL_SUFFIX,
@@ -27,8 +36,6 @@ from facedan_cli.faces.tar_index import (
     is_member_image,
     is_passed,
 )
-
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _SUFFIX = 8  # characters of what is counted as one

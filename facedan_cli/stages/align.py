@@ -14,9 +14,9 @@ import torch
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.faces.detect import Detector
 from facedan_cli.faces.landmarks import read_landmarks
-from facedan_cli.faces.records import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
+from facedan_cli.faces.records import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
 from facedan_cli.report import SILENT, Report
-from facedan_cli.stages.align_copy import GIVEN, Copier
+from facedan_cli.stages.align_copy import Copier
 from facedan_cli.stages.align_faces import EXCHANGED, Aligner
 from facedan_cli.stages.align_ledger import Ledger
 from facedan_cli.stages.align_output import Output

@@ -12,9 +12,6 @@ from facedan_cli.faces.records import AlignedRecord
 from facedan_cli.stages.align_output import Output
 from facedan_cli.stages.align_plan import Job
 
-GIVEN = "given"
-"""The template of faces that somebody else aligned."""
-
 _JPEG = b"\xff\xd8\xff"
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.config.fields import check_choices
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.faces.formats import IMAGE_SUFFIXES
-from facedan_cli.faces.inputs import ARCHIVE_SUFFIXES, is_archive, photographs
+from facedan_cli.faces.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
+from facedan_cli.faces.inputs import photographs
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.records import leads_outside, read_records
 from facedan_cli.kept import read_object

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.faces.folder import FaceFolder
-from facedan_cli.faces.records import read_records
-from facedan_cli.stages.align_copy import GIVEN
+from facedan_cli.faces.records import GIVEN, read_records
 from facedan_cli.stages.recogniser import Recogniser
 from facedan_cli.workspace import find_manifest
 

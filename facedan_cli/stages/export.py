@@ -18,6 +18,7 @@ from facedan_cli import __version__
 from facedan_cli.config.common import EXPORT_FORMATS, EXPORT_SUFFIXES, ExportConfig
 from facedan_cli.config.fields import check_choice
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.faces.records import template_and_size
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
@@ -25,7 +26,6 @@ from facedan_cli.models.state_dict import load_tensors
 from facedan_cli.models.weights import Card, load_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import read_record
-from facedan_cli.stages.training_data import template_of
 from facedan_cli.workspace import find_manifest, replacing
 
 INPUT, OUTPUT = "images", "features"
@@ -195,7 +195,7 @@ def _template(run: Path) -> str:
     """The template of the faces that the run learnt from, where its data set still says so."""
     root = read_record(run).get("inputs", {}).get("source", {}).get("root")
     manifest = find_manifest(Path(root)) if root else None
-    return template_of(manifest) if manifest else ""
+    return template_and_size(manifest) if manifest else ""
 
 
 def _write_onnx(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> Features:

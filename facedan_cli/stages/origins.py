@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facedan_cli.faces.folder import FaceFolder, identity_of
-from facedan_cli.faces.inputs import is_archive
+from facedan_cli.faces.formats import is_archive
 from facedan_cli.faces.records import FAILED, AlignedRecord, OddLine, read_records
 from facedan_cli.workspace import find_manifest
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.faces.folder import FaceFolder, read_folder
-from facedan_cli.faces.records import read_records
+from facedan_cli.faces.records import template_and_size
 from facedan_cli.report import Report
 from facedan_cli.runs import Run, tidy
 from facedan_cli.stages.levels import check_levels, warn_of_levels
@@ -234,18 +234,10 @@ def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
         if manifest is None:
             report.note(f"'{dataset.name}' has no aligned.jsonl: its images are taken to be aligned already")
         else:
-            manifests[dataset.name] = template_of(manifest)
+            manifests[dataset.name] = template_and_size(manifest)
     if len(set(manifests.values())) > 1:
         stated = ", ".join(f"{name} on {template}" for name, template in manifests.items())
         report.warn(f"the faces are aligned differently ({stated}); align all of them alike")
-
-
-def template_of(manifest: Path) -> str:
-    """Template and size of the first aligned image of a manifest, for comparison with others."""
-    for record in read_records(manifest, []):
-        if record.output is not None:
-            return f"{record.template} at {record.size} pixels"
-    return "no template"
 
 
 def tell_of_inputs(report: Report, source: Source, *others: FaceFolder) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from facedan_cli.faces.entries import PassedOver
+from facedan_cli.faces.formats import TAR_SUFFIXES
 from facedan_cli.faces.photograph import Photograph
 from facedan_cli.faces.pictures import UnreadableImage
-from facedan_cli.faces.tar import TAR_SUFFIXES, tar_photographs
+from facedan_cli.faces.tar import tar_photographs
 
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 
