@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from facenet_pytorch import MTCNN
 
+from facedan_cli.alignment.align import align
+from facedan_cli.alignment.detector import Detector, Face, choose
+from facedan_cli.alignment.output import JPEG_QUALITY
 from facedan_cli.config.common import LANDMARK_OFFSETS, REFERENCE_OFFSET, AlignConfig
-from facedan_cli.faces.detect import Detector, Face, choose
-from facedan_cli.faces.folder import walk_images
-from facedan_cli.faces.geometry import POINT_NAMES, TEMPLATES, similarity, three_points, warp
-from facedan_cli.faces.pictures import read_picture
-from facedan_cli.faces.records import read_records
-from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
-from facedan_cli.stages.align import align
-from facedan_cli.stages.align_output import JPEG_QUALITY
+from facedan_cli.data.dataset import walk_images
+from facedan_cli.data.images import read_picture
+from facedan_cli.data.manifest import read_records
+from facedan_cli.data.templates import POINT_NAMES, TEMPLATES, similarity, three_points, warp
+from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
 
 def draw(directory: Path, images: int) -> None:

@@ -30,14 +30,14 @@ from shifts import KINDS, all_pairs, draw
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.evaluation.protocols import evaluate_gbu, evaluate_pairs
+from facedan_cli.evaluation.verification import Verification
 from facedan_cli.runs import Run, read_record
-from facedan_cli.stages.adapt import adapt, plan_adapt
-from facedan_cli.stages.candidates import Judge
-from facedan_cli.stages.evaluate import evaluate_gbu, evaluate_pairs
-from facedan_cli.stages.measures import Verification
-from facedan_cli.stages.pretrain import plan_pretrain, pretrain
-from facedan_cli.stages.target_list import read_target
-from facedan_cli.stages.training_data import hold_aside
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.candidates import Judge
+from facedan_cli.training.datasets import hold_aside
+from facedan_cli.training.pretrain import plan_pretrain, pretrain
+from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace, write_text
 
 CHOICES: Mapping[str, Mapping[str, Any]] = {

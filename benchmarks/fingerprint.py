@@ -20,9 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from facedan_cli.faces import contents
-from facedan_cli.faces.contents import Contents
-from facedan_cli.faces.folder import FaceFolder, read_folder
+from facedan_cli.data import contents
+from facedan_cli.data.contents import Contents
+from facedan_cli.data.dataset import FaceFolder, read_folder
 
 A_FOLDER = 100
 SMOKE = 300

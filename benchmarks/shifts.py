@@ -22,11 +22,11 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import PRESETS, AdaptConfig, PretrainConfig
-from facedan_cli.faces.synthetic import WEB, Style, draw_identity, draw_view, render
-from facedan_cli.stages.adapt import adapt, plan_adapt
-from facedan_cli.stages.evaluate import evaluate_pairs
-from facedan_cli.stages.measures import Verification
-from facedan_cli.stages.pretrain import plan_pretrain, pretrain
+from facedan_cli.evaluation.protocols import evaluate_pairs
+from facedan_cli.evaluation.verification import Verification
+from facedan_cli.synthetic.render import WEB, Style, draw_identity, draw_view, render
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Dataset, Workspace
 
 CLEAR = replace(WEB, roll=(-2, 2), scale=(1.08, 1.12), offset_x=(-0.02, 0.02), offset_y=(-0.02, 0.02))

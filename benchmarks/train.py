@@ -43,18 +43,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.faces.batches import FaceImages, Stream
-from facedan_cli.faces.cache import Cache
-from facedan_cli.faces.folder import FaceFolder, read_folder
-from facedan_cli.faces.synthetic import WEB, draw_identity, draw_view, render
+from facedan_cli.data.batches import FaceImages, Stream
+from facedan_cli.data.cache import Cache
+from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.devices import keep_freed_memory
+from facedan_cli.models.checkpoint import Card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
-from facedan_cli.models.weights import Card
 from facedan_cli.report import Follow, Report
-from facedan_cli.stages.devices import keep_freed_memory
-from facedan_cli.training.checkpoint import Checkpoints
+from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 from facedan_cli.training.loop import Domains, train
 from facedan_cli.training.plan import Plan
+from facedan_cli.training.state import Checkpoints
 
 PEOPLE, IMAGES_EACH = 32, 8
 """Drawn where there are no other faces."""

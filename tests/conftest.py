@@ -62,14 +62,14 @@ class Trained:
 @pytest.fixture(scope="session")
 def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A workspace with a pretraining and, in this order, three adaptations; tests may add to it."""
-    from facedan_cli.stages.adapt import adapt, plan_adapt
-    from facedan_cli.stages.pretrain import plan_pretrain, pretrain
+    from facedan_cli.training.adapt import adapt, plan_adapt
+    from facedan_cli.training.pretrain import plan_pretrain, pretrain
 
     workspace = Workspace.open(shutil.copytree(drawn, tmp_path_factory.mktemp("trained") / "workspace"))
     before = pretrain(plan_pretrain(PRETRAIN, workspace))
     choices = (replace(ADAPT, lambda_=0.0), replace(ADAPT, kernels=1, layers="fc7"), ADAPT)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.stages.adapt.BANDWIDTH_SAMPLE", 16)  # as many images as there are
+        patched.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)  # as many images as there are
         after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
     return Trained(workspace, before.run.directory, *(result.run.directory for result in after))
 

@@ -18,21 +18,21 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from facedan_cli.alignment.index import Ledger
+from facedan_cli.alignment.landmarks import read_landmarks
+from facedan_cli.alignment.photograph import Photograph
+from facedan_cli.alignment.recordio import rec_photographs
+from facedan_cli.alignment.tar import tar_photographs
+from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError
-from facedan_cli.faces.landmarks import read_landmarks
-from facedan_cli.faces.photograph import Photograph
-from facedan_cli.faces.pictures import UnreadableImage, read_picture
-from facedan_cli.faces.recordio import rec_photographs
-from facedan_cli.faces.records import AlignedRecord
-from facedan_cli.faces.tar import tar_photographs
-from facedan_cli.models.state_dict import read_state_dict
-from facedan_cli.models.weights import load_pcanet, read_card
+from facedan_cli.models.checkpoint import load_pcanet, read_card
+from facedan_cli.models.pretrained.state_dict import read_state_dict
 from facedan_cli.protocols.bee import read_matrix, write_matrix
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.pairs import read_pairs
 from facedan_cli.protocols.scores import read_scores
 from facedan_cli.protocols.sigset import read_sigset
-from facedan_cli.stages.align_ledger import Ledger
 
 ROUNDS = 60
 NUMBERS = (b"0", b"-1", b"99999999999", b"9" * 5000, b"1e400", b"nan", b"\xff\xff\xff\xff\x7f", b"\0" * 8, b"../")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from facedan_cli.cli.app import app
 PACKAGE = Path(facedan_cli.__file__).parent
 
 FLOORS = (
-    {"workspace", "config", "errors", "report", "runs", "run_plan", "outputs", "text", "spreadsheet", "kept"},
-    {"faces", "models", "adaptation", "metrics", "protocols"},
+    {"errors", "report", "workspace", "runs", "run_plan", "outputs", "kept", "spreadsheet", "text", "config"},
+    {"distributed", "devices", "adaptation", "metrics"},
+    {"data", "models", "protocols", "figures"},
+    {"alignment", "embedding", "synthetic", "export"},
     {"training"},
-    {"stages"},
+    {"evaluation"},
+    {"table"},
     {"cli"},
     {"__main__"},
 )
@@ -69,12 +73,24 @@ class _AtImport(ast.NodeTransformer):
         return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
 
 
+LARGEST_SHARE = 0.15
+"""Of the package's lines in one room."""
+
+
 def parse(module: Path) -> ast.Module:
     return ast.parse(module.read_text(encoding="utf-8"))
 
 
 def test_every_room_has_its_floor() -> None:
     assert {room(module) for module in MODULES} == FLOOR.keys()
+
+
+def test_no_room_is_a_hall() -> None:
+    lines = Counter[str]()
+    for module in MODULES:
+        lines[room(module)] += len(module.read_text(encoding="utf-8").splitlines())
+    largest, count = lines.most_common(1)[0]
+    assert count <= LARGEST_SHARE * lines.total(), f"{largest} has {count} of {lines.total()} lines"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=label)

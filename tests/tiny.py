@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
-from facedan_cli.faces.records import ALIGNED, AlignedRecord
-from facedan_cli.faces.synthetic import STUDIO, WEB, Style, draw_identity, draw_view, render
+from facedan_cli.data.manifest import ALIGNED, AlignedRecord
 from facedan_cli.protocols.gbu import PARTITIONS, sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import Advance, Report
 from facedan_cli.runs import Run
+from facedan_cli.synthetic.render import STUDIO, WEB, Style, draw_identity, draw_view, render
 from facedan_cli.workspace import MANIFEST_FILE
 
 SIZE = 72  # what vggface-mini reads: nothing is scaled

@@ -61,11 +61,11 @@ def adapt(
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """
-    from facedan_cli.stages.adapt import adapt as run_adapt
-    from facedan_cli.stages.adapt import plan_adapt
-    from facedan_cli.stages.selection import plan_selection
-    from facedan_cli.stages.selection import select as run_selection
-    from facedan_cli.training.distributed import Ranks
+    from facedan_cli.distributed import Ranks
+    from facedan_cli.training.adapt import adapt as run_adapt
+    from facedan_cli.training.adapt import plan_adapt
+    from facedan_cli.training.selection import plan_selection
+    from facedan_cli.training.selection import select as run_selection
 
     console, first = console_of(context), Ranks.of(os.environ).first
     console.quiet |= not first

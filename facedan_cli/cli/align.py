@@ -22,7 +22,7 @@ from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from facedan_cli.stages.align import AlignResult
+    from facedan_cli.alignment.align import AlignResult
 
 
 @command(AlignConfig)
@@ -35,9 +35,9 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
 
     Example: facedan align ./raw ./aligned
     """
-    from facedan_cli.stages.align import align as run
-    from facedan_cli.stages.align_plan import inspect
-    from facedan_cli.training.distributed import Ranks
+    from facedan_cli.alignment.align import align as run
+    from facedan_cli.alignment.plan import inspect
+    from facedan_cli.distributed import Ranks
 
     console = console_of(context)
     ranks = Ranks.of(os.environ)

@@ -39,7 +39,7 @@ def demo(
 
     Example: facedan demo --workspace demo
     """
-    from facedan_cli.stages.demo import draw_world
+    from facedan_cli.synthetic.world import draw_world
 
     console, place = console_of(context), workspace_of(context)
     began = time.monotonic()

@@ -17,7 +17,7 @@ from facedan_cli.config.common import EmbedConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from facedan_cli.stages.embed import EmbedResult
+    from facedan_cli.embedding.embed import EmbedResult
 
 
 @command(EmbedConfig)
@@ -30,12 +30,12 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
 
     Example: find aligned/gate -name '*.jpg' | facedan embed - --json
     """
-    from facedan_cli.faces.folder import list_of_paths, read_folder
-    from facedan_cli.stages.alignment import alignment_warnings
-    from facedan_cli.stages.devices import choose_device
-    from facedan_cli.stages.embed import embed as run
-    from facedan_cli.stages.recogniser import find_model
-    from facedan_cli.training.distributed import Ranks
+    from facedan_cli.data.dataset import list_of_paths, read_folder
+    from facedan_cli.devices import choose_device
+    from facedan_cli.distributed import Ranks
+    from facedan_cli.embedding.alignment import alignment_warnings
+    from facedan_cli.embedding.embed import embed as run
+    from facedan_cli.embedding.model import find_model
 
     console, ranks = console_of(context), Ranks.of(os.environ)
     console.quiet |= not ranks.first

@@ -44,7 +44,7 @@ def gbu(
 
     Example: facedan evaluate gbu --far 0.001 --model RUN_BEFORE --model RUN_AFTER
     """
-    from facedan_cli.stages.evaluate import evaluate_gbu
+    from facedan_cli.evaluation.protocols import evaluate_gbu
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -72,7 +72,7 @@ def feret(
 
     Example: facedan evaluate feret --model RUN
     """
-    from facedan_cli.stages.evaluate import evaluate_feret
+    from facedan_cli.evaluation.protocols import evaluate_feret
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -96,7 +96,7 @@ def lfw(
 
     Example: facedan evaluate lfw --pairs pairs.txt
     """
-    from facedan_cli.stages.evaluate import evaluate_lfw
+    from facedan_cli.evaluation.protocols import evaluate_lfw
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -121,7 +121,7 @@ def pairs(
 
     Example: facedan evaluate pairs pairs.txt --images lfw --far 0.01 --far 0.001
     """
-    from facedan_cli.stages.evaluate import evaluate_pairs
+    from facedan_cli.evaluation.protocols import evaluate_pairs
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -145,7 +145,7 @@ def identify(
 
     Example: facedan evaluate identify --gallery gate/enrolled --probe gate/today
     """
-    from facedan_cli.stages.evaluate import evaluate_identify
+    from facedan_cli.evaluation.protocols import evaluate_identify
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -184,7 +184,7 @@ def verify(
 
     Example: facedan evaluate verify lfw --far 1e-6
     """
-    from facedan_cli.stages.verify import evaluate_verify
+    from facedan_cli.evaluation.all_pairs import evaluate_verify
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)
@@ -219,7 +219,7 @@ def scores(
 
     Example: facedan evaluate scores openbr.mtx --mask mask.mtx --far 0.001 --convention openbr
     """
-    from facedan_cli.stages.evaluate_scores import evaluate_scores
+    from facedan_cli.evaluation.external_scores import evaluate_scores
 
     refuse_two_forms(context)
     console, place = console_of(context), workspace_of(context)

@@ -12,8 +12,8 @@ from facedan_cli.errors import UsageError
 from facedan_cli.spreadsheet import csv_lines
 
 if TYPE_CHECKING:
-    from facedan_cli.metrics.page import Table
-    from facedan_cli.stages.results import EvaluateResult
+    from facedan_cli.evaluation.result import EvaluateResult
+    from facedan_cli.figures.page import Table
 
 
 def refuse_two_forms(context: typer.Context) -> None:
@@ -28,7 +28,7 @@ def refuse_two_forms(context: typer.Context) -> None:
 
 def show(context: typer.Context, console: Console, result: EvaluateResult) -> None:
     """Print an evaluation as tables, as JSON or as CSV; exit code 3 where images were set aside."""
-    from facedan_cli.stages.tables import differences_table, failures_table, main_table, points_table
+    from facedan_cli.evaluation.text_tables import differences_table, failures_table, main_table, points_table
 
     if console.as_json:
         console.json(result.summary())
@@ -54,6 +54,6 @@ def as_text(shown: Table, *, titled: bool) -> str:
 
 def as_csv(result: EvaluateResult) -> str:
     """The rows of figures.csv."""
-    from facedan_cli.stages.results import FIGURES_HEADER
+    from facedan_cli.evaluation.result import FIGURES_HEADER
 
     return "".join(csv_lines(FIGURES_HEADER, result.figures())).rstrip("\n")

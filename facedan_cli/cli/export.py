@@ -19,9 +19,9 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
 
     Example: facedan export adapt-casia-frgc-1a2b3c4d model.onnx
     """
+    from facedan_cli.export import choose_format
+    from facedan_cli.export import export as run
     from facedan_cli.runs import find_checkpoint
-    from facedan_cli.stages.export import choose_format
-    from facedan_cli.stages.export import export as run
 
     console = console_of(context)
     checkpoint = find_checkpoint(workspace_of(context), settings.model)

@@ -12,7 +12,7 @@ from facedan_cli.workspace import read_set_aside
 
 if TYPE_CHECKING:
     from facedan_cli.runs import Run
-    from facedan_cli.stages.training_data import TrainingResult
+    from facedan_cli.training.datasets import TrainingResult
 
 
 def print_plan(console: Console, run: Run) -> None:

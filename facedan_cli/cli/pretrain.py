@@ -24,9 +24,9 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
 
     Example: facedan pretrain --source casia --init vgg_face_dag.pth
     """
-    from facedan_cli.stages.pretrain import plan_pretrain
-    from facedan_cli.stages.pretrain import pretrain as train
-    from facedan_cli.training.distributed import Ranks
+    from facedan_cli.distributed import Ranks
+    from facedan_cli.training.pretrain import plan_pretrain
+    from facedan_cli.training.pretrain import pretrain as train
 
     console, first = console_of(context), Ranks.of(os.environ).first
     console.quiet |= not first

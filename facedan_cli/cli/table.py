@@ -21,8 +21,8 @@ from facedan_cli.config.table import TABLE_FORMATS, TABLE_PROTOCOLS, TABLE_ROWS
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from facedan_cli.stages.table_models import Cell
-    from facedan_cli.stages.table_result import TableResult
+    from facedan_cli.table.result import TableResult
+    from facedan_cli.table.runs import Cell
 
 _TESTED = "By what it is measured"
 _FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
@@ -161,8 +161,8 @@ def table(
 
     Example: facedan table gbu --source casia --target frgc --init vgg_face_dag.pth --seeds 0,1,2
     """
-    from facedan_cli.stages.table import fill_table
-    from facedan_cli.stages.table_models import plan_table
+    from facedan_cli.table.fill import fill_table
+    from facedan_cli.table.runs import plan_table
 
     _check(by, format, context.params["as_json"])
     console, place = console_of(context), workspace_of(context)
@@ -202,7 +202,7 @@ def _print_plan(console: Console, cells: list[Cell]) -> None:
 
 def _show(console: Console, result: TableResult, format: str) -> None:
     """Print the table in the form that is asked for."""
-    from facedan_cli.stages.table_forms import gains_table, rates_table
+    from facedan_cli.table.formats import gains_table, rates_table
 
     if console.as_json:
         console.json(result.summary())

@@ -16,7 +16,7 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from facedan_cli.stages.table import TableProtocol
+    from facedan_cli.table.fill import TableProtocol
     from facedan_cli.workspace import Workspace
 
 # What is handed on to each command, by our parameter and its option; the rest it takes from its own section and
@@ -37,7 +37,7 @@ _EVALUATE = _COMMON | {
 
 def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     """The configuration, and the options of the protocol that measures."""
-    from facedan_cli.stages.table_models import settle_rows
+    from facedan_cli.table.runs import settle_rows
 
     given = context.params
     pretrain = configured(PretrainConfig, _parsed(context, "pretrain", _words(context, _PRETRAIN)))
@@ -92,10 +92,10 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 def tested_by(by: str, test: typer.Context, place: Workspace) -> TableProtocol:
     """The protocol, its data sets and lists looked up: what is missing is said before anything is trained."""
+    from facedan_cli.evaluation.protocols import evaluate_feret, evaluate_gbu, evaluate_identify, evaluate_pairs
     from facedan_cli.protocols.pairs import read_pairs
-    from facedan_cli.stages.evaluate import evaluate_feret, evaluate_gbu, evaluate_identify, evaluate_pairs
-    from facedan_cli.stages.published import published_feret, published_gbu
-    from facedan_cli.stages.table import TableProtocol
+    from facedan_cli.table.fill import TableProtocol
+    from facedan_cli.table.reported import published_feret, published_gbu
 
     given = test.params
     if by == "identify":

@@ -69,7 +69,7 @@ class Facenet(FaceNetwork):
     """
 
     layers = ("pool", "embedding")
-    reader = "facedan_cli.models.public_weights:read_facenet"
+    reader = "facedan_cli.models.pretrained.load:read_facenet"
 
     def __init__(self, classes: int, *, image_size: int = 182, crop: int = 160, **head: Any) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
+from facedan_cli.distributed import rank, share, sum_over_processes, world_size
 from facedan_cli.models.classifier import Classifier
-from facedan_cli.training.distributed import rank, share, sum_over_processes, world_size
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from facedan_cli.adaptation.diagnostics import effective_rank, mean_cosine, mean_norm
+from facedan_cli.distributed import rank
 from facedan_cli.errors import FacedanError
 from facedan_cli.kept import read_entries
-from facedan_cli.training.distributed import rank
 from facedan_cli.workspace import write_text
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, distributed, nn, optim
 
 from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.data.batches import Stream
+from facedan_cli.distributed import ENDED, average_gradients, begin_alike, sum_over_processes, world_size
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.faces.batches import Stream
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
-from facedan_cli.training.checkpoint import Checkpoints
-from facedan_cli.training.distributed import ENDED, average_gradients, begin_alike, sum_over_processes, world_size
 from facedan_cli.training.log import Log, shape_of_features
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, set_rate, shared
+from facedan_cli.training.state import Checkpoints
 from facedan_cli.training.step import TOO_LARGE, Batch, Losses, Step
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.distributed import gather_rows, rank, share, world_size
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import Classification, classification_loss, sample_classes
-from facedan_cli.training.distributed import gather_rows, rank, share, world_size
 from facedan_cli.training.plan import Plan
 
 TOO_LARGE = (

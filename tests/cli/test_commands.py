@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tiny import SETTINGS, draw_datasets, write_gbu
 
-from facedan_cli.models.weights import read_card
+from facedan_cli.models.checkpoint import read_card
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace
 

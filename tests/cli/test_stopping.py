@@ -25,7 +25,7 @@ import sys, time
 from pathlib import Path
 from facedan_cli.cli import align
 from facedan_cli.cli.app import main
-from facedan_cli.stages.align_workers import in_order, workers
+from facedan_cli.alignment.workers import in_order, workers
 from facedan_cli.workspace import locked, replacing
 
 def work(batch):
@@ -38,8 +38,8 @@ def run():
     with locked(Path("held"), "the test"), workers(work, 2, processes=True) as begin:
         list(in_order(begin, [[0], [1], [2]], 3))
 
-import facedan_cli.stages.align
-facedan_cli.stages.align.align = lambda *_: run()
+import facedan_cli.alignment.align
+facedan_cli.alignment.align.align = lambda *_: run()
 sys.argv = ["facedan", "align", "raw", "out"]
 main()
 """
@@ -47,8 +47,8 @@ main()
 WAIT = """
 import sys
 from facedan_cli.cli.app import main
-from facedan_cli.training.distributed import Ranks
-import os, facedan_cli.stages.align
+from facedan_cli.distributed import Ranks
+import os, facedan_cli.alignment.align
 
 def run(*_):
     ranks = Ranks.of(os.environ)
@@ -59,7 +59,7 @@ def run(*_):
             time.sleep(60)
         ranks.gather([])
 
-facedan_cli.stages.align.align = run
+facedan_cli.alignment.align.align = run
 sys.argv = ["facedan", "align", "raw", "out"]
 main()
 """

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError
+from facedan_cli.models.checkpoint import Card, load_checkpoint, save_checkpoint
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.facenet import RELEASES, Facenet, fetch_release, release_file
 from facedan_cli.models.networks import build
-from facedan_cli.models.public_weights import load_public_weights
+from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.models.vggface import Spec, VGGFace
-from facedan_cli.models.weights import Card, load_checkpoint, save_checkpoint
 
 
 def pictures(count: int, *, seed: int = 0) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from facedan_cli.faces.geometry import TEMPLATES
+from facedan_cli.data.templates import TEMPLATES
 from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.frame import Frame
 

@@ -12,6 +12,7 @@ from together import joined
 from torch import Tensor, nn, optim
 
 from facedan_cli.config.training import HEADS
+from facedan_cli.distributed import average_gradients, share
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.training.classification import (
@@ -21,7 +22,6 @@ from facedan_cli.training.classification import (
     own_classes,
     sample_classes,
 )
-from facedan_cli.training.distributed import average_gradients, share
 
 CLASSES, BATCH, STEP = 10, 7, 300  # of three processes: 3, 3 and 4 classes, 2, 2 and 3 rows
 RATES = (0.5, 1e-9)  # with the second the labels' classes alone: of three processes one has none

@@ -15,6 +15,7 @@ from together import run_together
 from torch import Tensor, optim
 
 from facedan_cli.config.training import HEADS
+from facedan_cli.distributed import share
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.training.classification import (
     classification_loss,
@@ -23,7 +24,6 @@ from facedan_cli.training.classification import (
     own_classes,
     sample_classes,
 )
-from facedan_cli.training.distributed import share
 
 SCRIPT = Path(__file__).with_name("classes_over_ranks.py")
 Shares = list[dict[str, Tensor]]

@@ -10,8 +10,8 @@ import two_ranks
 from safetensors.torch import load_file
 from together import run_together
 
+from facedan_cli.distributed import Ranks, share
 from facedan_cli.errors import UsageError
-from facedan_cli.training.distributed import Ranks, share
 
 SCRIPT = Path(two_ranks.__file__)
 

@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 from facedan_cli.adaptation.mmd import mk_mmd
 from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.data.batches import Stream
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.faces.batches import Stream
+from facedan_cli.models.checkpoint import Card
 from facedan_cli.models.dropout import see_rows
 from facedan_cli.models.vggface import Spec, VGGFace
-from facedan_cli.models.weights import Card
 from facedan_cli.report import Advance, Report
-from facedan_cli.training.checkpoint import Checkpoints
 from facedan_cli.training.loop import Domains, Examination, train
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer
+from facedan_cli.training.state import Checkpoints
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
 PEOPLE, BATCH, STEPS = 5, 6, 9

@@ -17,13 +17,13 @@ from together import joined
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.faces.batches import Stream
+from facedan_cli.data.batches import Stream
+from facedan_cli.distributed import gather_rows, share
+from facedan_cli.models.checkpoint import Card
 from facedan_cli.models.vggface import Spec, VGGFace
-from facedan_cli.models.weights import Card
-from facedan_cli.training.checkpoint import Checkpoints
-from facedan_cli.training.distributed import gather_rows, share
 from facedan_cli.training.loop import Domains, train
 from facedan_cli.training.plan import Plan
+from facedan_cli.training.state import Checkpoints
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
 PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three

@@ -1,0 +1,186 @@
+"""`facedan align`: from a tree of photographs to the same tree of aligned faces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from facedan_cli.alignment.aligner import EXCHANGED, Aligner
+from facedan_cli.alignment.contact_sheet import write_contact_sheet
+from facedan_cli.alignment.copy import Copier
+from facedan_cli.alignment.detector import Detector
+from facedan_cli.alignment.index import Ledger
+from facedan_cli.alignment.landmarks import read_landmarks
+from facedan_cli.alignment.output import Output
+from facedan_cli.alignment.plan import STRETCH, Job, Plan
+from facedan_cli.alignment.ranks import manifest_of, merge_parts
+from facedan_cli.alignment.settings import SET_ASIDE, check_config, settle, start_over
+from facedan_cli.alignment.workers import Work, in_order, workers
+from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
+from facedan_cli.data.manifest import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
+from facedan_cli.devices import choose_device, worker_count
+from facedan_cli.distributed import Ranks
+from facedan_cli.report import SILENT, Report
+from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
+
+FILE_BYTES_AT_ONCE = 1_000_000
+"""Photographs whose files are so large make a batch, however few they are: they gain nothing by company."""
+
+
+@dataclass(frozen=True)
+class AlignResult:
+    """What an alignment did; of several processes the first one's is of all.
+
+    Args:
+        out: the aligned tree.
+        manifest: its aligned.jsonl.
+        aligned: faces aligned by this run.
+        already: faces that earlier runs had aligned.
+        failed: photographs set aside, by this run and by earlier ones.
+        set_aside: their list with the reasons; None where there are none.
+    """
+
+    out: Path
+    manifest: Path
+    aligned: int
+    already: int
+    failed: int
+    set_aside: Path | None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one process did: faces aligned and those aligned earlier, who failed and why, who had no or wrong landmarks.
+
+    Also the lines of the manifest that were no records when it began; all processes find the same.
+    """
+
+    aligned: int
+    already: int
+    failures: list[tuple[str, str]]
+    without_landmarks: int
+    exchanged: int
+    odd: list[OddLine]
+
+
+def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
+    """Find the face in every photograph of `config.raw` and draw it to the template, in the same place in `config.out`.
+
+    The manifest says what became of each photograph. What is done already is not done again, whenever the work was
+    interrupted; a photograph that fails is listed and costs the others nothing. Processes that torchrun started share
+    the work.
+
+    Raises:
+        UsageError: an option has an impossible value.
+        FacedanError: there are no photographs, the aligned tree is in use or has other settings, the landmarks cannot
+            be read, or another process of the job has failed.
+        OSError: the aligned tree cannot be written. What is in it is whole, and the same command goes on from there.
+    """
+    check_config(config)
+    ranks = Ranks.of(os.environ)
+    device = torch.device("cpu") if config.no_align else ranks.device(choose_device(config.device))
+    work = _work(config, device)
+    manifest = config.out / MANIFEST_FILE
+    with ranks.joined(), _prepared(config, ranks):
+        ranks.gather([])
+        share = _align_share(config, ranks, work, report, processes=device.type == "cpu")
+        shares = ranks.gather([share])
+        failures = sorted(failure for share in shares for failure in share.failures)
+        without_landmarks = sum(share.without_landmarks for share in shares)
+        if config.landmarks and without_landmarks:
+            report.note(f"{without_landmarks} of the photographs are not in {config.landmarks}: they were searched")
+        if exchanged := sum(share.exchanged for share in shares):
+            report.warn(
+                f"in {exchanged} lines of {config.landmarks} left and right are exchanged: these eyes were swapped, or "
+                "their faces would be upside down; righteyex is the subject's right eye, on the left of the image"
+            )
+        set_aside = None
+        odd = [line for share in shares[:1] for line in share.odd]  # all processes found the same
+        failures += [(f"{MANIFEST_FILE}, line {line.number}", _without(line)) for line in odd]
+        if ranks.first:
+            merge_parts(config.out)
+            remove_lines(manifest, odd)
+            set_aside = write_set_aside(config.out / SET_ASIDE, failures)
+            if config.contact_sheet:
+                write_contact_sheet(config.contact_sheet, manifest)
+    aligned, already = sum(share.aligned for share in shares), sum(share.already for share in shares)
+    return AlignResult(config.out, manifest, aligned, already, len(failures), set_aside)
+
+
+def _without(line: OddLine) -> str:
+    return f"damaged: {line.reason}; it was removed, and the image that it spoke of is treated as new"
+
+
+def _work(config: AlignConfig, device: torch.device) -> Work:
+    """What is done with photographs."""
+    if config.no_align:
+        return Copier(Output(config, GIVEN))
+    root = config.raw if config.raw.is_dir() else config.root
+    landmarks = read_landmarks(config.landmarks, root) if config.landmarks else None
+    reference = config.landmark_offset == REFERENCE_OFFSET
+    detector = Detector(device, config.min_face, config.second_pass, reference=reference)
+    return Aligner(Output(config, config.template), landmarks, detector)
+
+
+@contextmanager
+def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
+    """The aligned tree, held for this job; its first process takes in what earlier ones left."""
+    if not ranks.first:
+        yield
+        return
+    with locked(config.out, f"the aligned tree {config.out}"):
+        merge_parts(config.out)
+        if config.force:
+            start_over(config.out)
+        settle(config)
+        yield
+
+
+def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, *, processes: bool) -> _Share:
+    ledger = Ledger(config.out / MANIFEST_FILE)
+    plan = Plan(config, ledger, ranks)
+    if ranks.first and plan.remark:
+        report.note(plan.remark)
+    most = config.workers or worker_count(0) // ranks.local_count
+    count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
+    counts = {ALIGNED: 0, FAILED: 0}
+    failures = list(plan.failures)
+    without_landmarks = exchanged = 0
+    with (
+        ManifestWriter(manifest_of(ranks, config.out)) as writer,
+        # Before the progress, which has a thread of its own.
+        workers(work, count, processes=processes) as begin,
+        report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
+    ):
+        same = plan.found_same()
+        while known := list(islice(same, STRETCH)):
+            writer.append(known)
+        for records in in_order(begin, _batches(plan.jobs(), config.detector_batch), 2 * count):
+            writer.append(records)
+            for record in records:
+                counts[record.status] += 1
+                without_landmarks += record.faces is not None
+                exchanged += record.source == EXCHANGED
+                if record.status == FAILED:
+                    failures.append((record.path, record.reason))
+                    report.detail(f"{record.path}: {record.reason}")
+            advance(len(records), "")
+    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, ledger.odd)
+
+
+def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    """As many jobs at a time, or fewer of large files: then each worker has its own, and memory stays bounded."""
+    batch: list[Job] = []
+    for job in jobs:
+        batch.append(job)
+        if len(batch) == size or sum(job.photograph.size for job in batch) >= FILE_BYTES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

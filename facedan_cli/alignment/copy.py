@@ -1,0 +1,39 @@
+"""What `--no-align` makes of faces that are aligned already: files of the size asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from facedan_cli.alignment.contrast import lacks_contrast
+from facedan_cli.alignment.output import Output
+from facedan_cli.alignment.plan import Job
+from facedan_cli.data.batches import square_face
+from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.manifest import AlignedRecord
+
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class Copier:
+    """Copies JPEG files of the size asked for byte for byte, and scales other pictures to it; for several workers."""
+
+    output: Output
+
+    def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
+        """Copy these; a record of each."""
+        return [self._copy(job.begun()) for job in jobs]
+
+    def _copy(self, job: Job) -> AlignedRecord:
+        size = self.output.config.size
+        try:
+            picture = read_picture(job.photograph.open())  # a copy too has to be whole
+            content = job.photograph.read()
+        except UnreadableImage as error:
+            return self.output.failed(job, str(error))
+        if reason := lacks_contrast(picture):
+            return self.output.failed(job, reason)
+        if picture.shape[:2] == (size, size) and content.startswith(_JPEG):
+            return self.output.aligned(job, content, source="copied")
+        return self.output.aligned(job, square_face(picture, size), source="resized")

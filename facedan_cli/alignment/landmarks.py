@@ -1,0 +1,142 @@
+"""Points of faces that somebody measured, from CSV files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from facedan_cli.data.templates import POINT_NAMES
+from facedan_cli.errors import FacedanError
+from facedan_cli.text import one_form, read_text, spellings
+
+EYES_HEADER = ("righteyex", "righteyey", "lefteyex", "lefteyey")
+"""As in the GBU's eyes.csv: the right eye is the subject's, which is on the image's left."""
+
+FIVE_POINTS_HEADER = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
+
+Points = Mapping[str, tuple[float, float]]
+
+LEAST_LINES = 10
+"""Of fewer lines the majority says nothing of what the others mean by left and right."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points by photograph: the two eyes, or all five of `geometry.POINT_NAMES`.
+
+    Args:
+        root: the tree of photographs.
+        by_path: the points by path, with forward slashes, in one Unicode form.
+        by_stem: the path by file name without extension, in lower case; None where several paths end in it.
+    """
+
+    root: Path
+    by_path: Mapping[str, Points]
+    by_stem: Mapping[str, str | None]
+
+    @cached_property
+    def mostly_turned(self) -> bool:
+        """Whether most lines turn their face by more than 90°: then left and right are exchanged."""
+        turned = sum(is_turned(points) for points in self.by_path.values())
+        return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
+
+    def find(self, path: str) -> Points | None:
+        """The points of a photograph, by its path or else by its name; None where there are none.
+
+        The list's paths may start at any directory of the photograph's path. By its name alone it may have only what no
+        other photograph has by its path: in trees like anna/1.jpg, bo/1.jpg the names mean nothing.
+        """
+        parts = path.split("/")
+        for first in range(len(parts)):
+            if points := self.by_path.get(one_form("/".join(parts[first:]))):
+                return points
+        other = self.by_stem.get(_stem(path))
+        taken = other is None or any((self.root / spelling).exists() for spelling in spellings(other))
+        return None if other is None or taken else self.by_path[other]
+
+
+def read_landmarks(path: Path, root: Path) -> Landmarks:
+    """Read the landmarks of a tree: a CSV file, a path in the first column, then pixels of the upright picture.
+
+    The columns are `righteyex,righteyey,lefteyex,lefteyey` (the subject's right and left, as in the GBU's eyes.csv), or
+    ten for the five points: `image_left_eye_x,image_left_eye_y,image_right_eye_x, …` by `geometry.POINT_NAMES`.
+
+    Raises:
+        FacedanError: it cannot be read, has other columns, or a row is not of numbers.
+    """
+    try:
+        text = read_text(path)
+        header = text.partition("\n")[0]
+        delimiter = next((mark for mark in ",;\t" if mark in header), ",")
+        return _parse(path, root, csv.DictReader(io.StringIO(text), skipinitialspace=True, delimiter=delimiter))
+    except (OSError, csv.Error) as error:
+        raise FacedanError(f"the landmarks {path} cannot be read: {error}", "give --landmarks a CSV file") from error
+
+
+def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
+    columns = [(name or "").strip().lower() for name in rows.fieldnames or ()]
+    rows.fieldnames = columns
+    header = next((header for header in (FIVE_POINTS_HEADER, EYES_HEADER) if set(header) <= set(columns[1:])), None)
+    if header is None:
+        raise FacedanError(
+            f"the landmarks {path} lack columns of coordinates",
+            f"write a header line: path,{','.join(EYES_HEADER)} or path,{','.join(FIVE_POINTS_HEADER)}",
+        )
+    names = POINT_NAMES if header is FIVE_POINTS_HEADER else POINT_NAMES[:2]
+    by_path: dict[str, Points] = {}
+    by_stem: dict[str, str | None] = {}
+    for row in rows:
+        try:
+            values = [float(row[column]) for column in header]
+        except (TypeError, ValueError):
+            values = []
+        name = (row[columns[0]] or "").strip()
+        if not name or not values or not all(map(math.isfinite, values)):
+            raise FacedanError(
+                f"{path}, line {rows.line_num}: a path and {len(header)} numbers are needed", "correct the line"
+            )
+        name = one_form(name.removeprefix("./"))
+        by_path[name] = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
+        for spelling in spellings(name):
+            by_path.setdefault(one_form(spelling), by_path[name])
+        stem = _stem(name)
+        by_stem[stem] = name if by_stem.get(stem, name) == name else None
+    return Landmarks(root, by_path, by_stem)
+
+
+def is_turned(points: Points) -> bool:
+    """Whether the left eye lies to the right of the right one: an upside-down face, or exchanged eyes."""
+    return points["image_left_eye"][0] > points["image_right_eye"][0]
+
+
+def is_reflected(points: Points) -> bool | None:
+    """Whether the eyes are exchanged, by the mouth, which lies below however a face is turned; None without it."""
+    if "image_left_mouth" not in points:
+        return None
+    left, right, *mouth = (
+        complex(*points[name])
+        for name in ("image_left_eye", "image_right_eye", "image_left_mouth", "image_right_mouth")
+    )
+    down = (mouth[0] + mouth[1]) / 2 - (left + right) / 2
+    return ((right - left).conjugate() * down).imag < 0
+
+
+def exchanged(points: Points) -> Points:
+    """The points with left and right exchanged; the corners of the mouth only where they go against the eyes then."""
+    left, right = points["image_right_eye"], points["image_left_eye"]
+    found = {**points, "image_left_eye": left, "image_right_eye": right}
+    if "image_left_mouth" in points:
+        corners = points["image_left_mouth"], points["image_right_mouth"]
+        along = (complex(*right) - complex(*left)).conjugate() * (complex(*corners[1]) - complex(*corners[0]))
+        if along.real < 0:
+            found |= {"image_left_mouth": corners[1], "image_right_mouth": corners[0]}
+    return found
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(one_form(path).replace("\\", "/")).stem.lower()

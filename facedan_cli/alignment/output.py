@@ -1,0 +1,113 @@
+"""The files that an alignment writes, and its records of them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facedan_cli.alignment.plan import Job
+from facedan_cli.config.common import AlignConfig
+from facedan_cli.data.manifest import ALIGNED, FAILED, AlignedRecord, leads_outside
+from facedan_cli.workspace import make_directory
+
+JPEG_QUALITY = 95
+
+_UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EXDEV}
+
+
+@dataclass(frozen=True)
+class Output:
+    """Writes faces into the aligned tree and makes the manifest's records of them; several workers may share it.
+
+    Args:
+        config: names the tree.
+        template: the template that the records name.
+    """
+
+    config: AlignConfig
+    template: str
+
+    def aligned(self, job: Job, face: np.ndarray | bytes, **facts: Any) -> AlignedRecord:
+        """Write a face, RGB pixels or a JPEG file, and record it; where its name cannot be used, record that."""
+        try:
+            _replace(self.config.out, job.output, face if isinstance(face, bytes) else _encode(face))
+        except OSError as error:
+            if error.errno not in _UNUSABLE_NAMES:
+                raise
+            reason = f"its face cannot be {job.output}: {error.strerror}"
+            return self._record(job, status=FAILED, reason=reason, meant=job.output)
+        if job.replaced:
+            _remove(self.config.out, job.replaced)
+        return self._record(job, status=ALIGNED, output=job.output, **facts)
+
+    def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
+        """Record a photograph without a face."""
+        for name in filter(None, (job.output, job.replaced)):
+            # What had its name before may have had one.
+            _remove(self.config.out, name)
+        return self._record(job, status=FAILED, reason=reason, meant=job.output or None, **facts)
+
+    def _record(self, job: Job, **facts: Any) -> AlignedRecord:
+        return AlignedRecord(
+            path=job.photograph.path,
+            template=self.template,
+            size=self.config.size,
+            bytes=job.photograph.size,
+            modified=job.photograph.modified,
+            changed=job.photograph.state[0] if job.photograph.state else None,
+            inode=job.photograph.state[1] if job.photograph.state else None,
+            digest=job.digest,
+            **facts,
+        )
+
+
+def _encode(face: np.ndarray) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(face, cv2.COLOR_RGB2BGR), quality)
+    return encoded.tobytes()
+
+
+def _inside(root: Path, name: str) -> Path:
+    """The place of a face; a tree may come from elsewhere, and a link in it lead anywhere.
+
+    Raises:
+        OSError: it lies outside the tree.
+    """
+    if leads_outside(root, name):
+        raise OSError(errno.EXDEV, "a link leads out of the aligned tree")
+    return root / name
+
+
+def _replace(root: Path, name: str, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Unlike `workspace.replacing` it gives the unfinished file a name that a later run, which writes the same face, gives
+    it again: however often runs are killed, none stays behind.
+    """
+    path = _inside(root, name)
+    temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
+    try:
+        try:
+            temporary.write_bytes(content)
+        except FileNotFoundError:
+            make_directory(path.parent)
+            temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _remove(root: Path, name: str) -> None:
+    try:
+        _inside(root, name).unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno not in _UNUSABLE_NAMES:
+            raise

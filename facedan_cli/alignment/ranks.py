@@ -1,0 +1,58 @@
+"""Alignment by several processes, which torchrun starts: each has its share of the photographs and its own manifest.
+
+The shares do not overlap, and what becomes of a photograph does not depend on who aligns it: together the processes
+make the files that one would. Each appends to a part of its own, aligned.rank1-of-4.jsonl. At the end, or at the
+beginning of a later run where a job was killed, the parts are appended to aligned.jsonl.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from facedan_cli.data.manifest import ManifestWriter
+from facedan_cli.distributed import Ranks
+from facedan_cli.workspace import MANIFEST_FILE
+
+_PARTS = "aligned.rank*-of-*.jsonl"
+_MERGING = "aligned.merging-at-"
+_STRETCH = 1 << 24
+
+
+def share_of(ranks: Ranks, keys: np.ndarray) -> np.ndarray:
+    """Which photographs, by the digests of their paths, are a process's."""
+    mine: np.ndarray = keys % np.uint64(ranks.count) == ranks.rank
+    return mine
+
+
+def manifest_of(ranks: Ranks, out: Path) -> Path:
+    """Where a process writes."""
+    return out / (MANIFEST_FILE if ranks.count == 1 else f"aligned.rank{ranks.rank}-of-{ranks.count}.jsonl")
+
+
+def merge_parts(out: Path) -> None:
+    """Append to aligned.jsonl what processes wrote beside it; a kill at any moment loses no line and repeats none.
+
+    Raises:
+        FacedanError: one of them is still at work.
+    """
+    for part in out.glob(f"{_MERGING}*.jsonl"):  # a merge was cut short here: it is done again
+        start = part.stem.removeprefix(_MERGING)
+        if not (start.isdecimal() and start.isascii() and len(start) < 19):
+            continue  # none of ours
+        if (out / MANIFEST_FILE).exists() and (out / MANIFEST_FILE).stat().st_size > int(start):
+            os.truncate(out / MANIFEST_FILE, int(start))
+        _append(out / MANIFEST_FILE, part)
+    for part in sorted(out.glob(_PARTS)):
+        with ManifestWriter(part), ManifestWriter(out / MANIFEST_FILE) as manifest:
+            marked = part.rename(out / f"{_MERGING}{manifest.end}.jsonl")
+        _append(out / MANIFEST_FILE, marked)
+
+
+def _append(manifest: Path, part: Path) -> None:
+    with ManifestWriter(manifest) as writer, part.open("rb") as lines:
+        while stretch := lines.read(_STRETCH):
+            writer.append_lines(stretch)
+    part.unlink()

@@ -1,0 +1,282 @@
+"""Photographs in MXNet's RecordIO files, as InsightFace publishes its sets: NAME.rec and, beside it, NAME.idx.
+
+A .rec is a sequence of records, little-endian: the magic number; a word with the part's flag in the upper 3 bits and
+its length in the lower 29; the part, padded to 4 bytes. Writers cut a record where it holds the magic number itself at
+a multiple of 4, and leave that out: its parts are a start, middles and an end. The record is a header `<IfQQ` (how many
+labels follow, the label if none do, two numbers), those labels as float32, and the picture's file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from facedan_cli.alignment.photograph import MOST_BYTES, Photograph, refusing, too_large, unreadable
+from facedan_cli.alignment.recordio_index import RecordIndex, read_index
+from facedan_cli.data.images import UnreadableImage
+
+MAGIC = 0xCED7230A
+WHOLE, START, MIDDLE, END = range(4)
+
+_MAGIC_BYTES = struct.pack("<I", MAGIC)
+_PART = struct.Struct("<II")
+_HEADER = struct.Struct("<IfQQ")
+_LABEL = struct.Struct("<f")
+_MOST_LABEL = 1 << 24
+_SEARCHED = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Head:
+    """The beginning of a record: whose face it holds, how long the record and the picture's file are, and its end."""
+
+    label: float
+    labels: int
+    bytes: int
+    end: int
+
+    @property
+    def picture_bytes(self) -> int:
+        return self.bytes - _HEADER.size - self.labels * _LABEL.size
+
+
+def rec_photographs(archive: Path, path: str) -> Iterator[Photograph]:
+    """The photographs of a .rec, in the order of its .idx, or of the file itself where there is none.
+
+    A face is named `LABEL/KEY` beside the archive: a set's identities become folders. Records with labels and no
+    picture are passed over: InsightFace's sets have one at key 0, and one an identity behind the pictures. What the
+    index says is held against the file: lines that are damaged, records that it does not list, and those that it lists
+    twice are told of.
+
+    Args:
+        archive: the file.
+        path: its name among the inputs.
+
+    Raises:
+        OSError: the .rec cannot be read.
+    """
+    reader = _Reader(archive, path)
+    with archive.open("rb", buffering=0) as file:
+        reader.modified = int(os.fstat(file.fileno()).st_mtime)
+        index = archive.with_suffix(".idx")
+        if index.exists():
+            yield from _indexed(reader, file.fileno(), read_index(index))
+        else:
+            for key, (offset, reason) in enumerate(scan(file.fileno())):
+                record = f"{path}/{key:08d}"
+                if reason:
+                    yield from reader.refused(record, reason)
+                else:
+                    yield from reader.at(file.fileno(), key, record, offset)
+
+
+def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[Photograph]:
+    """The photographs that an index lists, and what is to be said of it."""
+    size = os.fstat(file).st_size
+    again = index.repeated()
+    for place, (key, offset) in enumerate(zip(index.keys, index.offsets, strict=True)):
+        record = f"{reader.path}/{key:08d}"
+        if place in again:
+            yield from reader.refused(f"{record} at byte {offset}", "the index has its key or its place twice")
+        elif offset >= size:
+            yield from reader.refused(record, "cut short: the end of the archive is missing")
+        else:
+            yield from reader.at(file, key, record, offset)
+    words = list(index.damage)
+    starts = set(index.offsets)
+    found = (offset for begin, end in reader.gaps(size) for offset, _ in scan(file, begin, end))
+    unlisted = [offset for offset in found if offset not in starts]
+    if unlisted:
+        words.append(
+            f"{index.path.name} does not list {len(unlisted)} records, the first at byte {unlisted[0]}: "
+            "move it away, and the records are found without it"
+        )
+    if words:
+        yield from reader.refused(reader.path, "; ".join(words))
+
+
+class _Reader:
+    """Makes photographs of a file's records, and knows which stretches of it they took."""
+
+    def __init__(self, archive: Path, path: str) -> None:
+        self.archive = archive
+        self.path = path
+        self.modified = 0
+        self._folder = path[: path.rfind("/") + 1]
+        self._begins, self._ends = array("q"), array("q")
+
+    def at(self, file: int, key: int, record: str, offset: int) -> Iterator[Photograph]:
+        """The photograph of the record at a place, if it has one."""
+        try:
+            head = _read_head(file, offset)
+        except UnreadableImage as error:
+            yield unreadable(record, str(error), 0, self.modified)
+            return
+        self._begins.append(offset)
+        self._ends.append(head.end)
+        if head.labels and not head.picture_bytes:
+            return
+        name = f"{self._folder}{int(head.label):07d}/{key:08d}"
+        content: Callable[[], bytes] = partial(_read_picture_file, self.archive, offset, head.bytes)
+        if head.bytes > MOST_BYTES:
+            content = refusing(too_large(head.bytes))
+        yield Photograph(record, name, head.bytes, self.modified, content)
+
+    def refused(self, record: str, reason: str) -> Iterator[Photograph]:
+        """What is set aside."""
+        yield unreadable(record, reason, 0, self.modified)
+
+    def gaps(self, size: int) -> Iterator[tuple[int, int]]:
+        """The stretches of a file of this size that no record took."""
+        begins, ends = np.array(self._begins, np.int64), np.array(self._ends, np.int64)
+        order = np.argsort(begins)
+        reached = 0
+        for begin, end in zip(begins[order].tolist(), ends[order].tolist(), strict=True):
+            if begin > reached:
+                yield reached, begin
+            reached = max(reached, end)
+        if reached < size:
+            yield reached, size
+
+
+class _Broken(UnreadableImage):
+    """A record that does not go on; `checked` is up to where its parts were good."""
+
+    def __init__(self, reason: str, checked: int) -> None:
+        super().__init__(reason)
+        self.checked = checked
+
+
+def scan(file: int, offset: int = 0, size: int | None = None) -> Iterator[tuple[int, str]]:
+    """Places of records, found one behind the other, and of damaged stretches with what is wrong: "" of records.
+
+    Every byte is looked at once, however much is damaged.
+
+    Args:
+        file: descriptor of the .rec.
+        offset: where to begin.
+        size: where to end; None: at its end.
+    """
+    search = _Search(file, os.fstat(file).st_size if size is None else size)
+    damaged = False
+    while offset < search.size:
+        try:
+            end = _parts(file, offset)[-1][2]
+        except _Broken as error:
+            if not damaged:
+                yield offset, str(error)
+            damaged = True
+            offset = search.record(max(error.checked, offset + 4))
+            continue
+        yield offset, ""
+        damaged = False
+        offset = end
+
+
+class _Search:
+    """Looks for the beginnings of records, always forward."""
+
+    def __init__(self, file: int, size: int) -> None:
+        self.size = size
+        self._file = file
+        self._start = 0
+        self._stretch = b""
+
+    def record(self, offset: int) -> int:
+        """Where at or behind a place a record begins; `size` where none does."""
+        offset = -(-offset // 4) * 4
+        while offset < self.size:
+            at = offset - self._start
+            if not 0 <= at <= len(self._stretch) - _PART.size:
+                self._start, self._stretch = offset, os.pread(self._file, _SEARCHED, offset)
+                at = 0
+            found = self._stretch.find(_MAGIC_BYTES, at)
+            if found < 0 or found > len(self._stretch) - _PART.size:
+                if len(self._stretch) < _SEARCHED:
+                    return self.size
+                offset = self._start + len(self._stretch) - _PART.size
+                offset += -offset % 4
+                continue
+            word = int(_PART.unpack_from(self._stretch, found)[1])
+            offset = self._start + found
+            if offset % 4 == 0 and word >> 29 in (WHOLE, START):
+                return min(offset, self.size)
+            offset = offset + 4 - offset % 4
+        return self.size
+
+
+def _parts(file: int, offset: int) -> list[tuple[int, int, int]]:
+    """Start and length of the content of each part of a record, and where the next part or record begins.
+
+    Raises:
+        UnreadableImage: it is cut short or damaged.
+    """
+    parts: list[tuple[int, int, int]] = []
+    flag = START
+    size = os.fstat(file).st_size
+    while flag in (START, MIDDLE):
+        head = os.pread(file, _PART.size, offset)
+        # What has a second part is a record, and is not looked into again.
+        checked = parts[-1][0] if len(parts) > 1 else 0
+        if len(head) < _PART.size:
+            raise _Broken("cut short: the end of the archive is missing", checked)
+        magic, word = _PART.unpack(head)
+        flag, length = word >> 29, word & (1 << 29) - 1
+        if magic != MAGIC or flag not in ((MIDDLE, END) if parts else (WHOLE, START)):
+            raise _Broken("damaged: no record begins where one should", checked)
+        start = offset + _PART.size
+        if start + length > size:
+            raise _Broken("cut short: the end of the archive is missing", checked)
+        offset = start + (length + 3) // 4 * 4
+        parts.append((start, length, offset))
+    return parts
+
+
+def _read_record(file: int, offset: int, most: int) -> bytes:
+    """The first `most` bytes of a record, or all of it."""
+    pieces = []
+    left = most
+    for start, length, _ in _parts(file, offset):
+        pieces.append(os.pread(file, max(0, min(length, left)), start))
+        left -= len(pieces[-1]) + len(_MAGIC_BYTES)
+        if left <= -len(_MAGIC_BYTES):
+            break
+    return _MAGIC_BYTES.join(pieces)[:most]
+
+
+def _read_head(file: int, offset: int) -> _Head:
+    parts = _parts(file, offset)
+    record = _read_record(file, offset, _HEADER.size + _LABEL.size)
+    size = sum(length for _, length, _ in parts) + len(_MAGIC_BYTES) * (len(parts) - 1)
+    if len(record) < _HEADER.size:
+        raise UnreadableImage("damaged: the record has no header")
+    labels, label, _, _ = _HEADER.unpack_from(record)
+    if labels:
+        if size < _HEADER.size + labels * _LABEL.size:
+            raise UnreadableImage("damaged: the record is shorter than its labels")
+        (label,) = _LABEL.unpack_from(record, _HEADER.size)
+    with_picture = not labels or size > _HEADER.size + labels * _LABEL.size
+    if not math.isfinite(label) or label < 0:
+        raise UnreadableImage("damaged: the record has no label")
+    if with_picture and label != int(label):
+        raise UnreadableImage(f"its label {label:g} is no number of an identity")
+    if with_picture and label > _MOST_LABEL:
+        raise UnreadableImage(f"its label {label:g} is so large that float32 takes two identities for one")
+    return _Head(label, labels, size, parts[-1][2])
+
+
+def _read_picture_file(archive: Path, offset: int, size: int) -> bytes:
+    with archive.open("rb", buffering=0) as file:
+        record = _read_record(file.fileno(), offset, size)
+    if len(record) < size:
+        raise UnreadableImage("cut short: the end of the archive is missing")
+    labels = int(_HEADER.unpack_from(record)[0])
+    return record[_HEADER.size + labels * _LABEL.size :]

@@ -1,0 +1,112 @@
+"""What an alignment is asked for: whether it can be, and whether the aligned tree was made in the same way."""
+
+from __future__ import annotations
+
+import contextlib
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.alignment.photograph import Photograph
+from facedan_cli.alignment.sources import photographs
+from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
+from facedan_cli.config.fields import check_choices
+from facedan_cli.data.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
+from facedan_cli.data.manifest import leads_outside, read_records
+from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.kept import read_object
+from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
+
+SETTINGS = "align.json"
+SET_ASIDE = "set-aside.tsv"
+SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_config(config: AlignConfig) -> None:
+    """Refuse what cannot be aligned.
+
+    Raises:
+        UsageError: an option has an impossible value, or one tree lies in the other.
+        FacedanError: there is no photograph.
+    """
+    check_choices(config)
+    for option, value, least in (
+        ("--size", config.size, 1),
+        ("--min-face", config.min_face, 12),  # what P-Net looks at
+        ("--detector-batch", config.detector_batch, 1),
+    ):
+        if value < least:
+            raise UsageError(f"{option} {value} is too small", f"give {least} or more")
+    if config.no_align and config.landmarks:
+        raise UsageError("--no-align and --landmarks exclude each other", "leave one of them out")
+    if config.contact_sheet and config.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
+        raise UsageError(f"--contact-sheet {config.contact_sheet} is no picture", f"end it in {SHEET_SUFFIXES[0]}")
+    if not config.raw.exists():
+        raise FacedanError(f"{config.raw} does not exist", "give the directory with the photographs")
+    raw, out = config.raw.resolve(), config.out.resolve()
+    if raw.is_relative_to(out) or (raw.is_dir() and out.is_relative_to(raw)):
+        raise UsageError(
+            f"of {config.raw} and {config.out} one lies in the other: aligned faces would mix with photographs",
+            "give a directory outside for the aligned faces",
+        )
+    _check_photographs(config)
+
+
+def _check_photographs(config: AlignConfig) -> None:
+    found = photographs(config.raw, config.root, config.out)
+    some = list(islice(found, 1))
+    listed = not config.raw.is_dir() and not is_archive(config.raw.name)
+    if not some and listed:
+        raise FacedanError("the list of photographs is empty", "give a path a line")
+    if not some:
+        endings = ", ".join(sorted({*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES}))
+        raise FacedanError(f"{config.raw} holds no images", f"images and archives of them end in {endings}")
+    if listed and not any(map(_is_there, chain(some, found))):
+        raise FacedanError(
+            f"none of the listed photographs can be used, such as {some[0].path}",
+            f"paths are relative to the current directory, and lie in {config.root} (--root)",
+        )
+
+
+def _is_there(photograph: Photograph) -> bool:
+    return photograph.name != "" and (not isinstance(photograph.content, Path) or photograph.content.exists())
+
+
+def settle(config: AlignConfig) -> None:
+    """Keep faces of different settings apart: record these in the aligned tree, or find that they are the same there.
+
+    Raises:
+        FacedanError: the tree was aligned with others.
+    """
+    path = config.out / SETTINGS
+    settings: dict[str, Any] = {"no_align": config.no_align, "size": config.size}
+    if not config.no_align:
+        settings |= {
+            "template": config.template,
+            "min_face": config.min_face,
+            "second_pass": config.second_pass,
+            "landmark_offset": config.landmark_offset,
+            "landmarks": sha256_file(config.landmarks) if config.landmarks else None,
+        }
+    fix = "give another directory for the aligned faces, or align everything again with --force"
+    if not path.exists():
+        write_json(path, settings)
+        return
+    try:
+        earlier = read_object(path)
+    except ValueError as error:
+        raise FacedanError(f"{path} is damaged", fix) from error
+    earlier.setdefault("landmark_offset", REFERENCE_OFFSET)
+    different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]
+    if different:
+        raise FacedanError(f"the faces in {config.out} were aligned with another {', '.join(different)}", fix)
+
+
+def start_over(out: Path) -> None:
+    """Remove what earlier runs made in the aligned tree."""
+    for record in read_records(out / MANIFEST_FILE, []):  # a damaged manifest is a reason to start over
+        if record.output is not None and not leads_outside(out, record.output):
+            with contextlib.suppress(IsADirectoryError, NotADirectoryError):
+                (out / record.output).unlink(missing_ok=True)
+    for name in (SET_ASIDE, SETTINGS, MANIFEST_FILE):
+        (out / name).unlink(missing_ok=True)

@@ -1,0 +1,100 @@
+"""Where photographs come from: a directory, archives, or a list of paths."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from facedan_cli.alignment.photograph import Photograph, unreadable
+from facedan_cli.alignment.recordio import rec_photographs
+from facedan_cli.alignment.tar import tar_photographs
+from facedan_cli.data.contents import is_local, is_settled
+from facedan_cli.data.dataset import walk
+from facedan_cli.data.entries import PassedOver
+from facedan_cli.data.formats import ARCHIVE_SUFFIXES, is_archive, no_file
+from facedan_cli.text import open_given, read_list, spellings
+
+
+def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[Photograph]:
+    """All photographs of an input, in a fixed order; none is read yet, and they are not held.
+
+    Directories that cannot be read are among them, with a slash at the end of their paths.
+
+    Args:
+        raw: a directory, in which archives are looked into as well; an archive; or else a file or a pipe with a path a
+            line, or paths that end in NUL.
+        root: the directory in which a list's photographs are named; what lies outside it is refused,
+        out: and so is what lies in this one.
+        passed: is told of what else lies in the directory and in archives.
+    """
+    if raw.is_dir():
+        passed = PassedOver() if passed is None else passed
+        before = len(passed.skipped)
+        for path in walk(raw, ARCHIVE_SUFFIXES, passed):
+            yield from _of_file(raw / path, path, passed)
+        yield from (unreadable(path, reason) for path, reason in passed.skipped[before:])
+    elif is_archive(raw.name):
+        yield from _of_file(raw, raw.name, passed)
+    else:
+        yield from _listed(raw, root, out)
+
+
+def _listed(paths: Path, root: Path, out: Path) -> Iterator[Photograph]:
+    start, forbidden = Path(os.path.abspath(root)), Path(os.path.abspath(out))
+    for listed in _paths_of(paths):
+        file = Path(os.path.abspath(listed))
+        if file.is_relative_to(forbidden):
+            yield unreadable(listed, "it lies among the aligned faces")
+        elif not file.is_relative_to(start):
+            yield unreadable(listed, f"it does not lie in {root}: name a directory above it with --root")
+        else:
+            yield from _of_file(Path(listed), file.relative_to(start).as_posix())
+
+
+def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
+    try:
+        now, status = time.time_ns(), file.stat()
+        if is_archive(file.name) and (reason := no_file(status.st_mode)):
+            yield unreadable(path, f"the archive cannot be read: {reason}")
+        elif file.name.lower().endswith(".rec"):
+            yield from _in_archive(rec_photographs(file, path), file, file.with_suffix(".idx"), now)
+        elif is_archive(file.name):
+            yield from _in_archive(tar_photographs(file, path, passed), file, file, now)
+        else:
+            yield Photograph(path, path, status.st_size, int(status.st_mtime), file, _state(file, status, now))
+    except OSError as error:
+        if is_archive(file.name):
+            yield unreadable(path, f"the archive cannot be read: {error.strerror}")
+        else:  # a broken link: reading it will say why
+            yield Photograph(path, path, 0, 0, file)
+
+
+def _in_archive(found: Iterator[Photograph], archive: Path, index: Path, now: int) -> Iterator[Photograph]:
+    """The photographs of an archive, with the state of its file and that of what lists them."""
+    status = archive.stat()
+    state = _state(archive, status, now)
+    if index != archive and index.exists():
+        of_index = _state(index, index.stat(), now)
+        state = (max(state[0], of_index[0]), state[1] ^ of_index[1]) if state and of_index else None
+    for photograph in found:
+        yield replace(photograph, state=state)
+
+
+def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | None:
+    if is_settled(status, now) and is_local(status.st_dev, os.fspath(file)):
+        return status.st_ctime_ns, status.st_ino % (1 << 63)
+    return None
+
+
+def _paths_of(file: Path) -> Iterator[str]:
+    """The paths of a list as they are spelt where they lie, a stretch of which is held at a time."""
+    with open_given(file) as listed:
+        for _, entry in read_list(listed):
+            path = next(filter(os.path.lexists, spellings(entry)), None)
+            if path is not None:
+                yield path
+            elif not entry.lstrip().startswith("#"):
+                yield entry

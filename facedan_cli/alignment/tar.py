@@ -1,0 +1,210 @@
+"""Photographs in tar archives: folders of people, or shards in WebDataset's manner."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.alignment.photograph import MOST_BYTES, Held, Photograph, refusing, too_large, unreadable
+from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
+from facedan_cli.alignment.tar_index import (
+    LABEL_SUFFIX,
+    MOST_NAME,
+    TarIndex,
+    above_of,
+    image_name,
+    index_of,
+    is_member_image,
+    is_passed,
+)
+from facedan_cli.data.entries import PassedOver
+from facedan_cli.data.formats import (
+    COMPANION_SUFFIXES,
+    HEAD,
+    TAR_SUFFIXES,
+    is_clutter,
+    named_as_image,
+    sniffed,
+    suffix_of,
+)
+from facedan_cli.data.images import UnreadableImage
+from facedan_cli.data.manifest import stays_inside
+
+_MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_SUFFIX = 8  # characters of what is counted as one
+_NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
+
+
+def tar_photographs(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
+    """The photographs of a tar archive in its order; a face takes its name beside the archive.
+
+    Links inside the archive are photographs of what they lead to, and stand where that lies. Of a name that was written
+    several times the last content counts, as where the archive is extracted. A `.cls` beside a photograph (WebDataset)
+    names the folder that its face goes into. What is damaged, was written twice or lies in an archive inside this one
+    is listed; what can be read behind a damage is read. One content is in memory at a time, MOST_BYTES at most, and
+    16 bytes for each name.
+
+    Args:
+        archive: the file, compressed or not whatever its name says.
+        path: its name among the inputs.
+        passed: is told of the files that are no images.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    status = archive.stat()
+    index = _index(archive, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    reader = _Reader(archive, path, index, PassedOver() if passed is None else passed)
+    with _opened(archive) as source:
+        yield from reader.photographs(source)
+    for name, reason in index.refused:
+        yield reader.photograph(name, 0, 0, refusing(reason))
+    if words := reader.words():
+        yield unreadable(path, words, status.st_size, int(status.st_mtime))
+
+
+@lru_cache(maxsize=4)
+def _index(archive: Path, _version: tuple[int, ...]) -> TarIndex:
+    """The index of an archive, which is asked for several times while it is planned and read."""
+    with _opened(archive) as source:
+        return index_of(source)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[Source]:
+    with archive.open("rb") as file:
+        begin = file.peek(8)
+        opener = next((opener for magic, opener in _MAGIC.items() if begin.startswith(magic)), None)
+        if opener is None:
+            yield Source(file, os.fstat(file.fileno()).st_size)
+            return
+        with opener(file) as decompressed:
+            yield Source(decompressed, None)
+
+
+class _Reader:
+    """One pass over an archive that gives its photographs."""
+
+    def __init__(self, archive: Path, path: str, index: TarIndex, passed: PassedOver) -> None:
+        self._passed = passed
+        self._archive = archive
+        self._path = path
+        self._index = index
+        self._damage: list[str] = []
+        self._damages = self._repeated = 0
+        self._first_repeated = ""
+        self._folder_links = dict(index.folder_links)
+
+    def photographs(self, source: Source) -> Iterator[Photograph]:
+        for entry in entries(source):
+            if isinstance(entry, Damage):
+                self._damages += 1
+                self._damage = [*self._damage, entry.reason][:3]
+            elif entry.kind is not Kind.DIRECTORY:
+                yield from self._of_entry(source, entry, image_name(entry))
+
+    def words(self) -> str:
+        """What is to be said of the archive as a whole; "" where there is nothing."""
+        said = list(self._damage)
+        if self._damages > len(said):
+            said.append(f"damaged at {self._damages - len(said)} more places")
+        if self._repeated:
+            what = f"{self._repeated} images are written again further on under the same name"
+            said.append(f"{what}, such as {self._first_repeated}: the last one counts")
+        return "; ".join(said)
+
+    def _of_entry(self, source: Source, entry: Entry, name: str) -> Iterator[Photograph]:
+        if len(name) > MOST_NAME:
+            if is_member_image(name):
+                yield self._refused(entry, f"…{name[-100:]}", f"its name has {len(name)} characters")
+            return
+        yield from self._folder_links_to(name)
+        head = b""
+        images = self._images_of(entry, name)
+        if not images and entry.kind is Kind.FILE and not is_member_image(name):
+            if name.lower().endswith(_NESTED):
+                yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
+            elif head := self._looked_into(source, entry, name):
+                images = [(name, entry.modified)]
+        if entry.kind is not Kind.FILE:
+            reason = f"a {entry.kind.value}: extract the archive"
+        elif entry.size > MOST_BYTES:
+            reason = too_large(entry.size)
+        elif images:
+            content = self._content(source, entry, head)
+            for image, modified in images:
+                yield self.photograph(image, entry.size, modified, content)
+            return
+        for image, modified in images:
+            yield self.photograph(image, entry.size, modified, refusing(reason))
+
+    def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
+        """The names of images that have the content of an entry, with their times: its own and those of links to it."""
+        images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
+        if is_member_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
+            if entry.offset in self._index.superseded:
+                self._first_repeated = self._first_repeated or name
+                self._repeated += 1
+            else:
+                images.insert(0, (name, entry.modified))
+        return images
+
+    def _folder_links_to(self, name: str) -> Iterator[Photograph]:
+        """Links to directories, when the first image of the directory comes."""
+        if self._folder_links and is_member_image(name):
+            for folder in above_of(name):
+                if (link := self._folder_links.pop(folder, None)) is not None:
+                    reason = f"a link to the directory {folder}: its images are taken where they lie"
+                    yield unreadable(f"{self._path}/{link}", reason)
+
+    def _looked_into(self, source: Source, entry: Entry, name: str) -> bytes:
+        """The first bytes of a file whose name does not tell that it is an image; empty where it is none."""
+        suffix = suffix_of(name)
+        if is_passed(name):
+            self._passed.hidden += named_as_image(name) and not is_clutter(name)
+        elif suffix not in COMPANION_SUFFIXES and entry.offset not in self._index.superseded and suffix != LABEL_SUFFIX:
+            head = source.read(min(entry.size, HEAD))
+            if sniffed(head):
+                return head
+            self._passed.others[suffix if len(suffix) <= _SUFFIX else ""] += 1
+        elif suffix != LABEL_SUFFIX:
+            self._passed.others[suffix] += 1
+        return b""
+
+    def _content(self, source: Source, entry: Entry, head: bytes) -> Callable[[], bytes]:
+        if source.size is not None:
+            return partial(_read_stretch, self._archive, entry.data, entry.size)
+        content = head + source.read(entry.size - len(head))
+        if len(content) < entry.size:
+            return refusing(source.error or "cut short: the end of the archive is missing")
+        return Held(content)
+
+    def photograph(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> Photograph:
+        """An image of the archive, under the name that it has there."""
+        path = f"{self._path}/{image}"
+        person = self._index.label(image)
+        if not stays_inside(image):
+            return unreadable(path, "its name leads out of the archive", size, modified)
+        if person is not None and ("/" in person or not stays_inside(person)):
+            return unreadable(path, "its .cls does not name a folder", size, modified)
+        folder = self._path[: self._path.rfind("/") + 1]
+        name = f"{folder}{person}/{image}" if person is not None else folder + image
+        return Photograph(path, name, size, modified, content)
+
+    def _refused(self, entry: Entry, name: str, reason: str) -> Photograph:
+        return unreadable(f"{self._path}/{name}", reason, entry.size, entry.modified)
+
+
+def _read_stretch(archive: Path, offset: int, length: int) -> bytes:
+    with archive.open("rb", buffering=0) as file:
+        content = os.pread(file.fileno(), length, offset)
+    if len(content) < length:
+        raise UnreadableImage("cut short: the end of the archive is missing")
+    return content

@@ -1,0 +1,81 @@
+"""Whether a tree's first folders are people's: some data sets have them a level deeper, as train/PERSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.errors import FacedanError
+from facedan_cli.report import Report
+from facedan_cli.workspace import Dataset
+
+_NO_PEOPLE = re.compile(
+    r"(train(ing)?|trn|test(ing)?|tst|val(id(ation)?)?|dev(elopment)?|eval(uation)?|split|part|fold|session|set|data|raw"
+    r"|gallery|probes?|query|queries|images?|imgs?|faces?|photos?|pictures?|aligned|cropped)(set)?"
+)
+"""What folders are called that hold people's folders."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Folders below the first ones of a tree.
+
+    Args:
+        first: the first folders.
+        below: folders in which most images lie, deeper than these.
+        surely: whether the first ones are called as no people are.
+    """
+
+    first: Sequence[str]
+    below: Sequence[str]
+    surely: bool
+
+
+def deeper_people(folder: FaceFolder) -> Levels | None:
+    """The levels of a tree whose people seem to lie deeper than in its first folders; None where they do not.
+
+    They do where most images lie deeper, and the first folders are called as those of divisions are, or hold so many
+    folders each that these are the people rather: more than there are first ones.
+    """
+    inside = [path for path in folder.paths if "/" in path]
+    deep = [path for path in inside if path.count("/") > 1]
+    if 2 * len(deep) <= len(inside):
+        return None
+    first = sorted({path.partition("/")[0] for path in inside})
+    below = sorted({path.rpartition("/")[0] for path in deep})
+    surely = all(_NO_PEOPLE.fullmatch(re.sub("[^a-z]", "", name.casefold())) for name in first)
+    return Levels(first, below, surely) if surely or len(below) > len(first) ** 2 else None
+
+
+def check_levels(dataset: Dataset, folder: FaceFolder) -> None:
+    """Refuse a tree whose first folders are divisions of people rather than people; a list names them itself.
+
+    Raises:
+        FacedanError: it is one.
+    """
+    levels = deeper_people(folder) if dataset.root.is_dir() else None
+    if levels is not None and levels.surely:
+        raise FacedanError(_what(dataset, levels, "would be taken for"), _fix(dataset, levels))
+
+
+def warn_of_levels(report: Report, dataset: Dataset, folder: FaceFolder) -> None:
+    """Say where people seem to lie a level deeper."""
+    levels = deeper_people(folder) if dataset.root.is_dir() else None
+    if levels is not None:
+        report.warn(f"{_what(dataset, levels, 'are taken for')}; if they are not: {_fix(dataset, levels)}")
+
+
+def _what(dataset: Dataset, levels: Levels, are: str) -> str:
+    some = ", ".join(levels.first[:3]) + (", …" if len(levels.first) > 3 else "")
+    people = "1 person" if len(levels.first) == 1 else f"{len(levels.first)} people"
+    return (
+        f"folders of people seem to lie a level deeper in '{dataset.name}': its first folders ({some}) {are} "
+        f"{people}, but most images lie in {len(levels.below)} folders below them, such as {levels.below[0]}"
+    )
+
+
+def _fix(dataset: Dataset, levels: Levels) -> str:
+    within = dataset.root / levels.first[0]
+    return f"name the directory of people's folders, such as {within}, or a list of path<TAB>identity"

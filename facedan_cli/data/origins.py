@@ -1,0 +1,122 @@
+"""From which file each face of a data set was made, and which images have no face: what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from facedan_cli.data.dataset import FaceFolder, identity_of
+from facedan_cli.data.formats import is_archive
+from facedan_cli.data.manifest import FAILED, AlignedRecord, OddLine, read_records
+from facedan_cli.workspace import find_manifest
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An image without features.
+
+    Args:
+        path: how it is listed: the file before alignment where there is no face, else the face.
+        face: where the face is or would be, below the data set; "" where nothing tells.
+        reason: why it has none.
+        person: whose it is: known from the folder that its face would lie in, or from the list; "" where nothing tells.
+        held: whether the data set holds it; false of what `align` set aside beside the images of a list.
+    """
+
+    path: str
+    face: str
+    reason: str
+    person: str
+    held: bool = True
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What the manifest of an alignment says of a data set.
+
+    Args:
+        files: by face, the file that it was made from, both below the data set's directory; in an archive it follows
+            the archive's name.
+        failed: images that could not be aligned, by that file's name.
+    """
+
+    files: Mapping[str, str]
+    failed: Mapping[str, Lost]
+
+
+def read_origins(root: Path, folder: FaceFolder, odd: list[OddLine] | None = None) -> Origins:
+    """Read the manifest in or above a data set; without one nothing is known.
+
+    Args:
+        root: the tree or the list.
+        folder: its images. A list holds those alone that it names.
+        odd: takes the damaged lines of the manifest; without it they are an error.
+    """
+    manifest = find_manifest(folder.root)
+    if manifest is None:
+        return Origins({}, {})
+    prefix = folder.root.resolve().relative_to(manifest.parent.resolve()).as_posix()
+    prefix = "" if prefix == "." else prefix + "/"
+    whole = root.is_dir()
+    last: dict[str, AlignedRecord] = {}
+    for record in read_records(manifest, odd):
+        if _place_of(record).startswith(prefix):
+            last[record.path] = record
+        else:
+            last.pop(record.path, None)
+    files = {
+        record.output.removeprefix(prefix): path.removeprefix(prefix)
+        for path, record in last.items()
+        if record.output is not None
+    }
+    names = dict(zip(folder.paths, folder.names, strict=True))
+    failed = {}
+    for path, record in last.items():
+        face = _face_of(record).removeprefix(prefix)
+        if record.status != FAILED or (face in names and face not in files):
+            continue  # a face that stands where its own would be was put there by hand
+        person = identity_of(face) if face and whole else ""
+        reason = f"not aligned: {record.reason}"
+        failed[path.removeprefix(prefix)] = Lost(path.removeprefix(prefix), face, reason, person, whole)
+    return Origins(files, failed)
+
+
+def lost_of(folder: FaceFolder, origins: Origins, unreadable: Mapping[str, str]) -> list[Lost]:
+    """The images without features: those that could not be aligned, and those of the data set that cannot be read.
+
+    Args:
+        folder: the data set.
+        origins: what the manifest says.
+        unreadable: reasons by the paths of `folder`. Where such a file is not there because it could not be aligned,
+            the manifest's reason is given.
+    """
+    names = dict(zip(folder.paths, folder.names, strict=True))
+    never_made = {lost.face: lost for lost in origins.failed.values() if lost.face}
+    found = []
+    explained = set()
+    for path, reason in unreadable.items():
+        person = names.get(path, "")
+        known = never_made.get(path) if path not in origins.files and not (folder.root / path).exists() else None
+        if known is None:
+            found.append(Lost(path, path, reason, person))
+        else:
+            explained.add(known.path)
+            found.append(Lost(known.path, path, known.reason, person))
+    return [lost for path, lost in origins.failed.items() if path not in explained] + found
+
+
+def _place_of(record: AlignedRecord) -> str:
+    """Where the record's face is or would be; of a failed image in an archive of an unknown one, its own path."""
+    return record.output or _face_of(record) or record.path
+
+
+def _face_of(record: AlignedRecord) -> str:
+    """Where the face of a record is or would be; "" where nothing tells."""
+    if record.output is not None or record.meant is not None:
+        return record.output or record.meant or ""
+    # Manifests of earlier versions do not say it: in a tree a face lies where its image lay.
+    folders = record.path.split("/")[:-1]
+    if any(is_archive(folder) for folder in folders) or is_archive(record.path):
+        return ""
+    return record.path.rpartition(".")[0] + ".jpg"

@@ -1,0 +1,57 @@
+"""What is known of how faces are aligned, and the words where a model may see other faces than it learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.manifest import GIVEN, read_records
+from facedan_cli.embedding.model import Recogniser
+from facedan_cli.errors import FacedanError
+from facedan_cli.workspace import find_manifest
+
+
+def template_name(root: Path) -> str | None:
+    """The template of the faces below a directory, "given" of those that somebody else aligned; None if unknown."""
+    manifest = find_manifest(root)
+    if manifest is None:
+        return None
+    try:
+        return next((record.template for record in read_records(manifest) if record.output is not None), None)
+    except FacedanError:  # whoever reads it for its faces is told
+        return None
+
+
+def templates_of(folder: FaceFolder) -> set[str | None]:
+    """The templates of a data set's faces; None is among them where no aligned.jsonl speaks of some."""
+    directories = {(folder.root / path).parent for path in folder.paths}
+    manifests = {find_manifest(directory) for directory in directories}
+    return {None if manifest is None else template_name(manifest.parent) for manifest in manifests}
+
+
+def alignment_warnings(models: Mapping[str, Recogniser], folders: Mapping[str, FaceFolder]) -> list[str]:
+    """Warnings about faces that may be unaligned, or stand on another template than those that a network learnt from.
+
+    Args:
+        models: by the names that the reader knows them by.
+        folders: the faces, likewise.
+    """
+    warnings = []
+    for name, folder in folders.items():
+        found = templates_of(folder)
+        if None in found:
+            warnings.append(
+                f"no aligned.jsonl says that the faces of '{name}' are aligned; unaligned faces are recognised far "
+                f"worse: facedan align {folder.root} ALIGNED, with --no-align if they are aligned already"
+            )
+        for label, model in models.items():
+            learnt = None if model.classical else model.card.template
+            others = sorted(template for template in found if template is not None and template != learnt)
+            if learnt and others:
+                mend = "--no-align of faces aligned alike" if learnt == GIVEN else f"--template {learnt}"
+                warnings.append(
+                    f"the faces of '{name}' are aligned to the template {', '.join(others)}, those that '{label}' "
+                    f"learnt from to {learnt}; it recognises others far worse: facedan align RAW ALIGNED {mend}"
+                )
+    return warnings

@@ -1,0 +1,193 @@
+"""Features of faces: a matrix with a row for each, and a table of whose they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.config.common import EmbedConfig
+from facedan_cli.data.batches import read_faces
+from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.images import UnreadableImage
+from facedan_cli.devices import choose_device, worker_count
+from facedan_cli.distributed import ALONE, Ranks, share
+from facedan_cli.embedding.extractor import extractor, template_of
+from facedan_cli.embedding.model import Recogniser
+from facedan_cli.errors import FacedanError
+from facedan_cli.kept import read_object
+from facedan_cli.outputs import is_intact, record_of
+from facedan_cli.report import SILENT, Report
+from facedan_cli.spreadsheet import read_csv
+from facedan_cli.workspace import Workspace, digest, locked, replacing, write_csv, write_json, write_set_aside
+
+_VECTORS, _TABLE, _SET_ASIDE, _RECORD = "vectors.npy", "images.csv", "set-aside.tsv", "embedding.json"
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """Where the features of a data set lie.
+
+    Args:
+        directory: holds vectors.npy and images.csv; embedding.json tells of what they are.
+        images: how many rows there are.
+        skipped: they were there before.
+        set_aside: the list of images that could not be read, if there are any.
+    """
+
+    directory: Path
+    images: int
+    skipped: bool
+    set_aside: Path | None
+
+    def load(self) -> tuple[np.ndarray, list[str], list[str]]:
+        """Vectors (n, d) float32, memory-mapped; the images' paths and identities in the same order."""
+        rows = read_csv(self.directory / _TABLE)
+        vectors = np.load(self.directory / _VECTORS, mmap_mode="r")
+        return vectors, [row["path"] for row in rows], [row["identity"] for row in rows]
+
+
+def embed(
+    config: EmbedConfig,
+    folder: FaceFolder,
+    model: Recogniser,
+    workspace: Workspace,
+    *,
+    ranks: Ranks = ALONE,
+    report: Report = SILENT,
+) -> EmbedResult:
+    """Features of every image that can be read, in the order of the folder; of length one, but for LBP's histograms.
+
+    Args:
+        config: the layer, whether to add the mirrored image, batch size, device.
+        folder: the faces; `config.dataset` is their name.
+        model: gives the features.
+        workspace: where the features will lie.
+        ranks: which of several processes, which have joined, this one is: they share the images.
+        report: told of the progress.
+
+    Raises:
+        UsageError: the model has no such layer.
+        FacedanError: not one image can be read, images were written to meanwhile, or another process has ended.
+    """
+    layer = model.layer(config.layer, flip=config.flip)
+    template = template_of(folder, report) if model.classical else ""  # a network sees the faces as they are
+    seen = [template] if model.classical else [layer, config.flip]
+    facts = {"model": model.sha256, "seen": seen, "contents": folder.fingerprint}
+    folder.contents.keep()
+    directory = _directory(workspace, config.dataset, facts)
+    if not config.force and _is_complete(directory, facts):
+        return _found(directory, skipped=True)
+    device = ranks.device(choose_device(config.device))
+    ready = extractor(model, layer, template, flip=config.flip, device=device)
+    own = share(len(folder), ranks.rank, ranks.count)
+    workers = config.workers or max(1, worker_count(0) // ranks.local_count)
+    with ExitStack() as held:
+        if ranks.first:
+            held.enter_context(locked(directory, f"the embedding {directory.name}"))
+            for left in directory.glob(".vectors-*.f32"):  # of processes that were killed, perhaps more than there are
+                left.unlink()
+            for name in (_RECORD, _TABLE):  # the record is written last: with it the directory is complete
+                (directory / name).unlink(missing_ok=True)
+        ranks.gather([])
+        part = _part(directory, ranks.rank)
+        held.callback(part.unlink, missing_ok=True)
+        pool = held.enter_context(ThreadPoolExecutor(workers))
+        unreadable: list[tuple[str, str]] = []
+        with part.open("wb") as file, report.progress(f"embedding {config.dataset}", len(own)) as advance:
+            for faces in _batches(folder, own, ready.size, config.batch, pool, unreadable):
+                file.write(ready.extract(np.stack(faces)).tobytes())
+                advance(len(faces), "")
+        unreadable = [*folder.skipped, *ranks.gather(unreadable)]
+        if ranks.first:
+            if not folder.is_as_it_was():
+                raise FacedanError(
+                    f"images of {folder.root} changed while they were read",
+                    "repeat the command when nothing writes to them",
+                )
+            _join(directory, folder, unreadable, ranks.count)
+            outputs = [name for name in (_VECTORS, _TABLE, _SET_ASIDE) if (directory / name).is_file()]
+            write_json(directory / _RECORD, facts | record_of(directory, outputs))
+        ranks.gather([])
+    return _found(directory, skipped=False)
+
+
+def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> Path:
+    """Where the features of these images lie, or will lie: also where the data set had another name."""
+    identity = digest(facts)
+    directory = workspace.embedding_directory(dataset, identity)
+    if directory.is_dir():
+        return directory
+    others = sorted(workspace.embedding_directory("x", identity).parent.glob(f"*-{identity[:8]}"))
+    return next((other for other in others if _is_complete(other, facts)), directory)
+
+
+def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether a directory holds the features of these images, as they were written."""
+    try:
+        record = read_object(directory / _RECORD)
+        outputs = dict(record["outputs"])
+        is_it = {_VECTORS, _TABLE} <= outputs.keys() and all(record.get(key) == value for key, value in facts.items())
+        return is_it and all(is_intact(directory, directory / str(name), record) for name in outputs)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _found(directory: Path, *, skipped: bool) -> EmbedResult:
+    """What lies in a complete directory."""
+    count = len(read_csv(directory / _TABLE))
+    set_aside = directory / _SET_ASIDE
+    return EmbedResult(directory, count, skipped, set_aside if set_aside.is_file() else None)
+
+
+def _part(directory: Path, rank: int) -> Path:
+    """The rows of one process, without a header."""
+    return directory / f".vectors-{rank}.f32"
+
+
+def _join(directory: Path, folder: FaceFolder, unreadable: list[tuple[str, str]], parts: int) -> None:
+    """Put together what the processes made, in the order of the folder.
+
+    Raises:
+        FacedanError: there is not one row.
+    """
+    lost = {path for path, _ in unreadable}
+    rows = [(path, name) for path, name in zip(folder.paths, folder.names, strict=True) if path not in lost]
+    if not rows:
+        raise FacedanError(f"no image under {folder.root} can be read", "check what the files are")
+    length = sum(_part(directory, part).stat().st_size for part in range(parts)) // 4 // len(rows)
+    with replacing(directory / _VECTORS) as temporary, temporary.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), length)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in range(parts):
+            with _part(directory, part).open("rb") as vectors:
+                shutil.copyfileobj(vectors, file, 1 << 24)
+    write_set_aside(directory / _SET_ASIDE, unreadable)
+    write_csv(directory / _TABLE, ("row", "path", "identity"), ((row, *of) for row, of in enumerate(rows)))
+
+
+def _batches(
+    folder: FaceFolder,
+    rows: range,
+    size: int,
+    batch: int,
+    pool: ThreadPoolExecutor,
+    unreadable: list[tuple[str, str]],
+) -> Iterator[list[np.ndarray]]:
+    waiting: list[np.ndarray] = []
+    for index, face in read_faces(folder, rows, size, pool):
+        if isinstance(face, UnreadableImage):
+            unreadable.append((folder.paths[index], str(face)))
+            continue
+        waiting.append(face)
+        if len(waiting) == batch:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting

@@ -1,0 +1,216 @@
+"""The models that an evaluation compares, by their names in tables, and the features of its images by each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.config.common import EmbedConfig, EvaluateConfig
+from facedan_cli.config.models import CLASSICAL
+from facedan_cli.config.training import AdaptConfig
+from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.manifest import OddLine
+from facedan_cli.data.origins import Lost, lost_of, read_origins
+from facedan_cli.data.same_images import contents_of_images
+from facedan_cli.distributed import ALONE, Ranks
+from facedan_cli.embedding.embed import embed
+from facedan_cli.embedding.model import Recogniser, find_model
+from facedan_cli.errors import UsageError
+from facedan_cli.models.checkpoint import Card
+from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
+from facedan_cli.report import Report
+from facedan_cli.workspace import Dataset, Workspace, read_set_aside
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A data set's features by one model.
+
+    Args:
+        root: the aligned faces' directory.
+        vectors: features, shape (n, d).
+        paths: the faces below `root`.
+        people: whose they are; "" where no folder and no list says so.
+        origins: the file that each was made from, below `root`; "" where no manifest says so.
+        lost: images that have no features.
+        contents: numbers that the images of one content share, in all data sets of the evaluation, int64, shape (n,);
+            None where nobody looked.
+    """
+
+    root: Path
+    vectors: np.ndarray
+    paths: list[str]
+    people: list[str]
+    origins: Sequence[str]
+    lost: Sequence[Lost]
+    contents: np.ndarray | None = None
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Where the faces lie."""
+        return [self.root / path for path in self.paths]
+
+    def knowing(self, folder: FaceFolder, contents: np.ndarray | None = None) -> Faces:
+        """The same, knowing which images are the same one.
+
+        Args:
+            folder: the data set.
+            contents: of all its images, as `contents_of_images` gives them; None: they are looked into now.
+        """
+        every = contents_of_images(folder) if contents is None else contents
+        rows = {path: row for row, path in enumerate(folder.paths)}
+        return replace(self, contents=every[[rows[path] for path in self.paths]])
+
+
+@dataclass(frozen=True)
+class Model(Recogniser):
+    """A recogniser that is measured, by its name in tables."""
+
+    name: str
+
+
+def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
+    """The models that are asked for, each once, with the names that the tables give them.
+
+    Raises:
+        UsageError: one is to be fused with itself, or has no such layer.
+        FacedanError: there is no such model.
+    """
+    named = [find_model(workspace, name) for name in config.model or (None,)]
+    found = list({model.checkpoint and model.checkpoint.resolve(): model for model in named}.values())
+    if config.fuse and len(found) < 2:
+        raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
+    for model in found:
+        model.layer(config.layer, flip=config.flip)
+    names = _labels(found)
+    return [Model(model.card, model.checkpoint, name) for model, name in zip(found, names, strict=True)]
+
+
+def embed_faces(
+    config: EvaluateConfig,
+    dataset: Dataset,
+    folder: FaceFolder,
+    model: Recogniser,
+    workspace: Workspace,
+    report: Report,
+    ranks: Ranks = ALONE,
+) -> Faces:
+    """The features of a data set, from where they lie or made now; by several processes where they have joined."""
+    how = EmbedConfig(
+        dataset=dataset.name,
+        layer=config.layer,
+        flip=config.flip,
+        batch=config.batch,
+        workers=config.workers,
+        device=config.device,
+        force=config.force,
+    )
+    embedded = embed(how, folder, model, workspace, ranks=ranks, report=report)
+    odd: list[OddLine] = []
+    origins = read_origins(dataset.root, folder, odd)
+    if odd:
+        report.warn(
+            f"{len(odd)} lines of the manifest of '{dataset.name}' are damaged, the first is line {odd[0].number}: "
+            "images that failed there are not counted; the same facedan align again mends it"
+        )
+    vectors, paths, people = embedded.load()
+    lost = lost_of(folder, origins, read_set_aside(embedded.set_aside))
+    return Faces(folder.root, vectors, paths, people, [origins.files.get(path, "") for path in paths], lost)
+
+
+def find_images(names: Sequence[str], faces: Faces, *, by_base_name: bool = False) -> tuple[Match, Mapping[str, Lost]]:
+    """Match the names of a protocol to the images of a data set, those without features included.
+
+    Args:
+        names: as the protocol has them; of the faces, or of the files that they were made from.
+        faces: the data set's features.
+        by_base_name: as `match_images` has it.
+
+    Returns:
+        The rows of the names that have features, and why each other name has none; and the lost images by name.
+    """
+    made = [tuple(dict.fromkeys((path, file))) for path, file in zip(faces.paths, faces.origins, strict=True)]
+    lost = [tuple(dict.fromkeys((image.path, image.face))) for image in faces.lost]
+    match = match_images(names, [*made, *lost])
+    rows = dict(match.rows)
+    absent = dict(match.absent)
+    if by_base_name and base_names_tell_apart(names):
+        # An image that is there is the one meant, whatever failed elsewhere under its base name.
+        for images, first in ((made, 0), (lost, len(made))):
+            nowhere = [name for name, reason in absent.items() if reason == NOT_THERE]
+            taken = set(rows.values())
+            free = [() if row in taken else image for row, image in enumerate(images, start=first)]
+            more = match_images(nowhere, free, by_base_name=True)
+            rows |= {name: row + first for name, row in more.rows.items()}
+            absent = {name: why for name, why in absent.items() if name not in more.rows}
+            absent.update(more.absent)
+    gone = {name: faces.lost[row - len(made)] for name, row in rows.items() if row >= len(made)}
+    absent.update({name: image.reason for name, image in gone.items()})
+    ordered = {name: absent[name] for name in dict.fromkeys(names) if name in absent}
+    return Match({name: row for name, row in rows.items() if row < len(made)}, ordered), gone
+
+
+def _labels(models: Sequence[Recogniser]) -> list[str]:
+    """Names for a table, as the paper has them; models that would share one get their run's hash, then a number too."""
+    names = [label_of(model.card) + _step_of(model.checkpoint) for model in models]
+    counts = Counter(names)
+    names = [
+        name if counts[name] == 1 else f"{name} {model.card.run.rpartition('-')[2]}"
+        for name, model in zip(names, models, strict=True)
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} #{names[:row].count(name) + 1}" for row, name in enumerate(names)
+    ]
+
+
+def _step_of(checkpoint: Path | None) -> str:
+    """Which of a run's networks a checkpoint is, as " step 50"; "" of the last one and of files elsewhere."""
+    if checkpoint is None or checkpoint.parent.name != "checkpoints" or checkpoint.stem == "model":
+        return ""
+    return " " + checkpoint.stem.replace("-", " ")
+
+
+def label_of(card: Card) -> str:
+    """The name of a model in the paper's tables."""
+    if card.model in CLASSICAL:
+        return CLASSICAL[card.model]
+    if card.stage == "weights":
+        return "as loaded"
+    if card.stage == "pretrain":
+        return "source only"
+    config = card.config
+    if config["lambda"] == 0:
+        return "λ = 0"
+    kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
+    weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
+    of_paper = all(name.startswith("fc") for name in weighed)
+    layers = "".join(name.removeprefix("fc") for name in weighed) if of_paper else "+".join(weighed)
+    strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
+    other = config.get("discrepancy", AdaptConfig.discrepancy)
+    name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
+    weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
+    return name + weights + strength + _changes(config) + (" chosen" if "strengths" in config else "")
+
+
+def _changes(config: Mapping[str, Any]) -> str:
+    """What else of the penalty is not as usual: a row must not pass for the method that it is not."""
+    said = {
+        "estimator": "{}",
+        "multipliers": "γ×{}",
+        "bandwidth": "γ={}",
+        "median": "median={}",
+        "betas": "β={}",
+        "queue": "queue={}",
+        "lambda_ramp": "ramp={}",
+    }
+    values = {key: config.get(key) for key in said}
+    usual = {key: getattr(AdaptConfig, key) for key in said}
+    return "".join(
+        " " + said[key].format(value) for key, value in values.items() if value is not None and value != usual[key]
+    )

@@ -1,0 +1,134 @@
+"""report.html: an evaluation on one page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.evaluation import text_tables as tables
+from facedan_cli.evaluation.error_examples import Worst
+from facedan_cli.evaluation.result import EvaluateResult, draw
+from facedan_cli.figures.page import Face, Figure, Gallery, Page, Pair, write_page
+
+THUMBNAIL = 128
+"""Longest side of a face on the page, pixels."""
+
+TITLES = {
+    "gbu": "The Good, the Bad and the Ugly",
+    "feret": "FERET",
+    "lfw": "LFW, View 2",
+    "pairs": "Verification of a list of pairs",
+    "identify": "Identification",
+    "verify": "Verification of every pair",
+    "scores": "Scores of other systems",
+}
+CURVES = {
+    "roc": "ROC: verification rate over false accept rate",
+    "det": "DET: false reject rate over false accept rate",
+    "scores": "Distributions of genuine and impostor scores",
+    "cmc": "CMC: identification rate over rank",
+}
+
+
+def write_report(result: EvaluateResult, worst: Sequence[Worst]) -> None:
+    """Write the page into the results directory.
+
+    Args:
+        result: what it shows.
+        worst: errors to show as pairs of faces.
+    """
+    shown = [
+        tables.main_table(result),
+        tables.failures_table(result),
+        tables.differences_table(result),
+        tables.points_table(result),
+    ]
+    page = Page(
+        title=f"{TITLES[result.protocol]}: {', '.join(model.name for model in result.models)}",
+        lead=list(_lead(result)),
+        warnings=result.warnings,
+        tables=[found for found in shown if found is not None],
+        figures=_figures(result),
+        galleries=_galleries(worst),
+        provenance=dict(_flat(result.provenance)),
+    )
+    write_page(result.page, page)
+
+
+def _lead(result: EvaluateResult) -> Iterator[str]:
+    config = result.config
+    if result.verifies:
+        rule = "the largest with at most floor(FAR × impostors) false accepts" if config.convention == "max-tar" else ""
+        yield f"Verification rate in per cent, convention {config.convention}" + (f": {rule}." if rule else ".")
+    else:
+        yield "Identification rate in per cent; ties count against the mate."
+    yield {
+        "bootstrap": f"In brackets 95 % intervals: {config.replicates} bootstrap replicates over people, "
+        f"seed {config.seed}.",
+        "wilson": "In brackets 95 % Wilson intervals, which take comparisons of one person to be independent.",
+        "none": "No intervals were asked for.",
+    }[config.ci]
+    if result.set_aside is not None:
+        yield f"Images that could not be used are listed in {result.set_aside.name}."
+
+
+def _figures(result: EvaluateResult) -> list[Figure]:
+    """The curves as SVG, whatever the format of the pictures beside the page."""
+    names = ", ".join(model.name for model in result.models)
+    scratch = result.directory / ".page"  # not the system's directory, which may be full
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        return [
+            Figure(CURVES[path.stem], path.read_text(encoding="utf-8"), f"{CURVES[path.stem]}, of {names}")
+            for path in draw(result, scratch, "svg")
+        ]
+    except Exception:  # `write_results` says why
+        return []
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _galleries(worst: Sequence[Worst]) -> list[Gallery]:
+    face = cache(_face)
+    galleries = []
+    for (model, partition, kind), group in groupby(worst, key=lambda one: (one.model, one.partition, one.kind)):
+        where = model if partition == "all" else f"{model}, {partition}"
+        what = {
+            "false accept": "different people that score highest",
+            "false reject": "one person's images that score lowest",
+        }[kind]
+        pairs = [
+            Pair(face(one.files[0]), face(one.files[1]), one.score, kind if one.wrong else f"no {kind}, but nearest")
+            for one in group
+        ]
+        galleries.append(Gallery(f"{where}: {what}", pairs))
+    return galleries
+
+
+def _face(path: Path) -> Face:
+    name = "/".join(path.parts[-2:])
+    try:
+        picture = read_picture(path)
+    except UnreadableImage:
+        return Face(name, None)
+    scale = min(1.0, THUMBNAIL / max(picture.shape[:2]))
+    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", small[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))
+    return Face(name, encoded.tobytes())
+
+
+def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested facts as lines: "versions torch" and "2.11"."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key} ")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,231 @@
+"""The results of an evaluation, and the files that hold them: JSON, CSV, pictures and a page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.evaluation.differences import Difference, Figure
+from facedan_cli.evaluation.identification import Identification
+from facedan_cli.evaluation.verification import LEVEL, Verification
+from facedan_cli.figures.rates import plot_cmc, plot_det, plot_roc, plot_scores
+from facedan_cli.workspace import make_directory, write_csv, write_json
+
+SCHEMA = 2
+"""Version of summary.json; docs/evaluation.md describes it."""
+
+FIGURES_HEADER = ("model", "partition", "measure", "at", "value", "low", "high", "value_with_failures", "trials")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model reached, by partition.
+
+    Args:
+        name: as the tables have it.
+        run: the name of the run that made it; None where the scores came from elsewhere or were fused.
+        checkpoint: its file; None likewise.
+        partitions: the figures.
+        mean: the plain mean of the partitions' rank-1 rates, where the protocol asks for it.
+        mean_with_failures: the same of the rates where a probe that could not be searched is not found.
+    """
+
+    name: str
+    run: str | None
+    checkpoint: Path | None
+    partitions: Mapping[str, Figure]
+    mean: float | None = None
+    mean_with_failures: float | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """The model's entry in summary.json."""
+        entry = {
+            "name": self.name,
+            "run": self.run,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "partitions": {name: partition.summary() for name, partition in self.partitions.items()},
+        }
+        if self.mean is None:
+            return entry
+        return entry | {"mean_rank1": self.mean, "mean_rank1_with_failures": self.mean_with_failures}
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """A finished evaluation.
+
+    Args:
+        protocol: the subcommand: "gbu", "feret", "lfw", "pairs", "identify", "verify" or "scores".
+        directory: holds summary.json, figures.csv, the curves as CSV, their pictures and report.html.
+        models: one entry a model, in the order given; the fused one, if there is one, is last.
+        differences: of every two models.
+        config: how it was measured.
+        warnings: what may make the figures wrong.
+        provenance: with what they were made.
+        set_aside: the list of images that the protocol names and that could not be used, if there are any.
+    """
+
+    protocol: str
+    directory: Path
+    models: Sequence[Measured]
+    differences: Sequence[Difference]
+    config: EvaluateConfig
+    warnings: Sequence[str]
+    provenance: Mapping[str, Any]
+    set_aside: Path | None
+
+    @property
+    def verifies(self) -> bool:
+        """Whether pairs were verified, else probes were searched."""
+        return isinstance(next(iter(self.models[0].partitions.values())), Verification)
+
+    @property
+    def plot(self) -> Path:
+        """The picture of the curves: ROC, or CMC where probes were searched."""
+        return self.directory / f"{'roc' if self.verifies else 'cmc'}.{self.config.plot}"
+
+    @property
+    def page(self) -> Path:
+        """The page that shows everything."""
+        return self.directory / "report.html"
+
+    def summary(self) -> dict[str, Any]:
+        """What `evaluate --json` prints and summary.json holds."""
+        config = self.config
+        return {
+            "schema": SCHEMA,
+            "protocol": self.protocol,
+            "convention": config.convention,
+            "intervals": {
+                "method": config.ci,
+                "level": LEVEL,
+                "replicates": config.replicates if config.ci == "bootstrap" else None,
+                "seed": config.seed if config.ci == "bootstrap" else None,
+            },
+            "models": [model.summary() for model in self.models],
+            "differences": [difference.summary() for difference in self.differences],
+            "warnings": list(self.warnings),
+            "results": str(self.directory),
+            "plot": str(self.plot),
+            "report": str(self.page),
+            "set_aside": None if self.set_aside is None else str(self.set_aside),
+            "provenance": dict(self.provenance),
+        }
+
+    def figures(self) -> Iterator[tuple[object, ...]]:
+        """The rows of figures.csv, which `evaluate --csv` prints; their columns are FIGURES_HEADER."""
+        for model in self.models:
+            for name, figure in model.partitions.items():
+                verifies = isinstance(figure, Verification)
+                trials = figure.curve.genuine if isinstance(figure, Verification) else len(figure.correct)
+                for at, value in figure.rates.values.items():
+                    bounds = figure.rates.intervals.get(at, ("", ""))
+                    failed = figure.with_failures.values[at]
+                    yield model.name, name, "vr" if verifies else "rank", at, value, *bounds, failed, trials
+                for measure, at, value, ends, failed in _further(figure):
+                    yield model.name, name, measure, at, value, *ends, failed, trials
+            if model.mean is not None:
+                yield model.name, "mean", "rank", "1", model.mean, "", "", model.mean_with_failures, ""
+
+
+def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
+    """Further figures of a partition: measure, at what, value, bounds, and the value with failures."""
+    if isinstance(figure, Verification):
+        yield "eer", "", sum(figure.eer) / 2, figure.eer, sum(figure.eer_with_failures) / 2
+        if figure.accuracy is not None and figure.accuracy_with_failures is not None:
+            yield "accuracy", "", figure.accuracy["mean"], ("", ""), figure.accuracy_with_failures["mean"]
+    else:
+        for fpir, point in figure.open_set.items():
+            yield "dir", fpir, point.dir, ("", ""), figure.open_set_with_failures[fpir]
+
+
+def write_results(result: EvaluateResult) -> EvaluateResult:
+    """Write the curves, their pictures, the figures, and last summary.json.
+
+    Returns:
+        The results, with a warning where the curves could not be drawn: that costs no figures.
+    """
+    make_directory(result.directory)
+    write_curves(result)
+    try:
+        draw(result, result.directory, result.config.plot)
+    except Exception as error:  # matplotlib wants a directory of its own, and a disk may be full
+        logging.getLogger("facedan").warning("the curves could not be drawn: %s", error)
+        result = replace(result, warnings=[*result.warnings, f"the curves could not be drawn: {error}"])
+    write_csv(result.directory / "figures.csv", FIGURES_HEADER, result.figures())
+    if result.differences:
+        rows = [difference.summary() for difference in result.differences]
+        header = ("partition", "a", "b", "measure", "at", "difference", "low", "high", "distinguishable")
+        write_csv(
+            result.directory / "differences.csv",
+            header,
+            [[*list(row.values())[:6], *(row["interval"] or ("", "")), row["distinguishable"]] for row in rows],
+        )
+    write_json(result.directory / "summary.json", result.summary())
+    return result
+
+
+def panels(result: EvaluateResult, kind: type[Any]) -> dict[str, dict[str, Any]]:
+    """The figures of one kind by partition and model."""
+    found: dict[str, dict[str, Any]] = {}
+    for model in result.models:
+        for name, figure in model.partitions.items():
+            if isinstance(figure, kind):
+                found.setdefault(name, {})[model.name] = figure
+    return found
+
+
+def write_curves(result: EvaluateResult) -> None:
+    """Write roc.csv or cmc.csv."""
+    if result.verifies:
+        points = [
+            (model, name, *point)
+            for name, panel in panels(result, Verification).items()
+            for model, figure in panel.items()
+            for point in zip(figure.curve.far, figure.curve.vr, figure.curve.threshold, strict=True)
+        ]
+        write_csv(result.directory / "roc.csv", ("model", "partition", "far", "vr", "threshold"), points)
+    else:
+        rates = [
+            (model, name, rank, *both)
+            for name, panel in panels(result, Identification).items()
+            for model, figure in panel.items()
+            for rank, both in enumerate(zip(figure.curve, figure.curve_with_failures, strict=True), start=1)
+        ]
+        header = ("model", "partition", "rank", "rate", "rate_with_failures")
+        write_csv(result.directory / "cmc.csv", header, rates)
+
+
+def draw(result: EvaluateResult, directory: Path, suffix: str) -> list[Path]:
+    """Draw the curves.
+
+    Args:
+        result: what to draw.
+        directory: where the pictures will lie.
+        suffix: "png", "svg" or "pdf".
+
+    Returns:
+        The pictures: ROC, DET and the distributions of scores (not of streamed ones), or the CMC.
+    """
+    if not result.verifies:
+        searched = panels(result, Identification)
+        plot_cmc({name: _each(panel, "curve") for name, panel in searched.items()}, directory / f"cmc.{suffix}")
+        return [directory / f"cmc.{suffix}"]
+    verified = panels(result, Verification)
+    curves = {name: _each(panel, "curve") for name, panel in verified.items()}
+    drawn = [directory / f"{name}.{suffix}" for name in ("roc", "det")]
+    plot_roc(curves, drawn[0], fars=result.config.far)
+    plot_det(curves, drawn[1], fars=result.config.far)
+    scores = {name: _each(panel, "scores") for name, panel in verified.items()}
+    if all(value is not None for panel in scores.values() for value in panel.values()):
+        drawn.append(directory / f"scores.{suffix}")
+        plot_scores(scores, drawn[-1])
+    return drawn
+
+
+def _each(panel: Mapping[str, Any], attribute: str) -> dict[str, Any]:
+    return {model: getattr(figure, attribute) for model, figure in panel.items()}

@@ -1,0 +1,187 @@
+"""An evaluation's figures as tables of text, for the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from facedan_cli.evaluation.differences import Figure
+from facedan_cli.evaluation.identification import Identification
+from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.verification import Rates, Verification
+from facedan_cli.figures.page import Table
+from facedan_cli.metrics.intervals import Interval
+
+UNRESOLVED, DIFFERENT = "*", "†"
+
+
+def main_table(result: EvaluateResult) -> Table:
+    """One row a model, as in the paper's tables: per cent, with 95 % intervals where they were asked for."""
+    differing = {
+        (found.partition, found.b, found.at)
+        for found in result.differences
+        if found.a == result.models[0].name and found.distinguishable
+    }
+    header: list[str] = ["model"]
+    rows = [[model.name] for model in result.models]
+    first = result.models[0].partitions
+    for at in next(iter(first.values())).rates.values:
+        for partition in first:
+            header.append(_column(result, partition, at))
+            for row, model in zip(rows, result.models, strict=True):
+                figure = model.partitions[partition]
+                marks = UNRESOLVED * _unresolved(figure, at) + DIFFERENT * ((partition, model.name, at) in differing)
+                row.append(_cell(figure.rates, at, marks))
+    for row, model in zip(rows, result.models, strict=True):
+        row.extend(_more(model).values())
+    header += _more(result.models[0])
+    notes = []
+    if result.config.fuse:
+        notes.append(
+            "fusion: scores z-normalised over all comparisons of a partition, on which they depend, and summed"
+        )
+    if any(UNRESOLVED in cell for row in rows for cell in row[1:]):
+        notes.append(
+            f"{UNRESOLVED} too few impostors for this FAR: not one false accept is allowed"
+            if result.verifies
+            else f"{UNRESOLVED} too few probes without a mate for this FPIR: not one false positive is allowed"
+        )
+    if differing:
+        by_interval = any(found.interval is not None for found in result.differences)
+        why = "the 95 % interval of the paired difference leaves out 0" if by_interval else "McNemar's p is below 0.05"
+        notes.append(f"{DIFFERENT} differs from '{result.models[0].name}': {why}")
+    return Table("Verification rate" if result.verifies else "Identification rate", header, rows, notes)
+
+
+def failures_table(result: EvaluateResult) -> Table | None:
+    """The same figures where comparisons that could not be made count as errors; None where all could be made."""
+    partitions = result.models[0].partitions
+    if not any(_failed(figure) for figure in partitions.values()):
+        return None
+    header = ["model"]
+    rows = [[model.name] for model in result.models]
+    for at in next(iter(partitions.values())).rates.values:
+        for partition, figure in partitions.items():
+            header.append(f"{_column(result, partition, at)} ({figure.failed[0]} failed)")
+            for row, model in zip(rows, result.models, strict=True):
+                row.append(_cell(model.partitions[partition].with_failures, at))
+    for row, model in zip(rows, result.models, strict=True):
+        row.extend(_more_with_failures(model).values())
+    return Table("With failures counted as errors", [*header, *_more_with_failures(result.models[0])], rows)
+
+
+def _failed(figure: Figure) -> bool:
+    """Whether comparisons could not be made: of impostor ones the accuracy knows."""
+    return any(figure.failed[:2]) if isinstance(figure, Verification) else figure.failed[0] > 0
+
+
+def points_table(result: EvaluateResult) -> Table:
+    """Thresholds, achieved rates and counts behind the rates."""
+    rows = []
+    for model in result.models:
+        for name, figure in model.partitions.items():
+            if isinstance(figure, Verification):
+                rows += [
+                    [
+                        model.name,
+                        name,
+                        far,
+                        f"{point.achieved_far:.3g}",
+                        f"{point.threshold:.6g}",
+                        f"{point.false_accepts:,} (budget {point.budget:,})",
+                        _eer(figure),
+                        f"{point.genuine:,}",
+                        f"{point.impostor:,}",
+                    ]
+                    for far, point in figure.points.items()
+                ]
+            else:
+                mated, images = len(figure.correct), figure.gallery
+                rows.append([model.name, name, "", "", "", "", "", f"{mated:,}", f"{images:,}"])
+    if result.verifies:
+        header = ["model", "partition", "FAR", "achieved", "threshold", "false accepts", "EER", "genuine", "impostor"]
+        return Table("Operating points", header, rows)
+    kept = [[*row[:2], *row[-2:]] for row in rows]
+    return Table("Probes", ["model", "probe set", "mated probes", "gallery"], kept)
+
+
+def differences_table(result: EvaluateResult) -> Table | None:
+    """Every two models' paired difference; None of a single model, or where scores are not paired."""
+    if not result.differences:
+        return None
+    header = ["models", "partition", "at", "difference", "95 % interval", "distinguishable"]
+    searches = not result.verifies
+    rows = []
+    for found in result.differences:
+        interval = "" if found.interval is None else _points(found.interval)
+        known = {True: "yes", False: "no", None: ""}[found.distinguishable]
+        at = "rank 1" if found.measure == "rank1" else f"FAR {found.at}"
+        row = [f"{found.b} − {found.a}", found.partition, at, f"{100 * found.value:+.2f}", interval, known]
+        if found.mcnemar is not None:
+            row.append(f"{found.mcnemar.only_b} : {found.mcnemar.only_a}, p = {found.mcnemar.p:.3g}")
+        rows.append(row)
+    return Table("Differences", [*header, "McNemar (only one : only the other)"] if searches else header, rows)
+
+
+def _column(result: EvaluateResult, partition: str, at: str) -> str:
+    rate = f"FAR {at}" if result.verifies else "rank 1"
+    if partition != "all":
+        return f"{partition} @ {rate}" if result.verifies else f"{partition} {rate}"
+    return f"VR @ {rate}" if result.verifies else rate
+
+
+def _unresolved(figure: Figure, at: str) -> bool:
+    return isinstance(figure, Verification) and not figure.points[at].resolved
+
+
+def _more(model: Measured) -> Mapping[str, str]:
+    """Further figures of a model: mean rank-1 rate, accuracy, EER, open-set rates."""
+    cells = {} if model.mean is None else {"mean": f"{100 * model.mean:.2f}"}
+    for name, figure in model.partitions.items():
+        of = "" if name == "all" else f"{name} "
+        if isinstance(figure, Verification):
+            if not of:  # beside several partitions' rates it would make the rows too long
+                cells["EER"] = f"{50 * sum(figure.eer):.2f}"
+            if figure.accuracy is not None:
+                mean, error = figure.accuracy["mean"], figure.accuracy["standard_error"]
+                cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
+        elif isinstance(figure, Identification):
+            for fpir, point in figure.open_set.items():
+                mark = "" if point.resolved else UNRESOLVED
+                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * point.dir:.2f}{mark}"
+    return cells
+
+
+def _more_with_failures(model: Measured) -> Mapping[str, str]:
+    """The figures of `_more` where comparisons that could not be made count as errors."""
+    cells = {} if model.mean_with_failures is None else {"mean": f"{100 * model.mean_with_failures:.2f}"}
+    for name, figure in model.partitions.items():
+        of = "" if name == "all" else f"{name} "
+        if isinstance(figure, Verification):
+            if not of:
+                cells["EER"] = f"{50 * sum(figure.eer_with_failures):.2f}"
+            if figure.accuracy_with_failures is not None:
+                mean, error = (figure.accuracy_with_failures[key] for key in ("mean", "standard_error"))
+                cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
+        else:
+            for fpir, rate in figure.open_set_with_failures.items():
+                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * rate:.2f}"
+    return cells
+
+
+def _cell(rates: Rates, at: str, marks: str = "") -> str:
+    value = f"{100 * rates.values[at]:.2f}{marks}"
+    if at not in rates.intervals:
+        return value
+    low, high = 100 * np.array(rates.intervals[at])
+    return f"{value} [{low:.1f}, {high:.1f}]"
+
+
+def _eer(figure: Verification) -> str:
+    low, high = (100 * bound for bound in figure.eer)
+    return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
+
+
+def _points(interval: Interval) -> str:
+    return f"[{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"

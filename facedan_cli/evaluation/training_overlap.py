@@ -1,0 +1,118 @@
+"""Whether a model has learnt from images or people of a protocol: then it has seen what it is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from facedan_cli.data.same_images import LEARNT, Learnt, learnt_images, places_of
+from facedan_cli.evaluation.trials import Side, Trials
+from facedan_cli.models.checkpoint import Card
+from facedan_cli.protocols.overlap import Overlap, overlap
+from facedan_cli.protocols.sigset import Record
+from facedan_cli.runs import read_record
+from facedan_cli.training.target_list import target_images
+from facedan_cli.workspace import Workspace
+
+TOO_GOOD = "its figures are too good"
+
+
+class Named(Protocol):
+    """A model by its name in tables, the file that it lies in, and what is known of it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def card(self) -> Card:
+        """What its file says of it."""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Its file; None of what is learnt from nothing."""
+
+
+def seen_in_training(models: Sequence[Named], trials: Mapping[str, Trials], workspace: Workspace) -> list[str]:
+    """Warnings about models that have learnt from images or people of the protocol.
+
+    Images are found by what their files hold and by where these are, in the source, in the target and in those of the
+    runs that a model started from; people of the target also by names.
+
+    Args:
+        models: those that are measured.
+        trials: the comparisons by partition.
+        workspace: where the runs lie; nothing is said of runs that are not there.
+    """
+    sides = [side for part in trials.values() for side in (part.query, part.target)]
+    records = [record for side in sides for record in _records(side)]
+    measured = _Measured.of(sides)
+    return [
+        warning
+        for model in models
+        if model.checkpoint is not None
+        for warning in _of(model, model.checkpoint, measured, records, workspace)
+    ]
+
+
+class _Measured:
+    """The images of a protocol, each once: what their files hold, and where these are."""
+
+    def __init__(self, contents: np.ndarray, places: np.ndarray) -> None:
+        self.contents, self.places = contents, places
+
+    @classmethod
+    def of(cls, sides: Sequence[Side]) -> _Measured:
+        known = {
+            str(file): int(content)
+            for side in sides
+            if side.contents is not None
+            for file, content in zip(side.files, side.contents, strict=True)
+        }
+        return cls(np.array(list(known.values()), np.int64), places_of(known))
+
+    def among(self, learnt: Learnt) -> int:
+        """How many of the images a run learnt from."""
+        by_place = np.isin(self.places, learnt.places, kind="sort")
+        return len(np.unique(self.contents[by_place | np.isin(self.contents, learnt.contents, kind="sort")]))
+
+    def __len__(self) -> int:
+        return len(np.unique(self.contents))
+
+
+def _of(
+    model: Named, checkpoint: Path, measured: _Measured, records: Sequence[Record], workspace: Workspace
+) -> Iterator[str]:
+    """What is to be said of one model: a warning at most for each data set that it learnt from."""
+    named = _by_name(model, records, workspace)
+    seen: dict[tuple[str, str], int] = {}
+    for learnt in learnt_images(checkpoint, model.card.run, workspace):
+        place = learnt.role, learnt.name
+        seen[place] = max(seen.get(place, 0), measured.among(learnt))
+    for (role, name), count in seen.items():
+        if count and not (role == "target" and named.subjects):
+            yield (
+                f"'{model.name}' was {LEARNT[role]} on {count} of the {len(measured)} images that are measured "
+                f"({role} '{name}'): {TOO_GOOD}"
+            )
+    if named.subjects:
+        some = ", ".join(named.subjects[:3]) + (", …" if len(named.subjects) > 3 else "")
+        own = max([len(named.images), *(count for (role, _), count in seen.items() if role == "target")])
+        yield (
+            f"'{model.name}' was adapted on images of {len(named.subjects)} people of this protocol ({some}), "
+            f"{own} of them the protocol's own, as far as names and contents tell: {TOO_GOOD}"
+        )
+
+
+def _by_name(model: Named, records: Sequence[Record], workspace: Workspace) -> Overlap:
+    """People of the protocol of whom there are target images, as far as names tell."""
+    target = read_record(workspace.root / "runs" / model.card.run).get("inputs", {}).get("target")
+    return overlap(target_images(target) if target else [], records)
+
+
+def _records(side: Side) -> list[Record]:
+    pairs = zip(side.subjects, side.files, strict=True)
+    return [Record(str(subject), file.as_posix()) for subject, file in pairs]

@@ -1,0 +1,296 @@
+"""The comparisons of a protocol: which images meet, whose they are, and which comparisons could not be made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from facedan_cli.embedding.similarity import COSINE, Similarity
+
+PAIRS_AT_ONCE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """The images on one side of the comparisons.
+
+    Args:
+        rows: the row of each image in its data set's features, int64, shape (n,).
+        subjects: whose image each is, strings, shape (n,).
+        files: the aligned faces.
+        contents: numbers that the images of one content share, on both sides, int64, shape (n,); None where nobody
+            looked.
+    """
+
+    rows: np.ndarray
+    subjects: np.ndarray
+    files: Sequence[Path]
+    contents: np.ndarray | None = None
+
+    def part(self, kept: np.ndarray) -> Side:
+        """Some of the images, by a mask of shape (n,)."""
+        files = [file for file, keep in zip(self.files, kept, strict=True) if keep]
+        return Side(self.rows[kept], self.subjects[kept], files, None if self.contents is None else self.contents[kept])
+
+
+@dataclass(frozen=True)
+class Failures:
+    """What is missing because images could not be acquired: not aligned, unreadable, or not there.
+
+    Args:
+        images: how many images of the protocol are missing.
+        genuine: the subject of each genuine comparison (in a search: of each mated probe) that could not be made,
+            strings, shape (f,).
+        impostor: how many impostor comparisons could not be made.
+        fold: in pairs with folds, the fold of each pair that could not be made, int64, shape (pairs,).
+        nobodys: how many of the images are of nobody knows whom, so that no comparison of theirs is counted.
+    """
+
+    images: int = 0
+    genuine: np.ndarray = field(default_factory=lambda: np.array([], str))
+    impostor: int = 0
+    fold: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    nobodys: int = 0
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Comparisons of an image with itself, which are not made: the same file, a link to it, or a copy.
+
+    Args:
+        genuine: how many would have been genuine.
+        impostor: how many would have been of two people: one image goes under two names.
+        images: how many images, each counted once, would have met themselves.
+        probes: in a search, probes whose only mates in the gallery are themselves: they are not searched.
+    """
+
+    genuine: int = 0
+    impostor: int = 0
+    images: int = 0
+    probes: int = 0
+
+    def __bool__(self) -> bool:
+        return self.images > 0
+
+
+NOTHING_LEFT_OUT = LeftOut()
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Scores, and who was compared with whom.
+
+    Args:
+        genuine: scores of genuine comparisons, shape (g,).
+        impostor: scores of impostor comparisons, shape (n,).
+        genuine_subject: the subject of each genuine comparison, shape (g,); None where nobody knows.
+        impostor_subjects: the two subjects of each impostor comparison, both of shape (n,).
+        failed_subject: the subject of each genuine comparison that could not be made, shape (f,).
+        failures: the same in numbers, and what else is missing.
+        left_out: comparisons of an image with itself, which were not made.
+    """
+
+    genuine: np.ndarray
+    impostor: np.ndarray
+    genuine_subject: np.ndarray | None = None
+    impostor_subjects: tuple[np.ndarray, np.ndarray] | None = None
+    failed_subject: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    failures: Failures = Failures()
+    left_out: LeftOut = NOTHING_LEFT_OUT
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The comparisons of one partition of a protocol, the same for every model.
+
+    Args:
+        query: one side.
+        target: the other.
+        crossed: every query meets every target, scores have shape (queries, targets); else they meet in pairs, one
+            row of `query` with the same row of `target`, and scores have shape (n,).
+        same: in pairs, which are of one person, shape (n,); where crossed, equal subjects say so.
+        itself: both sides are one set; each pair counts once (i < j) and no image meets itself.
+        fold: in pairs, the fold of each, shape (n,); None where there are none.
+        failures: what is missing.
+        left_out: what is not made because an image would meet itself; of pairs these are not among the rows.
+    """
+
+    query: Side
+    target: Side
+    crossed: bool = True
+    same: np.ndarray | None = None
+    itself: bool = False
+    fold: np.ndarray | None = None
+    failures: Failures = Failures()
+    left_out: LeftOut = NOTHING_LEFT_OUT
+
+    def score(self, query: np.ndarray, target: np.ndarray, similarity: Similarity = COSINE) -> np.ndarray:
+        """Similarities, given the features of both sides' data sets."""
+        if self.crossed:
+            return np.asarray(similarity.crossed(query[self.query.rows], target[self.target.rows]))
+        scores = np.empty(len(self.query.rows), np.float32)
+        for start in range(0, len(scores), PAIRS_AT_ONCE):
+            part = slice(start, start + PAIRS_AT_ONCE)
+            scores[part] = similarity.paired(query[self.query.rows[part]], target[self.target.rows[part]])
+        return scores
+
+    @cached_property
+    def codes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Subjects as numbers from 0: of the queries, of the targets, and of the failed genuine comparisons."""
+        sides = [self.query.subjects, self.target.subjects, self.failures.genuine]
+        codes = np.unique(np.concatenate(sides), return_inverse=True)[1].astype(np.int64)
+        first, second = len(sides[0]), len(sides[0]) + len(sides[1])
+        return codes[:first], codes[first:second], codes[second:]
+
+    @cached_property
+    def genuine(self) -> np.ndarray:
+        """Which comparisons are of one subject, in the shape of the scores."""
+        if self.same is not None:
+            return self.same
+        return self._made(np.equal.outer(self.codes[0], self.codes[1]))
+
+    @cached_property
+    def impostor(self) -> np.ndarray:
+        """Which comparisons are of two subjects, in the shape of the scores."""
+        if not self.crossed:
+            return ~self.genuine
+        return self._made(np.not_equal.outer(self.codes[0], self.codes[1]))
+
+    def _made(self, mask: np.ndarray) -> np.ndarray:
+        """Of crossed comparisons those that count: each pair once, and no image with itself."""
+        if self.left_out:
+            assert self.query.contents is not None
+            assert self.target.contents is not None
+            mask &= np.not_equal.outer(self.query.contents, self.target.contents)
+        return np.triu(mask, 1) if self.itself else mask
+
+    def sides(self, place: int | np.integer) -> tuple[int, int]:
+        """Query and target of the comparison at a place of the scores, counted row by row."""
+        return divmod(int(place), len(self.target.rows)) if self.crossed else (int(place), int(place))
+
+    def compare(self, scores: np.ndarray) -> Comparisons:
+        """The scores of the genuine and of the impostor comparisons, with their subjects."""
+        query, target, failed = self.codes
+        genuine, impostor = self.genuine, self.impostor
+        places = np.nonzero(genuine), np.nonzero(impostor)
+        return Comparisons(
+            genuine=scores[genuine],
+            impostor=scores[impostor],
+            genuine_subject=query[places[0][0]],
+            impostor_subjects=(query[places[1][0]], target[places[1][-1]]),
+            failed_subject=failed,
+            failures=self.failures,
+            left_out=self.left_out,
+        )
+
+
+def crossed_trials(query: Side, target: Side, failures: Failures, *, itself: bool = False) -> Trials:
+    """Every query with every target, but no image with itself; arguments as of `Trials`."""
+    return Trials(query, target, itself=itself, failures=failures, left_out=meetings(query, target, itself=itself))
+
+
+def search_trials(query: Side, target: Side, failures: Failures) -> Trials:
+    """A search of queries (probes) among targets (the gallery), in which no image finds itself.
+
+    A probe whose mates in the gallery are all itself is not searched: it has no mate, and is no stranger either.
+    """
+    found = meetings(query, target)
+    if not found:
+        return Trials(query, target, failures=failures)
+    assert query.contents is not None
+    assert target.contents is not None
+    subjects, codes = np.unique(np.concatenate([query.subjects, target.subjects]), return_inverse=True)
+    q, t = codes[: len(query.rows)], codes[len(query.rows) :]
+    mates = np.bincount(t, minlength=len(subjects))[q]
+    contents = np.unique(np.concatenate([query.contents, target.contents]), return_inverse=True)[1]
+    own = np.stack([np.concatenate([q, t]), contents])
+    kinds, kind = np.unique(own, axis=1, return_inverse=True)
+    selves = np.bincount(kind[len(q) :], minlength=kinds.shape[1])[kind[: len(q)]]
+    kept = (mates == 0) | (mates > selves)
+    left_out = replace(found, probes=int((~kept).sum()))
+    return Trials(query.part(kept), target, failures=failures, left_out=left_out)
+
+
+def meetings(query: Side, target: Side, *, itself: bool = False) -> LeftOut:
+    """The comparisons of a cross in which an image would meet itself: counted without a matrix."""
+    if query.contents is None or target.contents is None:
+        return NOTHING_LEFT_OUT
+    if itself:
+        contents, counts = np.unique(query.contents, return_counts=True)
+        shared = contents[counts > 1]
+    else:
+        shared = np.intersect1d(query.contents, target.contents)
+    if not len(shared):
+        return NOTHING_LEFT_OUT
+    q, t = np.isin(query.contents, shared), np.isin(target.contents, shared)
+    subjects = np.unique(np.concatenate([query.subjects[q], target.subjects[t]]), return_inverse=True)[1]
+    places = np.searchsorted(shared, np.concatenate([query.contents[q], target.contents[t]]))
+    kind = places * (subjects.max() + 1) + subjects  # one content of one subject
+    kinds = np.unique(kind, return_inverse=True)[1]
+    part = int(q.sum())
+
+    def pairs(codes: np.ndarray) -> int:
+        return int(_genuine_of(codes[:part], codes[part:], int(codes.max()) + 1, itself).sum())
+
+    genuine = pairs(kinds)
+    return LeftOut(genuine, pairs(places) - genuine, len(shared))
+
+
+def crossing_failures(
+    query: np.ndarray,
+    target: np.ndarray,
+    query_there: np.ndarray,
+    target_there: np.ndarray,
+    images: int,
+    *,
+    itself: bool = False,
+) -> Failures:
+    """What is missing of a cross of queries and targets.
+
+    Args:
+        query: subjects of all queries that the protocol names, strings, shape (q,).
+        target: subjects of all targets, shape (t,).
+        query_there: which queries are there, bool, shape (q,).
+        target_there: which targets are there, bool, shape (t,).
+        images: how many images are missing.
+        itself: both are one set, of which each pair counts once.
+    """
+    subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
+    q, t = codes[: len(query)], codes[len(query) :]
+    meant = _genuine_of(q, t, len(subjects), itself)
+    made = _genuine_of(q[query_there], t[target_there], len(subjects), itself)
+    there, wanted = (int(query_there.sum()), int(target_there.sum())), (len(query), len(target))
+    impostor = _crossings(*wanted, itself) - int(meant.sum()) - (_crossings(*there, itself) - int(made.sum()))
+    return Failures(images, np.repeat(subjects, meant - made), impostor)
+
+
+def search_failures(
+    query: np.ndarray, target: np.ndarray, query_there: np.ndarray, target_there: np.ndarray, images: int
+) -> tuple[Failures, np.ndarray]:
+    """What is missing of a search of queries (probes) among targets (the gallery); arguments as above.
+
+    A probe cannot be found where it is missing, or where all its mates in the gallery are. The latter are there and
+    have failed nevertheless: they are not searched, for they are no strangers.
+
+    Returns:
+        The failures, and which of the queries that are there are searched, shape (query_there.sum(),).
+    """
+    mated = np.isin(query, target)
+    findable = np.isin(query, target[target_there])
+    return Failures(images, query[mated & ~(query_there & findable)], 0), (~mated | findable)[query_there]
+
+
+def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, itself: bool) -> np.ndarray:
+    """How many genuine comparisons each subject has."""
+    counts = np.bincount(query, minlength=subjects)
+    if itself:
+        return counts * (counts - 1) // 2
+    return counts * np.bincount(target, minlength=subjects)
+
+
+def _crossings(queries: int, targets: int, itself: bool) -> int:
+    return queries * (queries - 1) // 2 if itself else queries * targets

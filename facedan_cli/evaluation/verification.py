@@ -1,0 +1,259 @@
+"""Verification: scores turned into rates, with and without failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.errors import FacedanError
+from facedan_cli.evaluation.trials import NOTHING_LEFT_OUT, Comparisons, Failures, LeftOut, Trials
+from facedan_cli.metrics.accuracy import fold_accuracy, with_failed_pairs
+from facedan_cli.metrics.bootstrap import vr_replicates
+from facedan_cli.metrics.intervals import Interval, rate_interval, wilson
+from facedan_cli.metrics.radix import Streamed
+from facedan_cli.metrics.roc import Curve, OperatingPoint, equal_error_rate, roc_curve, verification_rate
+
+LEVEL = 0.95
+OURS = EvaluateConfig.convention
+"""The convention whose rates the bootstrap draws."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Rates by what they are taken at (a FAR; "1" for rank 1), with their intervals.
+
+    Args:
+        values: the rates.
+        intervals: their 95 % intervals; empty where none were asked for.
+        replicates: the bootstrap replicates behind the intervals, shape (replicates,) each, of which one column is one
+            draw of subjects whatever the model; empty where there was no bootstrap.
+        subjects: people whose comparisons or probes are counted; 0 where there was no bootstrap.
+    """
+
+    values: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    replicates: Mapping[str, np.ndarray] = field(default_factory=dict)
+    subjects: int = 0
+
+    def interval(self, at: str) -> list[float] | None:
+        """The bounds for JSON."""
+        return list(self.intervals[at]) if at in self.intervals else None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """One model on one set of comparisons.
+
+    Args:
+        points: the operating point at each FAR.
+        rates: the verification rates among the comparisons that could be made.
+        with_failures: the same where a genuine comparison that could not be made is a false reject.
+        eer: the interval in which the equal error rate lies.
+        curve: the ROC curve.
+        scores: genuine and impostor scores; None where they were streamed.
+        failed: genuine and impostor comparisons that could not be made, and missing images.
+        eer_with_failures: the interval of the equal error rate where a genuine comparison that could not be made is
+            rejected at every threshold.
+        accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
+        accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is told wrongly.
+        left_out: comparisons of an image with itself, which were not made.
+    """
+
+    points: Mapping[str, OperatingPoint]
+    rates: Rates
+    with_failures: Rates
+    eer: Interval
+    curve: Curve
+    scores: tuple[np.ndarray, np.ndarray] | None
+    failed: tuple[int, int, int]
+    eer_with_failures: Interval
+    accuracy: Mapping[str, Any] | None = None
+    accuracy_with_failures: Mapping[str, Any] | None = None
+    left_out: LeftOut = NOTHING_LEFT_OUT
+
+    def summary(self) -> dict[str, Any]:
+        """The partition's entry in summary.json."""
+        points = self.points
+        genuine, impostor, images = self.failed
+        entry: dict[str, Any] = {
+            "vr": dict(self.rates.values),
+            "interval": {far: self.rates.interval(far) for far in self.rates.intervals},
+            "achieved_far": {far: point.achieved_far for far, point in points.items()},
+            # JSON has no infinity: null where the budget covers every impostor.
+            "threshold": {
+                far: point.threshold if np.isfinite(point.threshold) else None for far, point in points.items()
+            },
+            "false_accepts": {far: point.false_accepts for far, point in points.items()},
+            "budget": {far: point.budget for far, point in points.items()},
+            "resolved": {far: point.resolved for far, point in points.items()},
+            "eer": _eer_entry(self.eer),
+            "genuine": self.curve.genuine,
+            "impostor": self.curve.impostor,
+            "failures": {
+                "images": images,
+                "genuine": genuine,
+                "impostor": impostor,
+                "vr": dict(self.with_failures.values),
+                "interval": {far: self.with_failures.interval(far) for far in self.with_failures.intervals},
+                "eer": _eer_entry(self.eer_with_failures),
+            },
+            "left_out": left_out_entry(self.left_out),
+        }
+        if self.accuracy is not None and self.accuracy_with_failures is not None:
+            entry["accuracy"] = dict(self.accuracy)
+            entry["failures"]["accuracy"] = dict(self.accuracy_with_failures)
+        return entry
+
+
+def _eer_entry(bounds: Interval) -> dict[str, float]:
+    return {"low": bounds[0], "high": bounds[1], "mid": sum(bounds) / 2}
+
+
+def left_out_entry(left_out: LeftOut) -> dict[str, int]:
+    """What summary.json says of comparisons of an image with itself."""
+    return {"images": left_out.images, "genuine": left_out.genuine, "impostor": left_out.impostor}
+
+
+def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Verification:
+    """Verification rates, their intervals, the equal error rate and the ROC of a set of scores.
+
+    Raises:
+        FacedanError: there is no genuine or no impostor comparison, or a score is NaN.
+    """
+    for kind, scores in (("genuine", compared.genuine), ("impostor", compared.impostor)):
+        if not scores.size:
+            raise FacedanError(
+                f"{what} has no {kind} comparisons among the images that are there",
+                "check that the images are those of the protocol",
+            )
+        if np.isnan(scores).any():
+            raise FacedanError(f"{what} has {kind} scores that are no numbers (NaN)", "look at what made the features")
+    failed = len(compared.failures.genuine)
+    eer, eer_failed = (equal_error_rate(compared.genuine, compared.impostor, failed=count) for count in (0, failed))
+    points = {
+        far: verification_rate(compared.genuine, compared.impostor, far, convention=config.convention)
+        for far in config.far
+    }
+    rates = _rates({far: point.vr for far, point in points.items()}, points, compared, config)
+    with_failures = _rates_with_failures(points, compared, config)
+    return Verification(
+        points=points,
+        rates=rates,
+        with_failures=with_failures or rates,
+        eer=(eer.low, eer.high),
+        curve=roc_curve(compared.genuine, compared.impostor),
+        scores=(compared.genuine, compared.impostor),
+        failed=(failed, compared.failures.impostor, compared.failures.images),
+        eer_with_failures=(eer_failed.low, eer_failed.high),
+        left_out=compared.left_out,
+    )
+
+
+def streamed_figures(found: Streamed, failures: Failures, left_out: LeftOut, config: EvaluateConfig) -> Verification:
+    """The figures of comparisons whose scores were not kept; intervals are Wilson's, or none."""
+    rates, with_failures = wilson_rates(found.points), wilson_rates(found.points, len(failures.genuine))
+    if config.ci == "none":
+        rates, with_failures = Rates(rates.values, {}), Rates(with_failures.values, {})
+    return Verification(
+        points=found.points,
+        rates=rates,
+        with_failures=with_failures,
+        eer=(found.eer.low, found.eer.high),
+        curve=found.curve,
+        scores=None,
+        failed=(len(failures.genuine), failures.impostor, failures.images),
+        eer_with_failures=(found.eer_with_failures.low, found.eer_with_failures.high),
+        left_out=left_out,
+    )
+
+
+def wilson_rates(points: Mapping[str, OperatingPoint], failed: int = 0) -> Rates:
+    """Verification rates with binomial intervals, `failed` false rejects more than there are scores."""
+    values = {far: point.vr * point.genuine / (point.genuine + failed) for far, point in points.items()}
+    intervals = {
+        far: wilson(round(point.vr * point.genuine), point.genuine + failed, LEVEL) for far, point in points.items()
+    }
+    return Rates(values, intervals)
+
+
+def _rates(
+    values: Mapping[str, float], points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig
+) -> Rates:
+    if config.ci == "wilson":
+        return Rates(values, wilson_rates(points).intervals)
+    # Other tools' rules may differ so much that a replicate by ours would not be an interval of their rate.
+    if config.ci == "none" or config.convention != OURS or compared.genuine_subject is None:
+        return Rates(values, {})
+    assert compared.impostor_subjects is not None
+    drawn = vr_replicates(
+        compared.genuine,
+        compared.genuine_subject,
+        compared.impostor,
+        *compared.impostor_subjects,
+        fars=config.far,
+        replicates=config.replicates,
+        seed=config.seed,
+    )
+    replicates = dict(zip(config.far, drawn, strict=True))
+    return bootstrapped(values, replicates, compared.genuine_subject)
+
+
+def bootstrapped(values: Mapping[str, float], replicates: Mapping[str, np.ndarray], subjects: np.ndarray) -> Rates:
+    """Rates with the intervals that their replicates give; `subjects` is whose each comparison or probe is, (n,)."""
+    people = len(np.unique(subjects))
+    intervals = {
+        at: rate_interval(values[at], row, subjects=people, trials=len(subjects), level=LEVEL)
+        for at, row in replicates.items()
+    }
+    return Rates(values, intervals, replicates, people)
+
+
+def _rates_with_failures(
+    points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig
+) -> Rates | None:
+    """Each genuine comparison that could not be made is a false reject; None where all could be made.
+
+    The threshold stays that of the comparisons which were made: none of the missing can be a false accept.
+    """
+    failed = len(compared.failed_subject)
+    if not failed:
+        return None
+    values = wilson_rates(points, failed).values
+    if config.ci == "wilson":
+        return wilson_rates(points, failed)
+    rejected = Comparisons(
+        genuine=np.concatenate([compared.genuine, np.full(failed, -np.inf, compared.genuine.dtype)]),
+        impostor=compared.impostor,
+        genuine_subject=None
+        if compared.genuine_subject is None
+        else np.concatenate([compared.genuine_subject, compared.failed_subject]),
+        impostor_subjects=compared.impostor_subjects,
+    )
+    return _rates(values, points, rejected, config)
+
+
+def accuracy(trials: Trials, scores: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
+    """LFW's View-2 accuracy: for each fold the threshold that is best on the others.
+
+    Returns:
+        Among the pairs that could be compared; and where the others are told wrongly, by the same thresholds.
+
+    Raises:
+        FacedanError: all pairs that are there are of one fold.
+    """
+    assert trials.fold is not None
+    if len(np.unique(trials.fold)) < 2:
+        raise FacedanError(
+            "the pairs that are there are all of one fold", "check that the images are those of the list"
+        )
+    found = fold_accuracy(scores, trials.genuine, trials.fold)
+    failed = with_failed_pairs(found, trials.fold, trials.failures.fold)
+    plain, counted = (
+        {"mean": one.mean, "standard_error": one.standard_error, "folds": [float(value) for value in one.folds]}
+        for one in (found, failed)
+    )
+    return plain | {"thresholds": [float(value) if np.isfinite(value) else None for value in found.thresholds]}, counted

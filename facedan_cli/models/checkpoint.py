@@ -1,0 +1,207 @@
+"""Checkpoints of networks: files ↔ models."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import HEADS
+from facedan_cli.errors import FacedanError, did_you_mean
+from facedan_cli.kept import parse_object
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import build
+from facedan_cli.models.pcanet import PCANet, Spec
+from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors, open_safetensors
+from facedan_cli.workspace import replacing
+
+PCANET = "pcanet"
+
+_CLASSIFIER = "classifier."
+_KINDS = {"F64", "F32", "F16", "BF16", "I64"}  # I64: how many batches a batch normalisation has seen
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of its network, kept in the file's own metadata.
+
+    Args:
+        model: the name of its specification; `pcanet`, which is no network.
+        identities: the people of the classifier's outputs, in order.
+        stage: "pretrain" or "adapt"; "weights" of published weights as they are.
+        run: the name of the run that made it.
+        config: those of that run's options that determine the result.
+        init: the published weights that the run started from: form, sha256 and channels; None where there were none.
+        template: that of the aligned faces it learnt from; None where it is not known.
+    """
+
+    model: str
+    identities: tuple[str, ...]
+    stage: str
+    run: str
+    config: Mapping[str, Any]
+    init: Mapping[str, str] | None = None
+    template: str | None = None
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The classifier's head, as `build` takes it."""
+        return {key: self.config[key] for key in ("head", "margin", "scale") if key in self.config}
+
+
+class _OddCard(ValueError):
+    """A card that says what cannot be."""
+
+
+def _card(fields: Any) -> Card:
+    """The card of a checkpoint's metadata.
+
+    Raises:
+        _OddCard: a field is of another kind than it should be.
+        KeyError, TypeError: a field is missing, or unknown.
+    """
+    if not isinstance(fields, dict):
+        raise _OddCard("its card is no table")
+    identities = fields["identities"]
+    right = {
+        "model": isinstance(fields["model"], str),
+        "identities": isinstance(identities, list) and all(isinstance(name, str) for name in identities),
+        "stage": isinstance(fields["stage"], str),
+        "run": isinstance(fields["run"], str),
+        "config": isinstance(fields["config"], dict) and _is_head(fields["config"]),
+        "init": fields.get("init") is None or isinstance(fields["init"], dict),
+        "template": fields.get("template") is None or isinstance(fields["template"], str),
+    }
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        raise _OddCard(f"the card's {', '.join(wrong)} cannot be so")
+    return Card(**{**fields, "identities": tuple(identities)})
+
+
+def _is_head(config: Mapping[str, Any]) -> bool:
+    """Whether a run's options say of the classifier's head what can be."""
+    numbers = (config.get("margin"), config.get("scale"))
+    usual = all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in numbers)
+    return usual and config.get("head") in (None, *HEADS)
+
+
+def save_checkpoint(path: Path, network: FaceNetwork, card: Card) -> None:
+    """Write a network and its card as safetensors, whole or not at all."""
+    save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, card)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+    """Write the tensors of a network (`state_dict`, contiguous and on the CPU) and its card."""
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={METADATA_KEY: json.dumps(asdict(card))})
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of facedan."""
+    try:
+        read_card(path)
+    except FacedanError:
+        return False
+    return True
+
+
+def read_card(path: Path) -> Card:
+    """The card of a checkpoint, without reading its weights.
+
+    Raises:
+        FacedanError: the file is no checkpoint of facedan, or names a model that this version does not know.
+    """
+    try:
+        with open_safetensors(path) as file:
+            metadata = file.metadata() or {}
+        card = _card(parse_object(metadata[METADATA_KEY]))
+    except FileNotFoundError as error:
+        raise FacedanError(
+            f"there is no checkpoint {path}", "give a run's name, its directory or a checkpoint"
+        ) from error
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
+        reason = f": {error}" if isinstance(error, _OddCard) else ""
+        raise FacedanError(
+            f"{path} is not a facedan checkpoint{reason}",
+            "give a run's name, its directory or its checkpoints/model.safetensors",
+        ) from error
+    known = (*NETWORKS, PCANET)
+    if card.model not in known:
+        raise FacedanError(f"{path} holds an unknown model '{card.model}'", did_you_mean(card.model, known))
+    return card
+
+
+def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
+    """The network of a checkpoint, in evaluation mode, and its card.
+
+    Raises:
+        FacedanError: as `read_card`, or the tensors are not those of its model, or it is no network.
+    """
+    card = read_card(path)
+    if card.model == PCANET:
+        raise FacedanError(f"{path} holds a PCANet, which is no network", "name the run of a network")
+    try:
+        _check_shapes(path, card)
+        network = build(card.model, len(card.identities), **card.head)
+        network.load_state_dict(load_tensors(path))
+    except (ValueError, TypeError) as error:
+        raise FacedanError(
+            f"the card of {path} is damaged: {error}", "copy the checkpoint again, or train it again"
+        ) from error
+    except (RuntimeError, SafetensorError) as error:
+        raise FacedanError(
+            f"{path} holds other tensors than {card.model} of this version has", "train it again with this version"
+        ) from error
+    return network.eval(), card
+
+
+def _check_shapes(path: Path, card: Card) -> None:
+    """Hold a card against the tensors before there is a network by it: a card may claim any number of people.
+
+    Raises:
+        RuntimeError: the file has other tensors, of other shapes, or numbers that are no weights.
+        ValueError: the card's people are not those of the classifier.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in build(card.model, 1, **card.head).state_dict().items()}
+    with open_safetensors(path) as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+        shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
+        kinds = {found.get_dtype() for found in slices.values()}
+    people = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER)}
+    if shapes.keys() == expected.keys() and people != {(len(card.identities),)}:
+        claimed = ", ".join(str(*count) for count in sorted(people))
+        raise ValueError(f"it names {len(card.identities)} people, and the classifier has {claimed}")
+    rows = {
+        key: (len(card.identities),) if key.startswith(_CLASSIFIER) else shape[:1] for key, shape in expected.items()
+    }
+    if shapes != {key: rows[key] + shape[1:] for key, shape in expected.items()} or not kinds <= _KINDS:
+        raise RuntimeError("other tensors")
+
+
+def load_pcanet(path: Path) -> PCANet:
+    """The PCANet of a checkpoint.
+
+    Raises:
+        FacedanError: the tensors are not those of a PCANet.
+    """
+    try:
+        tensors = load_tensors(path)
+        length, histogram = tensors["projection"].shape
+        if histogram != Spec().histogram_length:
+            raise RuntimeError("other histograms")
+        network = PCANet(Spec(dimensions=length))
+        network.load_state_dict(tensors)
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise FacedanError(
+            f"{path} holds other tensors than pcanet of this version has", "train it again with this version"
+        ) from error
+    return network.eval()

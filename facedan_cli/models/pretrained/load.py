@@ -1,0 +1,121 @@
+"""Weights that others published: files in the layouts of five frameworks → our networks.
+
+Which layout a file has is told by its suffix, its keys and its shapes. Our networks take RGB; where a file's weights
+expect BGR, the input channels of the first convolution are turned round once. Means stay those of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from facedan_cli.config.models import imported
+from facedan_cli.errors import FacedanError
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.pretrained.state_dict import read_state_dict
+from facedan_cli.models.pretrained.vggface_forms import FACEDAN, Array, Form
+from facedan_cli.workspace import sha256_file
+
+_ORDERS = ("rgb", "bgr")
+
+_LIBRARY = Form("facenet-pytorch", "rgb", licensed=False)
+_LICENCE = "VGG-Face's published weights are licensed CC BY-NC 4.0: not for commercial use"
+
+
+@dataclass(frozen=True)
+class PublicWeights:
+    """What weights a network was started from.
+
+    Args:
+        form: the layout that was recognised.
+        sha256: of the file.
+        channels: the order of the channels that the file's weights expect, "rgb" or "bgr".
+        remarks: what the user should know.
+        warnings: what the user should check.
+    """
+
+    form: str
+    sha256: str
+    channels: str
+    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, str]:
+        """What a checkpoint says of them (`Card.init`)."""
+        return {"form": self.form, "sha256": self.sha256, "channels": self.channels}
+
+
+def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | None = None) -> PublicWeights:
+    """Start a network from published weights; the classifier is left as it is, for people differ.
+
+    VGG-Face is read from .pth, .pt and .safetensors (vgg_face_dag, DeepFace, vgg-face.pytorch, PyVGGFace, torchvision,
+    our own), VGG_FACE.t7, VGG_FACE.caffemodel, vgg-face.mat (MatConvNet) and Keras's .h5; FaceNet from state dicts of
+    facenet-pytorch and our own. No code in a file is run.
+
+    Args:
+        path: the file.
+        network: changed in place, or not at all where the file does not fit.
+        channels: the order of channels that the weights expect, "rgb" or "bgr"; None: what is usual for the layout.
+
+    Raises:
+        FacedanError: the file cannot be read, or its tensors do not fit the network; the message names them.
+        ValueError: `channels` is neither.
+    """
+    if channels not in {None, *_ORDERS}:
+        raise ValueError(f"channels must be one of {_ORDERS}, not {channels!r}")
+    if not path.is_file():
+        raise FacedanError(f"there are no weights at {path}", "check the path")
+    form, found = imported(network.reader)(path, network)
+    tensors = _fitting(path, network, found)
+    order = channels or form.channels
+    if order == "bgr":
+        first = next(f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
+        tensors[first] = tensors[first].flip(1)
+    network.load_state_dict(tensors, strict=False)
+    warnings = [form.warning] if form.warning else []
+    if not form.sure and channels is None:
+        warnings.append(f"{path} does not say in which order its weights expect the channels: taken as {order.upper()}")
+    remarks = (_LICENCE,) if form.licensed else ()
+    return PublicWeights(form.name, sha256_file(path), order, remarks, tuple(warnings))
+
+
+def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> dict[str, Tensor]:
+    """The network's tensors, less its classifier's, from those of a file."""
+    ours = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
+    missing = sorted(key for key in ours.keys() - found.keys() if not key.endswith(".num_batches_tracked"))
+    if missing:
+        raise FacedanError(
+            f"{path} does not fit: it lacks {_some(missing)} and has {_some(sorted(found))}",
+            "give weights of the network that --model names, in one of the forms that are read",
+        )
+    wrong = [
+        f"{key} {tuple(found[key].shape)}, not {tuple(value.shape)}"
+        for key, value in sorted(ours.items())
+        if key in found and tuple(found[key].shape) != tuple(value.shape)
+    ]
+    if wrong:
+        raise FacedanError(
+            f"{path} does not fit: {_some(wrong)}", "choose the --model that these weights were made for"
+        )
+    return {key: _tensor(found[key]).to(value.dtype) for key, value in ours.items() if key in found}
+
+
+def _tensor(array: Array) -> Tensor:
+    # A copy of an array: those that lie in a file's bytes are read-only, and may be of another byte order.
+    return array if isinstance(array, Tensor) else torch.tensor(array.astype(array.dtype.newbyteorder("=")))
+
+
+def read_facenet(path: Path, network: FaceNetwork) -> tuple[Form, dict[str, Array]]:
+    """facenet-pytorch's state dicts and our own."""
+    tensors = read_state_dict(path)
+    if any(key.startswith("body.") for key in tensors):
+        return FACEDAN, {**tensors}
+    return _LIBRARY, {f"body.{key}": value for key, value in tensors.items()}
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")

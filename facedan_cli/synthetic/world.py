@@ -1,0 +1,139 @@
+"""The demo's world: invented people photographed in two styles, and a protocol shaped like GBU to test on."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from facedan_cli.config.common import DemoConfig
+from facedan_cli.devices import worker_count
+from facedan_cli.errors import FacedanError
+from facedan_cli.kept import read_object
+from facedan_cli.protocols.gbu import sigset_name
+from facedan_cli.protocols.sigset import Record, write_sigset
+from facedan_cli.report import SILENT, Report
+from facedan_cli.synthetic.render import STUDIO, WEB, Style, between, draw_identity, draw_view, render
+from facedan_cli.workspace import Workspace, replacing, write_json
+
+EASY = replace(
+    STUDIO, light_azimuth=(0, 20), light_hardness=(0.4, 0.6), exposure=(0.9, 1.3), contrast=(0.9, 1), veil=(0, 0.1)
+)
+"""The same studio on a good day."""
+
+SEVERITIES: Mapping[str, float] = {"Good": 0.1, "Bad": 0.5, "Ugly": 0.8}
+"""How far from EASY to STUDIO the pictures of a partition are."""
+
+IMAGES_PER_SIDE = 2
+
+
+@dataclass(frozen=True)
+class _Person:
+    """The pictures of one person that are to be drawn: paths and styles."""
+
+    number: int
+    pictures: tuple[tuple[Path, Style], ...]
+
+
+def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SILENT) -> None:
+    """Draw raw/web (labelled), raw/studio (unlabelled) and raw/gbu with its sigsets; what is there already stays.
+
+    The people of the three are different, and the same seed draws the same pixels.
+
+    Raises:
+        FacedanError: the workspace holds data that the demo did not make.
+    """
+    _claim(config, workspace)
+    people = _people(config, workspace)
+    todo = [person for person in people if not all(path.exists() for path, _ in person.pictures)]
+    total = sum(len(person.pictures) for person in todo)
+    with (
+        report.progress("drawing faces", total) as advance,
+        ProcessPoolExecutor(worker_count(config.workers), multiprocessing.get_context("spawn")) as pool,
+    ):
+        for drawn in pool.map(_draw_person, todo, [config] * len(todo), chunksize=4):
+            advance(drawn, "")
+    _write_protocol(config, workspace)
+
+
+def _claim(config: DemoConfig, workspace: Workspace) -> None:
+    """Leave a mark that this workspace is the demo's own, so that nobody's faces are mixed with drawn ones."""
+    mark = workspace.root / "demo.json"
+    world = asdict(replace(config, workers=0))
+    if mark.is_file():
+        try:
+            made = read_object(mark)
+        except ValueError as error:
+            raise FacedanError(f"{mark} is damaged: {error}", "name another --workspace, or remove that one") from error
+        if made != world:
+            raise FacedanError(
+                f"{workspace.root} holds a demo of another kind or seed", "name another --workspace, or remove that one"
+            )
+    elif any((workspace.root / part).exists() for part in ("raw", "aligned", "protocols", "runs")):
+        raise FacedanError(
+            f"{workspace.root} is a workspace that the demo did not make", "name an empty directory with --workspace"
+        )
+    write_json(mark, world)
+
+
+def _people(config: DemoConfig, workspace: Workspace) -> list[_Person]:
+    raw = workspace.root / "raw"
+    people = []
+    for number in range(config.source_people):
+        folder = raw / "web" / f"p{number:04d}"
+        people.append(
+            _Person(number, tuple((folder / f"{picture:02d}.jpg", WEB) for picture in range(config.source_images)))
+        )
+    first = config.source_people
+    for number in range(first, first + config.target_people):
+        people.append(
+            _Person(
+                number,
+                tuple(
+                    (raw / "studio" / f"{number:04d}-{picture}.jpg", STUDIO) for picture in range(config.target_images)
+                ),
+            )
+        )
+    first += config.target_people
+    for number in range(first, first + config.test_people):
+        pictures = tuple((raw / "gbu" / name, style) for _, _, name, style in _test_pictures(number))
+        people.append(_Person(number, pictures))
+    return people
+
+
+def _test_pictures(number: int) -> Iterator[tuple[str, str, str, Style]]:
+    """Partition, side, file name and style of each test picture of a person."""
+    picture = 0
+    for partition, severity in SEVERITIES.items():
+        for side in ("Target", "Query"):
+            for _ in range(IMAGES_PER_SIDE):
+                yield partition, side, f"{number:05d}d{picture:03d}.jpg", between(EASY, STUDIO, severity)
+                picture += 1
+
+
+def _draw_person(person: _Person, config: DemoConfig) -> int:
+    cv2.setNumThreads(1)
+    identity = draw_identity(np.random.default_rng((config.seed, 0, person.number)))
+    views = np.random.default_rng((config.seed, 1, person.number))
+    for path, style in person.pictures:
+        picture = render(identity, draw_view(views, style), config.size)
+        _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
+        with replacing(path) as temporary:
+            temporary.write_bytes(encoded.tobytes())  # unlike OpenCV, it says so where the disk is full
+    return len(person.pictures)
+
+
+def _write_protocol(config: DemoConfig, workspace: Workspace) -> None:
+    lists: dict[str, list[Record]] = {}
+    first = config.source_people + config.target_people
+    for number in range(first, first + config.test_people):
+        for partition, side, name, _ in _test_pictures(number):
+            record = Record(f"p{number:05d}", name, name=Path(name).stem, modality="face", file_format="jpeg")
+            lists.setdefault(sigset_name(partition, side), []).append(record)
+    for file_name, records in lists.items():
+        write_sigset(workspace.protocol("gbu") / file_name, records)

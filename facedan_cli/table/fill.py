@@ -1,0 +1,182 @@
+"""The paper's tables in one go: train what is missing, measure every model, put the figures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.table import TableConfig
+from facedan_cli.evaluation.differences import Difference, Figure, differences
+from facedan_cli.evaluation.evaluate import settled
+from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.verification import Verification
+from facedan_cli.report import SILENT, Report
+from facedan_cli.runs import provenance
+from facedan_cli.table.formats import write_table
+from facedan_cli.table.reported import Published
+from facedan_cli.table.result import Gain, Key, Spread, TableResult, TableRow
+from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_table
+from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file, write_set_aside
+
+REFERENCES = ("source", "control")
+"""Rows that the others are compared with."""
+
+
+@dataclass(frozen=True)
+class TableProtocol:
+    """By what the models of a table are measured.
+
+    Args:
+        name: "gbu", "feret", "identify" or "pairs".
+        measure: the models of a configuration, measured.
+        published: the paper's figures; None where it has none by this protocol.
+    """
+
+    name: str
+    measure: Callable[[EvaluateConfig, Report], EvaluateResult]
+    published: Published | None = None
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What one seed's models reached.
+
+    Args:
+        rows: by row.
+        differences: of the rows to the references: the reference, the row and what was found.
+        results: the directories of the evaluations.
+        verifies: whether pairs were verified.
+        set_aside: images of the protocol that could not be used.
+        warnings: what may make the figures wrong.
+    """
+
+    rows: Mapping[str, Measured]
+    differences: Sequence[tuple[str, str, Difference]]
+    results: Sequence[Path]
+    verifies: bool
+    set_aside: Mapping[str, str]
+    warnings: Sequence[str]
+
+
+def fill_table(
+    config: TableConfig, workspace: Workspace, protocol: TableProtocol, *, report: Report = SILENT
+) -> TableResult:
+    """Train what is missing, measure, and write the table.
+
+    Each row's models are ordinary runs of the workspace: those that are finished are taken as they are, an interrupted
+    one goes on, and the table can be asked for again at any time.
+
+    Args:
+        config: rows and seeds; how models are trained and measured.
+        workspace: where runs, features and results lie.
+        protocol: by what they are measured.
+        report: told of the progress.
+
+    Raises:
+        UsageError: an option has an impossible value.
+        FacedanError: something is missing, or a training was interrupted.
+    """
+    config = replace(config, evaluate=settled(config.evaluate))
+    models = train_table(config, workspace, report)
+    measured = {seed: _measure(config, protocol, of_seed, report) for seed, of_seed in models.items()}
+    identity = {
+        "rows": config.rows,
+        "seeds": config.seeds,
+        "models": {seed: [_digest(model) for model in of_seed.values()] for seed, of_seed in models.items()},
+        "results": {seed: [path.name for path in found.results] for seed, found in measured.items()},
+    }
+    directory = workspace.result_directory(f"table-{protocol.name}", digest(identity))
+    set_aside = {path: why for found in measured.values() for path, why in found.set_aside.items()}
+    for model in (model for of_seed in models.values() for model in of_seed.values()):
+        set_aside |= read_set_aside(model.set_aside)
+    result = TableResult(
+        protocol=protocol.name,
+        directory=directory,
+        config=config,
+        verifies=next(iter(measured.values())).verifies,
+        rows=[_row(row, config, protocol.published, models, measured) for row in config.rows],
+        gains=list(_gains(config, measured)),
+        published=protocol.published,
+        evaluations={seed: list(found.results) for seed, found in measured.items()},
+        provenance=provenance(),
+        set_aside=write_set_aside(directory / "set-aside.tsv", sorted(set_aside.items())),
+        warnings=list(dict.fromkeys(warning for found in measured.values() for warning in found.warnings)),
+    )
+    write_table(result)
+    return result
+
+
+def _digest(model: TableModel) -> str:
+    path = Path(model.name)
+    return sha256_file(path) if path.is_file() else model.name
+
+
+def _measure(
+    config: TableConfig, protocol: TableProtocol, models: Mapping[str, TableModel], report: Report
+) -> _Measurement:
+    """One seed's models in one evaluation; their fusion, of the adapted ones alone, in a second."""
+    names = {row: model.name for row, model in models.items()}
+    whole = protocol.measure(replace(config.evaluate, model=tuple(names.values()), fuse=False), report)
+    rows = dict(zip(names, whole.models, strict=True))
+    results, set_aside = [whole.directory], read_set_aside(whole.set_aside)
+    if "fusion" in config.rows:
+        adapted = tuple(name for row, name in names.items() if row in DANS)
+        fused = protocol.measure(replace(config.evaluate, model=adapted, fuse=True), SILENT)
+        rows["fusion"] = fused.models[-1]
+        results.append(fused.directory)
+    compared = [
+        (reference, row, found)
+        for reference in REFERENCES
+        for row in rows
+        if reference in rows and row in (*ADAPTED, "fusion") and row != reference
+        for found in differences([(reference, rows[reference].partitions), (row, rows[row].partitions)])
+    ]
+    return _Measurement(rows, compared, results, whole.verifies, set_aside, whole.warnings)
+
+
+def _row(
+    row: str,
+    config: TableConfig,
+    published: Published | None,
+    models: Mapping[int, Mapping[str, TableModel]],
+    measured: Mapping[int, _Measurement],
+) -> TableRow:
+    trained = {seed: of_seed[row].run for seed, of_seed in models.items() if row in of_seed}
+    runs = {seed: run for seed, run in trained.items() if run is not None}
+    by_seed = [found.rows[row] for found in measured.values()]
+    alone = row in OF_NO_SEED and len(config.seeds) > 1
+    if alone:  # an interval over people would pass for the range of the seeds, as in the rows beside it
+        by_seed = by_seed[:1]
+    keys = [(name, at) for name, figure in by_seed[0].partitions.items() for at in figure.rates.values]
+    figures: dict[Key, Spread] = {}
+    for name, at in keys:
+        rates = [model.partitions[name].rates for model in by_seed]
+        figures[name, at] = Spread(
+            tuple(rate.values[at] for rate in rates),
+            tuple(None if alone else rate.intervals.get(at) for rate in rates),
+            all(_resolved(model.partitions[name], at) for model in by_seed),
+        )
+    means = [model.mean for model in by_seed if model.mean is not None]
+    if means:
+        figures["mean", "1"] = Spread(tuple(means), (None,) * len(means))
+    family = NETWORKS[config.pretrain.model].family
+    names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
+    name = names.get(row, by_seed[0].name)
+    return TableRow(row, name, runs, figures, published.rates(row) if published else {})
+
+
+def _resolved(figure: Figure, at: str) -> bool:
+    return not isinstance(figure, Verification) or figure.points[at].resolved
+
+
+def _gains(config: TableConfig, measured: Mapping[int, _Measurement]) -> Iterator[Gain]:
+    """Each row's differences to the references, over the seeds."""
+    by_seed = [{(ref, row, d.partition, d.at): d for ref, row, d in m.differences} for m in measured.values()]
+    for place, first in by_seed[0].items():
+        reference, row, partition, at = place
+        found = [of_seed[place] for of_seed in by_seed]
+        spread = Spread(tuple(d.value for d in found), tuple(d.interval for d in found))
+        yield Gain(row, reference, partition, at, first.measure, spread, tuple(d.distinguishable for d in found))

@@ -1,0 +1,198 @@
+"""A filled table as text for people and papers: Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from facedan_cli.evaluation.text_tables import DIFFERENT, UNRESOLVED
+from facedan_cli.figures.page import Table
+from facedan_cli.table.reported import PAPER
+from facedan_cli.table.result import CSV_HEADER, Gain, Key, Spread, TableResult
+from facedan_cli.workspace import write_csv, write_json, write_text
+
+_NONE = "–"
+"""Stands where there is no figure."""
+
+_TEX = {
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "λ": r"$\lambda$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "→": r"$\rightarrow$",
+    "†": r"$^\dagger$",
+}
+_BAND = re.compile(r"DAN_([A-Za-z0-9]+)")
+_NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
+
+
+def rates_table(result: TableResult) -> Table:
+    """One row a method, in per cent: our figure of each column, and the paper's beside it where it has one."""
+    keys = list(dict.fromkeys(key for row in result.rows for key in row.figures))
+    published = {key for row in result.rows for key in row.paper} & set(keys)
+    header = ["method"]
+    for key in keys:
+        header += [_column(result, key), *(["paper"] if key in published else [])]
+    lines = [(row.name, row.figures, row.paper) for row in result.rows]
+    if result.published is not None and published:
+        lines += [(name, {}, result.published.rates(name)) for name in result.published.elsewhere]
+    rows = []
+    for name, figures, paper in lines:
+        cells = [name]
+        for key in keys:
+            cells += [_rate(figures.get(key)), *([_percent(paper.get(key))] if key in published else [])]
+        rows.append(cells)
+    return Table(_title(result), header, rows, list(_notes(result, bool(published), rows)))
+
+
+def gains_table(result: TableResult) -> Table | None:
+    """The rows' differences to the references, in points; None where there is nothing to compare."""
+    if not result.gains:
+        return None
+    keys = list(dict.fromkeys((gain.partition, gain.at) for gain in result.gains))
+    by_pair: dict[tuple[str, str], dict[Key, Gain]] = {}
+    for gain in result.gains:
+        by_pair.setdefault((gain.row, gain.reference), {})[gain.partition, gain.at] = gain
+    names = {row.key: row.name for row in result.rows}
+    rows = [
+        [f"{names[row]} − {names[reference]}", *(_gain(found[key]) for key in keys)]
+        for (row, reference), found in by_pair.items()
+    ]
+    notes = []
+    if any(DIFFERENT in cell for cells in rows for cell in cells):
+        each = " of every seed" if len(result.config.seeds) > 1 else ""
+        beyond = "its 95 % interval, paired, leaves out 0"
+        if all(interval is None for gain in result.gains for interval in gain.spread.intervals):
+            beyond = "McNemar's p is below 0.05"
+        notes.append(f"{DIFFERENT} a difference beyond chance, each taken by itself: {beyond}{each}")
+    return Table("Differences in points", ["methods", *(_column(result, key) for key in keys)], rows, notes)
+
+
+def _title(result: TableResult) -> str:
+    config = result.config
+    fars = set(config.evaluate.far)
+    rate = "Rank-1 rate"
+    if result.verifies:
+        rate = f"Verification rate at FAR {next(iter(fars))}" if len(fars) == 1 else "Verification rate"
+    return f"{rate} (%) by {result.protocol}, {config.pretrain.model}, {config.adapt.source} → {config.adapt.target}"
+
+
+def _column(result: TableResult, key: Key) -> str:
+    partition, at = key
+    if not result.verifies:
+        return "rank 1" if partition == "all" else partition
+    if partition == "all":
+        return f"VR @ FAR {at}"
+    return partition if len(result.config.evaluate.far) == 1 else f"{partition} @ FAR {at}"
+
+
+def _rate(spread: Spread | None) -> str:
+    if spread is None:
+        return _NONE
+    value = f"{100 * spread.mean:.2f}" + UNRESOLVED * (not spread.resolved)
+    return value if spread.bounds is None else f"{value} [{_both(spread, '.1f')}]"
+
+
+def _gain(gain: Gain) -> str:
+    spread = gain.spread
+    value = f"{100 * spread.mean:+.2f}" + DIFFERENT * all(known is True for known in gain.distinguishable)
+    return value if spread.bounds is None else f"{value} [{_both(spread, '+.1f')}]"
+
+
+def _both(spread: Spread, form: str) -> str:
+    return ", ".join(format(100 * bound, form) for bound in spread.bounds or ())
+
+
+def _percent(rate: float | None) -> str:
+    return _NONE if rate is None else f"{100 * rate:.2f}"
+
+
+def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    config, keys = result.config, {row.key for row in result.rows}
+    evaluate = config.evaluate
+    if len(config.seeds) > 1:
+        seeds = ", ".join(map(str, config.seeds))
+        yield f"mean over the seeds {seeds} [lowest, highest]; without brackets: the same model for every seed"
+    elif evaluate.ci == "bootstrap":
+        yield f"seed {config.seeds[0]} [95 % interval, bootstrap over people, {evaluate.replicates} replicates]"
+    elif evaluate.ci == "wilson":
+        yield f"seed {config.seeds[0]} [95 % interval, binomial: too narrow]"
+    if any(UNRESOLVED in cell for cells in rows for cell in cells[1:]):
+        yield f"{UNRESOLVED} too few impostors for this FAR: not one false accept is allowed"
+    if "pcanet" in keys:
+        yield f"PCANet is learnt from the faces of {config.adapt.target}, without labels"
+    if "control" in keys:
+        yield "λ = 0 is the control, not in the paper: the same steps without the penalty"
+    if "fusion" in keys:
+        yield (
+            "fusion, not in the paper, sums the scores of the DAN rows, z-normalised over all comparisons of a "
+            "partition, on which they depend"
+        )
+    if result.set_aside is not None:
+        yield "some images could not be used: rates are of the comparisons that could be made"
+    yield from (f"! {warning}" for warning in result.warnings)
+    if with_paper and result.published is not None:
+        yield f"paper: {PAPER}, {result.published.name}: VGG-Face, CASIA-WebFace as the source"
+        yield from result.published.notes
+
+
+def as_markdown(table: Table) -> str:
+    """A table in Markdown, in aligned columns, with its title before and its notes after it."""
+    cells = [[_for_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [("-" * widths[0]), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [f"**{_for_markdown(table.title)}**", "", line(cells[0]), f"| {' | '.join(rule)} |", *map(line, cells[1:])]
+    notes = [f"- {_for_markdown(note)}" for note in table.notes]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _for_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
+def as_latex(table: Table) -> str:
+    """A table as a `tabular` with the rules of booktabs; title and notes stand before it as comments."""
+    comments = [f"% {' '.join(text.split())}" for text in (table.title, *table.notes)]
+    header, *rows = map(_latex_row, (table.header, *table.rows))
+    columns = "l" + "r" * (len(table.header) - 1)
+    opening = rf"\begin{{tabular}}{{{columns}}}"
+    return "\n".join([*comments, opening, r"\toprule", header, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"])
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    row = " & ".join(map(_for_latex, cells))
+    # The line break before it would take a bracket or a star for its own.
+    return ("{}" if row.lstrip()[:1] in ("[", "*") else "") + row + r" \\"
+
+
+def _for_latex(text: str) -> str:
+    """Text as LaTeX sets it; the paper's names with their subscripts."""
+    parts = []
+    for place, part in enumerate(_BAND.split(_NEGATIVE.sub("−", text))):
+        parts.append(
+            rf"DAN$_{{\mathrm{{{part}}}}}$" if place % 2 else "".join(_TEX.get(letter, letter) for letter in part)
+        )
+    return "".join(parts)
+
+
+def write_table(result: TableResult) -> None:
+    """Write the table in every form, and last summary.json."""
+    tables = [found for found in (rates_table(result), gains_table(result)) if found is not None]
+    write_csv(result.directory / "table.csv", CSV_HEADER, result.figures())
+    write_text(result.directory / "table.md", "\n\n".join(map(as_markdown, tables)) + "\n")
+    write_text(result.directory / "table.tex", "\n\n".join(map(as_latex, tables)) + "\n")
+    write_json(result.directory / "summary.json", result.summary())

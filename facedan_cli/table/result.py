@@ -1,0 +1,191 @@
+"""A filled table: its figures over the seeds, as JSON and CSV; `table.formats` writes it for people."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.config.table import TableConfig
+from facedan_cli.evaluation.verification import LEVEL
+from facedan_cli.metrics.intervals import Interval
+from facedan_cli.table.reported import PAPER, Published
+
+SCHEMA = 1
+"""Version of the table's summary.json."""
+
+CSV_HEADER = ("row", "name", "partition", "measure", "at", "value", "low", "high", "sd", "seeds", "paper")
+
+Key = tuple[str, str]
+"""A partition and what its rate is taken at: a FAR, or "1" for rank 1."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over the seeds.
+
+    Args:
+        values: one a seed; of a model that no seed changes, a single one.
+        intervals: the 95 % interval of each over people; None where there is none, as of such a model among seeds.
+        resolved: whether there are enough impostors for the FAR to allow a false accept.
+    """
+
+    values: tuple[float, ...]
+    intervals: tuple[Interval | None, ...]
+    resolved: bool = True
+
+    @property
+    def mean(self) -> float:
+        """The plain mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def bounds(self) -> Interval | None:
+        """Of several values the lowest and the highest; of a single one its interval."""
+        return (min(self.values), max(self.values)) if len(self.values) > 1 else self.intervals[0]
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation between seeds (n − 1); None of a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    def summary(self) -> dict[str, Any]:
+        """The figure's part of an entry in summary.json."""
+        return {
+            "mean": self.mean,
+            "bounds": None if self.bounds is None else list(self.bounds),
+            "sd": self.deviation,
+            "values": list(self.values),
+            "intervals": [None if interval is None else list(interval) for interval in self.intervals],
+        }
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row.
+
+    Args:
+        key: of `config.TABLE_ROWS`.
+        name: as the paper calls it.
+        runs: the runs of its models, by seed; empty where no training made them.
+        figures: the rates.
+        paper: those that the paper publishes.
+    """
+
+    key: str
+    name: str
+    runs: Mapping[int, str]
+    figures: Mapping[Key, Spread]
+    paper: Mapping[Key, float]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much a row's rate exceeds a reference's, on the same comparisons with models of the same seed.
+
+    Args:
+        row: the row.
+        reference: what is subtracted.
+        partition: where.
+        at: the FAR; "1" for rank 1.
+        measure: "vr" or "rank1".
+        spread: the differences.
+        distinguishable: of each seed, whether its own difference is beyond chance; None where nobody knows.
+    """
+
+    row: str
+    reference: str
+    partition: str
+    at: str
+    measure: str
+    spread: Spread
+    distinguishable: tuple[bool | None, ...]
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A filled table.
+
+    Args:
+        protocol: "gbu", "feret", "identify" or "pairs".
+        directory: holds summary.json, table.csv, table.md and table.tex.
+        config: how it was trained and measured.
+        verifies: whether pairs were verified, else probes were searched.
+        rows: in the paper's order.
+        gains: differences of the rows to the references.
+        published: the paper's table, where it is of this protocol.
+        evaluations: the results of `evaluate`, by seed.
+        provenance: with what it was made.
+        set_aside: the list of images that could not be used, if there are any.
+        warnings: of the evaluations: what may make the figures wrong.
+    """
+
+    protocol: str
+    directory: Path
+    config: TableConfig
+    verifies: bool
+    rows: Sequence[TableRow]
+    gains: Sequence[Gain]
+    published: Published | None
+    evaluations: Mapping[int, Sequence[Path]]
+    provenance: Mapping[str, Any]
+    set_aside: Path | None
+    warnings: Sequence[str] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """What `table --json` prints and summary.json holds."""
+        config, several = self.config, len(self.config.seeds) > 1
+        return {
+            "schema": SCHEMA,
+            "protocol": self.protocol,
+            "measure": "vr" if self.verifies else "rank1",
+            "source": config.adapt.source,
+            "target": config.adapt.target,
+            "model": config.pretrain.model,
+            "init": config.pretrain.init,
+            "lambda": config.adapt.lambda_,
+            "seeds": list(config.seeds),
+            "bounds": "lowest and highest of the seeds" if several else config.evaluate.ci,
+            "level": LEVEL,
+            "rows": [self._row(row) for row in self.rows],
+            "differences": [
+                {
+                    "row": gain.row,
+                    "minus": gain.reference,
+                    "partition": gain.partition,
+                    "at": gain.at,
+                    **gain.spread.summary(),
+                    "distinguishable": list(gain.distinguishable),
+                }
+                for gain in self.gains
+            ],
+            "published": None if self.published is None else {"paper": PAPER, "table": self.published.name},
+            "evaluations": {str(seed): [str(path) for path in paths] for seed, paths in self.evaluations.items()},
+            "warnings": list(self.warnings),
+            "results": str(self.directory),
+            "set_aside": None if self.set_aside is None else str(self.set_aside),
+            "provenance": dict(self.provenance),
+        }
+
+    def _row(self, row: TableRow) -> dict[str, Any]:
+        figures = [
+            {"partition": key[0], "at": key[1], **spread.summary(), "paper": row.paper.get(key)}
+            for key, spread in row.figures.items()
+        ]
+        runs = {str(seed): run for seed, run in row.runs.items()}
+        return {"row": row.key, "name": row.name, "runs": runs, "figures": figures}
+
+    def figures(self) -> Iterator[tuple[object, ...]]:
+        """The rows of table.csv; their columns are CSV_HEADER."""
+        measure = "vr" if self.verifies else "rank1"
+        for row in self.rows:
+            for (partition, at), spread in row.figures.items():
+                found = (spread.mean, *(spread.bounds or ("", "")), spread.deviation, len(spread.values))
+                paper = row.paper.get((partition, at))
+                yield (row.key, row.name, partition, measure, at, *found, paper)
+        if self.published is not None:
+            for name in self.published.elsewhere:
+                for (partition, at), rate in self.published.rates(name).items():
+                    yield ("", name, partition, measure, at, *[""] * 5, rate)

@@ -1,0 +1,228 @@
+"""The models of the paper's tables: which runs they are, and training those that are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from facedan_cli.config.fields import check_choice
+from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.table import TABLE_ROWS, TableConfig
+from facedan_cli.config.training import AdaptConfig, PretrainConfig, check_training, resolve
+from facedan_cli.errors import UsageError
+from facedan_cli.models.checkpoint import Card, save_checkpoint
+from facedan_cli.models.networks import build
+from facedan_cli.models.pretrained.load import load_public_weights
+from facedan_cli.report import Report
+from facedan_cli.runs import Run
+from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
+from facedan_cli.training.datasets import refuse_same
+from facedan_cli.training.pcanet import PCANetJob
+from facedan_cli.training.penalty_options import check_batch, settle_penalty
+from facedan_cli.training.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
+from facedan_cli.training.target_list import read_target
+from facedan_cli.workspace import Workspace, sha256_file
+
+DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
+"""The paper's adaptations: how many kernels, and whether all layers are adapted or the last one alone."""
+
+Job = PretrainJob | PCANetJob | AdaptJob
+
+ADAPTED = ("control", *DANS)
+OF_NO_SEED = (*CLASSICAL, "vgg")
+"""Rows whose model is the same for every seed."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run that the table needs.
+
+    Args:
+        row: of `TABLE_ROWS`.
+        seed: of its training.
+        run: None as long as the one that it starts from is not finished.
+    """
+
+    row: str
+    seed: int
+    run: Run | None
+
+    @property
+    def state(self) -> str:
+        """Whether it is finished."""
+        if self.run is None:
+            return "to be run"
+        return "finished" if self.run.finished else "to be resumed" if self.run.state.exists() else "to be run"
+
+
+@dataclass(frozen=True)
+class TableModel:
+    """A model that is there.
+
+    Args:
+        name: what `evaluate --model` takes.
+        run: the run that made it; None where none did.
+        set_aside: the list of training images that could not be used, if there are any.
+    """
+
+    name: str
+    run: str | None = None
+    set_aside: Path | None = None
+
+
+def settle_rows(asked: str | None, protocol: str, init: str | None) -> tuple[str, ...]:
+    """The rows of a table, in the paper's order.
+
+    Args:
+        asked: as in "source,m67"; None: all that can be.
+        protocol: of the table.
+        init: the weights that stage 1 starts from, if any.
+
+    Raises:
+        UsageError: a row is unknown, or needs what is not there.
+    """
+    if asked is None:
+        without = {"vgg"} if init is None else set()
+        without |= set() if protocol == "feret" else set(CLASSICAL)
+        return tuple(row for row in TABLE_ROWS if row not in without)
+    named = [name.strip() for name in asked.split(",")]
+    for name in named:
+        check_choice("--rows", name, TABLE_ROWS)
+    if "vgg" in named and init is None:
+        raise UsageError("the row vgg is of the weights that --init names", "give --init, or leave the row out")
+    if "fusion" in named and len(set(named) & set(DANS)) < 2:
+        raise UsageError("the row fusion needs two adapted models at least", f"add some of {', '.join(DANS)}")
+    return tuple(row for row in TABLE_ROWS if row in named)
+
+
+def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
+    """The runs that a table needs, in the order in which they are trained; writes nothing.
+
+    Raises:
+        UsageError: λ is 0, which the row control is already.
+        FacedanError: something that a run needs is missing or cannot be.
+    """
+    _check(config, workspace)
+    cells = []
+    if "pcanet" in config.rows:
+        cells.append(Cell("pcanet", config.seeds[0], plan_pretrain(_pcanet(config), workspace).run))
+    for seed in config.seeds:
+        for row, job in _jobs(config, seed, workspace):
+            cells.append(Cell(row, seed, job.run))
+            if row == "source" and not job.run.finished:
+                cells += [Cell(later, seed, None) for later in _adapted(config)]
+                break
+    return cells
+
+
+def train_table(config: TableConfig, workspace: Workspace, report: Report) -> dict[int, dict[str, TableModel]]:
+    """Train what is missing.
+
+    Returns:
+        By seed the models of the rows, in order, but for the fusion, which is no model.
+
+    Raises:
+        FacedanError: something that a run needs is missing or cannot be, or the training was interrupted; what is
+            finished until then is kept, and the same table goes on from there.
+    """
+    total = sum(cell.row != "pcanet" for cell in plan_table(config, workspace))
+    fixed = dict(_of_no_seed(config, workspace, report))
+    found: dict[int, dict[str, TableModel]] = {}
+    done = 0
+    for seed in config.seeds:
+        models = dict(fixed)
+        for row, job in _jobs(config, seed, workspace):
+            done += 1
+            report.note(f"{done} of {total}, {row}, seed {seed}: {_state(job.run)}")
+            result = adapt(job, report=report) if isinstance(job, AdaptJob) else pretrain(job, report=report)
+            models[row] = TableModel(str(result.run.checkpoint), result.run.name, result.set_aside)
+        found[seed] = {row: models[row] for row in config.rows if row in models}
+    return found
+
+
+def _jobs(config: TableConfig, seed: int, workspace: Workspace) -> Iterator[tuple[str, Job]]:
+    """The trainings of a seed, in order; those after the first can be planned only when that one is done."""
+    if not any(row in ("source", *ADAPTED) for row in config.rows):
+        return
+    first = plan_pretrain(replace(config.pretrain, seed=seed), workspace)
+    yield "source", first
+    for row in _adapted(config):
+        yield row, plan_adapt(replace(_stage_2(config, row), seed=seed, init=first.run.name), workspace)
+
+
+def _of_no_seed(config: TableConfig, workspace: Workspace, report: Report) -> Iterator[tuple[str, TableModel]]:
+    if "lbp" in config.rows:
+        yield "lbp", TableModel("lbp")
+    if "pcanet" in config.rows:
+        job = plan_pretrain(_pcanet(config), workspace)
+        report.note(f"pcanet: {_state(job.run)}")
+        learnt = pretrain(job, report=report)
+        yield "pcanet", TableModel(str(learnt.run.checkpoint), learnt.run.name, learnt.set_aside)
+    if "vgg" in config.rows:
+        yield "vgg", TableModel(str(as_loaded(config.pretrain, workspace, report)))
+
+
+def _state(run: Run) -> str:
+    return f"{run.name} is finished already" if run.finished else f"{run.name} is trained"
+
+
+def _adapted(config: TableConfig) -> list[str]:
+    return [row for row in config.rows if row in ADAPTED]
+
+
+def _pcanet(config: TableConfig) -> PretrainConfig:
+    """PCANet of the target's faces without labels, as its authors learn it of FERET's."""
+    like = config.pretrain
+    return PretrainConfig(
+        source=config.adapt.target, model="pcanet", seed=config.seeds[0], workers=like.workers, device=like.device
+    )
+
+
+def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
+    if row == "control":
+        return replace(config.adapt, lambda_=0.0)
+    (kernels, all_layers), layers = DANS[row], NETWORKS[config.pretrain.model].layers
+    named = ",".join(layers if all_layers else layers[-1:])
+    return replace(config.adapt, kernels=kernels, multipliers=None, layers=named)
+
+
+def _check(config: TableConfig, workspace: Workspace) -> None:
+    """Refuse at once what would fail after stage 1, hours later."""
+    if config.adapt.lambda_ == 0:
+        raise UsageError("with --lambda 0 every row would be the control", "give a positive λ; the paper's is 0.5")
+    if (config.evaluate.flip or config.evaluate.layer) and set(CLASSICAL) & set(config.rows):
+        raise UsageError(
+            "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
+        )
+    check_choice("--model", config.pretrain.model, NETWORKS)
+    target = read_target(config.adapt.target, workspace)
+    if _adapted(config):
+        refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
+    for row in _adapted(config):
+        adapted, _, _ = settle_penalty(_stage_2(config, row), NETWORKS[config.pretrain.model])
+        adapted = resolve(adapted, NETWORKS[config.pretrain.model].adapt)
+        check_training(adapted)
+        check_batch(adapted)
+
+
+def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:
+    """The checkpoint of a network as its published weights make it; written to the workspace's cache once.
+
+    Raises:
+        FacedanError: there are no such weights, or they do not fit the network.
+    """
+    assert config.init is not None
+    path = find_weights(config.init, config.model, workspace)
+    name = f"weights-{config.model}-{config.channels}-{sha256_file(path)[:8]}"
+    checkpoint = workspace.root / "cache" / f"{name}.safetensors"
+    if not checkpoint.is_file():
+        network = build(config.model, 1)  # a classifier must have a class; this one says nothing
+        weights = load_public_weights(path, network, channels=None if config.channels == "auto" else config.channels)
+        for remark in weights.remarks:
+            report.note(remark)
+        for warning in weights.warnings:
+            report.warn(warning)
+        settings = {"model": config.model, "channels": weights.channels}
+        save_checkpoint(checkpoint, network, Card(config.model, ("",), "weights", name, settings, weights.record()))
+    return checkpoint

@@ -1,0 +1,93 @@
+"""The images that no training sees: features of them, and the training's own loss on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.data.batches import FaceImages
+from facedan_cli.distributed import rank, share, world_size
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.training.classification import classification_loss
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class HeldAside:
+    """What both domains keep from training.
+
+    Args:
+        network: measured as it stands at the call.
+        source: images of the source, one a person.
+        labels: their people, int64.
+        target: images of the target, unlabelled; None where there is no target.
+    """
+
+    network: FaceNetwork
+    source: FaceImages
+    labels: np.ndarray
+    target: FaceImages | None = None
+
+    def loss(self, penalty: Penalty | None = None) -> float | None:
+        """The loss of eq. 4, of these images; None where there are none.
+
+        It tells a good step from a worse one with labels of the source alone. Labels are not smoothed, and sphereface's
+        margin is that of the first step, so that steps can be compared.
+        """
+        if not readable(self.source):
+            return None
+        source = features_of(self.network, self.source)
+        rows = readable(self.source)  # what cannot be read is known now
+        own = share(len(rows), rank(), world_size())
+        x = source[self.network.layers[-1]][own.start : own.stop]
+        people = torch.from_numpy(self.labels[rows][own.start : own.stop]).to(x.device)
+        with torch.no_grad(), evaluating(self.network):
+            loss = classification_loss(self.network.classifier, x, people, batch=len(rows)).loss
+        if penalty is not None and self.target is not None and min(len(rows), len(readable(self.target))) > 1:
+            try:
+                loss = loss + penalty.at_rest()(source, features_of(self.network, self.target))[0]
+            except ValueError:  # features that have fallen together have no bandwidth
+                return None
+        return float(loss)
+
+
+def readable(images: FaceImages) -> list[int]:
+    """The images that could be read, by number."""
+    return [row for row, path in enumerate(images.folder.paths) if path not in images.unreadable]
+
+
+@torch.no_grad()
+def features_of(network: FaceNetwork, images: FaceImages) -> Mapping[str, Tensor]:
+    """Features of the centre crops of all images that can be read, by layer, (n, length) float32."""
+    device = next(network.parameters()).device
+    margin, rows = (images.size - network.crop) // 2, readable(images)
+    found = []
+    with evaluating(network):
+        for start in range(0, len(rows), _BATCH):
+            asked = rows[start : start + _BATCH]
+            loaded = zip(asked, images.load(asked), strict=True)
+            # In place of one that cannot be read another one stands: it has its own row.
+            own = [face for row, (actual, face) in loaded if actual == row]
+            if own:
+                faces = torch.from_numpy(np.stack(own)).permute(0, 3, 1, 2)
+                centre = faces[:, :, margin : margin + network.crop, margin : margin + network.crop]
+                found.append(network(centre.to(device)))
+    return {layer: torch.cat([features[layer] for features in found]) for layer in network.layers}
+
+
+@contextmanager
+def evaluating(network: FaceNetwork) -> Iterator[None]:
+    """The network in evaluation mode, and afterwards in the mode that it had."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

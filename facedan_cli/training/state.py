@@ -1,0 +1,229 @@
+"""The files of a training: what it goes on from after an interruption, and the networks that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, optim
+
+from facedan_cli.distributed import rank
+from facedan_cli.errors import FacedanError, Interrupted
+from facedan_cli.kept import parse_object
+from facedan_cli.models.checkpoint import Card, save_tensors
+from facedan_cli.models.classifier import Classifier
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.pretrained.state_dict import open_safetensors
+from facedan_cli.training.classification import gather_classes, own_classes
+from facedan_cli.workspace import replacing
+
+STATE_FILE, MODEL_FILE, BEST_FILE = "state.safetensors", "model.safetensors", "best.safetensors"
+
+
+_NETWORK, _OPTIMIZER, _LOOP, _CLASSIFIER = "network.", "optimizer.", "loop.", "classifier."
+
+
+class Best(NamedTuple):
+    """The step at which the loss on images held aside was lowest, and that loss."""
+
+    step: int
+    loss: float
+
+
+class Checkpoints:
+    """Saves a training while it goes on: the tensors are copied, and a thread of its own writes them.
+
+    state.safetensors holds everything that the next step depends on; random numbers and the positions in the data need
+    no saving, for they are functions of the seed and the step. step-N.safetensors are the networks of every
+    `keep_every`-th step, best.safetensors a hard link to the best one, model.safetensors the last. Each is written
+    whole or not at all, and the state after the network that it tells of.
+
+    Args:
+        directory: where the files lie.
+        card: what the networks' files say of them.
+        keep_every: 0: of the steps before the last only the best one's network is kept.
+    """
+
+    def __init__(self, directory: Path, card: Card, keep_every: int = 0) -> None:
+        self.directory = directory
+        self.card = card
+        self.keep_every = keep_every
+        self.best: Best | None = None
+        self.saved: int | None = None
+        self._writer = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._finish()
+        except Exception:
+            if error is None or isinstance(error, Interrupted):  # any other error says more than this one
+                raise
+        finally:
+            self._writer.shutdown()
+
+    @property
+    def state(self) -> Path:
+        """The file that an interrupted training goes on from."""
+        return self.directory / STATE_FILE
+
+    def told(self) -> str:
+        """What an error may say of the state that is kept."""
+        self._finish()
+        if self.saved is None:
+            return "no state was saved before it"
+        return f"the state after step {self.saved} is kept in {self.state}"
+
+    def save(
+        self,
+        step: int,
+        network: FaceNetwork,
+        optimizer: optim.Optimizer,
+        remembered: Mapping[str, Tensor],
+        *,
+        loss: float | None = None,
+        last: bool = False,
+    ) -> None:
+        """Save what there is after a step. Every process calls it, and the first one writes.
+
+        Args:
+            step: steps that are done.
+            network: the network.
+            optimizer: its optimiser.
+            remembered: what else the next step depends on.
+            loss: of images held aside, where it was measured.
+            last: whether training ends here.
+
+        Raises:
+            OSError: the files of the save before this one could not be written.
+        """
+        improved = loss is not None and (self.best is None or loss < self.best.loss)
+        if improved and loss is not None:
+            self.best = Best(step, loss)
+        self._finish()  # of two copies in memory the first one must be gone
+        copies = _copies(network, optimizer, remembered)
+        if rank() == 0:
+            self._pending = self._writer.submit(self._write, step, copies, self.best, improved, last)
+
+    def load(self, network: FaceNetwork, optimizer: optim.Optimizer) -> tuple[int, dict[str, Tensor]]:
+        """Bring a network and its optimiser back to where `save` left them.
+
+        Returns:
+            The number of steps that are done, 0 where there is no state; and what else the next step depends on.
+
+        Raises:
+            FacedanError: the file is damaged or belongs to another network.
+        """
+        if not self.state.exists():
+            return 0, {}
+        try:
+            with open_safetensors(self.state) as file:
+                about = parse_object(file.metadata()["facedan"])
+                step = int(about["step"])
+                best = None if about["best"] is None else Best(*about["best"])
+                remembered = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}
+                _load_network(network, file)
+                _load_optimizer(optimizer, network.classifier, file)
+        except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the file
+            raise
+        except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise FacedanError(
+                f"the training state {self.state} cannot be used: {error}", "start the run again with --force"
+            ) from error
+        self.best, self.saved = best, step
+        return step, _under(_LOOP, remembered)
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor], best: Best | None, improved: bool, last: bool) -> None:
+        kept = last or (self.keep_every > 0 and step % self.keep_every == 0)
+        name = MODEL_FILE if last else f"step-{step}.safetensors" if kept else BEST_FILE
+        if kept or improved:
+            save_tensors(self.directory / name, _under(_NETWORK, tensors), self.card)
+        if kept and improved:
+            with replacing(self.directory / BEST_FILE) as temporary:
+                temporary.unlink(missing_ok=True)
+                os.link(self.directory / name, temporary)
+        if not last:
+            with replacing(self.state) as temporary:
+                save_file(dict(tensors), temporary, metadata={"facedan": json.dumps({"step": step, "best": best})})
+            self.saved = step
+
+    def _finish(self) -> None:
+        """Wait until what was saved last is on the disk."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+
+def _copies(network: FaceNetwork, optimizer: optim.Optimizer, remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a state on the CPU, whole in the first process whoever holds their parts."""
+    classifier, parameters = network.classifier, _parameters(optimizer)
+    divided = {id(parameter) for parameter in classifier.parameters()} if classifier.sharded else set()
+    copies = {}
+    for key, value in network.state_dict().items():
+        of_classes = classifier.sharded and key.startswith(_CLASSIFIER)
+        copies[_NETWORK + key] = gather_classes(classifier, value) if of_classes else _copied(value)
+    for index, slots in optimizer.state_dict()["state"].items():
+        of_classes = id(parameters[index]) in divided
+        for name, value in slots.items():
+            if isinstance(value, Tensor):
+                copy = gather_classes(classifier, value) if of_classes else _copied(value)
+                copies[f"{_OPTIMIZER}{index}.{name}"] = copy
+    copies |= {_LOOP + name: _copied(value) for name, value in remembered.items()}
+    return {key: copy for key, copy in copies.items() if copy is not None}
+
+
+def _copied(tensor: Tensor) -> Tensor | None:
+    """A copy for the process that writes."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) if rank() == 0 else None
+
+
+def _load_network(network: FaceNetwork, file: Any) -> None:
+    tensors = {}
+    for key in sorted(file.keys()):
+        name = key.removeprefix(_NETWORK)
+        if key.startswith(_NETWORK + _CLASSIFIER):
+            tensors[name] = own_classes(network.classifier, file, key)
+        elif key.startswith(_NETWORK):
+            tensors[name] = file.get_tensor(key)
+    network.load_state_dict(tensors)
+
+
+def _load_optimizer(optimizer: optim.Optimizer, classifier: Classifier, file: Any) -> None:
+    parameters = _parameters(optimizer)
+    of_classes = {id(parameter) for parameter in classifier.parameters()}
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key in sorted(file.keys()):
+        if key.startswith(_OPTIMIZER):
+            index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
+            parameter = parameters[int(index)]
+            whole = id(parameter) not in of_classes
+            value = file.get_tensor(key) if whole else own_classes(classifier, file, key)
+            slots.setdefault(int(index), {})[name] = _laid_out_as(parameter, value)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Fused kernels run through a parameter and what is kept of it as they lie in memory."""
+    return torch.empty_like(parameter.detach()).copy_(value) if value.shape == parameter.shape else value
+
+
+def _parameters(optimizer: optim.Optimizer) -> list[Tensor]:
+    """By the numbers that the optimiser's state gives them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Notes
+
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation.all_pairs import evaluate_verify
+from facedan_cli.evaluation.result import EvaluateResult
+from facedan_cli.workspace import Workspace
+
+CONFIG = EvaluateConfig(far=("0.05", "0.5"), replicates=20)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def figures(result: EvaluateResult) -> dict[str, Any]:
+    found: dict[str, Any] = result.summary()["models"][0]["partitions"]["all"]
+    return found
+
+
+@pytest.fixture
+def place(trained: Any, tmp_path: Path) -> Workspace:
+    unmeasured = shutil.ignore_patterns("embeddings", "results")
+    return Workspace.open(shutil.copytree(trained.workspace.root, tmp_path / "place", ignore=unmeasured))
+
+
+def test_a_stream_gives_the_figures_of_memory_but_wilsons_intervals(place: Workspace) -> None:
+    casia = place.dataset("casia")
+    kept = evaluate_verify(CONFIG, place, casia, casia)
+    notes = Notes()
+    streamed = evaluate_verify(CONFIG, place, casia, casia, most=10, report=notes)
+    memory, stream = figures(kept), figures(streamed)
+    assert (memory["genuine"], memory["impostor"]) == (24, 96)
+    for key in ("vr", "false_accepts", "budget", "achieved_far", "eer", "genuine", "impostor"):
+        assert stream[key] == memory[key]
+    for far, threshold in stream["threshold"].items():
+        assert threshold == pytest.approx(memory["threshold"][far], abs=1e-6)
+    assert streamed.summary()["intervals"]["method"] == "wilson"
+    assert any("intervals are Wilson's" in note for note in notes.notes)
+    assert {path.name for path in streamed.directory.iterdir()} >= {"summary.json", "roc.png", "det.png", "report.html"}
+
+
+def test_two_data_sets_are_crossed(place: Workspace) -> None:
+    half = place.root / "aligned" / "half"
+    shutil.copytree(place.root / "aligned" / "casia", half)
+    found = figures(evaluate_verify(CONFIG, place, place.dataset("half"), place.dataset("casia")))
+    assert (found["genuine"], found["impostor"]) == (64 - 16, 192)  # no image meets its copy
+
+
+def test_torchruns_processes_find_what_one_finds(place: Workspace) -> None:
+    casia = place.dataset("casia")
+    alone = figures(evaluate_verify(CONFIG, place, casia, casia, most=10))
+    shutil.rmtree(place.root / "embeddings")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "facedan_cli", "evaluate", "verify", "casia", "--far", "0.05", "--far", "0.5", "--json", "-q"]
+    done = subprocess.run(
+        [*command, "-w", place.root],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # the first process alone speaks
+    shared = json.loads(line)["models"][0]["partitions"]["all"]
+    assert shared == alone
+
+
+@pytest.mark.parametrize("change", [{"save_scores": True}, {"convention": "bob"}])
+def test_what_needs_all_scores_is_refused_where_they_are_streamed(place: Workspace, change: dict[str, Any]) -> None:
+    casia = place.dataset("casia")
+    with pytest.raises(UsageError, match="120 comparisons are streamed"):
+        evaluate_verify(replace(CONFIG, **change), place, casia, casia, most=10)
+
+
+@pytest.mark.parametrize("most", [10, 10_000])
+def test_people_who_are_not_in_both_sets_cannot_be_verified(place: Workspace, most: int) -> None:
+    other = place.root / "aligned" / "other"
+    shutil.copytree(place.root / "aligned" / "casia" / "person0", other / "somebody")
+    with pytest.raises(FacedanError, match="no genuine"):
+        evaluate_verify(CONFIG, place, place.dataset("casia"), place.dataset("other"), most=most)

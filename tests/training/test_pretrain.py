@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import PRETRAIN, Notes, draw, mark_aligned, metrics, same, weights
+
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.errors import FacedanError, Interrupted, UsageError
+from facedan_cli.models.checkpoint import read_card
+from facedan_cli.models.networks import build
+from facedan_cli.report import Report
+from facedan_cli.training.datasets import TrainingResult, read_source
+from facedan_cli.training.pretrain import plan_pretrain, pretrain
+from facedan_cli.workspace import Workspace, sha256_file
+
+
+def run(workspace: Workspace, *, report: Report | None = None, force: bool = False, **options: Any) -> TrainingResult:
+    job = plan_pretrain(replace(PRETRAIN, **options), workspace)
+    return pretrain(job, force=force, report=report or Report())
+
+
+def test_it_makes_a_checkpoint_that_says_what_it_is(workspace: Workspace) -> None:
+    result = run(workspace)
+    made = result.run
+    assert (result.skipped, result.set_aside) == (False, None)
+    card = read_card(made.checkpoint)
+    assert card.identities == ("person0", "person1", "person2", "person3")
+    assert (card.model, card.stage, card.run) == ("vggface-mini", "pretrain", made.name)
+    assert card.config["iterations"] == 6
+    assert weights(made)["classifier.weight"].shape == (4, 256)
+    assert [entry["step"] for entry in metrics(made)] == [1, 2, 3, 4, 5, 6]
+    assert result.metrics["step"] == 6
+    files = {".lock", "checkpoints", "config.toml", "images.safetensors", "learning-curves.png", "metrics.jsonl"}
+    assert set(os.listdir(made.directory)) == files | {"run.json"}
+    assert os.listdir(made.checkpoint.parent) == ["model.safetensors"]
+    source = made.record["inputs"]["source"]
+    assert (source["name"], source["images"]) == ("casia", 16)
+    assert made.record["device"] == "cpu" or made.record["device"].startswith("cuda")
+
+
+def test_a_checkpoint_says_on_which_template_its_faces_stand(workspace: Workspace) -> None:
+    assert read_card(run(workspace, iterations=1).run.checkpoint).template is None
+    mark_aligned(workspace.root / "aligned" / "casia", "lfw")
+    assert read_card(run(workspace, iterations=1, force=True).run.checkpoint).template == "lfw"
+
+
+def test_a_finished_run_is_left_and_force_repeats_its_bits(workspace: Workspace) -> None:
+    first = run(workspace)
+    before = first.run.checkpoint.stat()
+    again = run(workspace)
+    assert again.skipped
+    assert again.metrics == first.metrics
+    assert first.run.checkpoint.stat().st_mtime_ns == before.st_mtime_ns
+    shutil.copytree(first.run.directory, workspace.root / "kept")
+    forced = run(workspace, force=True)
+    assert not forced.skipped
+    assert forced.run.checkpoint.read_bytes() == (workspace.root / "kept/checkpoints/model.safetensors").read_bytes()
+
+
+def test_threads_and_logging_do_not_change_the_weights(workspace: Workspace) -> None:
+    first = run(workspace)
+    kept = weights(first.run)
+    other = run(workspace, workers=3, log_every=4, checkpoint_every=1, force=True)
+    assert other.run.directory == first.run.directory
+    assert all(torch.equal(kept[key], value) for key, value in weights(other.run).items())
+
+
+def test_another_seed_is_another_network(workspace: Workspace) -> None:
+    one, two = run(workspace).run, run(workspace, seed=1).run
+    assert one.directory != two.directory
+    assert not same(one, two)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    workspace: Workspace, drawn: Path, tmp_path: Path, optimizer: str
+) -> None:
+    with pytest.raises(Interrupted):
+        run(workspace, optimizer=optimizer, report=Notes(stop_at=3))
+    broken = plan_pretrain(replace(PRETRAIN, optimizer=optimizer), workspace).run
+    assert broken.record["status"] == "interrupted"
+    assert broken.state.is_file()
+    assert not broken.checkpoint.exists()
+    resumed = run(workspace, optimizer=optimizer).run
+    other = Workspace.open(shutil.copytree(drawn, tmp_path / "other"))
+    whole = run(other, optimizer=optimizer).run
+    assert resumed.name == whole.name
+    assert same(resumed, whole)
+    assert metrics(resumed) == metrics(whole)
+    assert not resumed.state.exists()
+
+
+def test_a_killed_process_goes_on_to_the_same_bits(workspace: Workspace, drawn: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"iterations": 40, "checkpoint_every": 2}
+    made = plan_pretrain(replace(PRETRAIN, **options), workspace).run
+    command = [sys.executable, "-m", "facedan_cli", "pretrain", "--source", "casia", "-w", str(workspace.root)]
+    command += ["--iterations", "40", "--checkpoint-every", "2", "-q"]
+    with subprocess.Popen(command) as process:
+        while not made.state.exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert made.record["status"] == "running"  # it could not say goodbye
+    resumed = run(workspace, **options)
+    assert not resumed.skipped
+    whole = run(Workspace.open(shutil.copytree(drawn, tmp_path / "other")), **options).run
+    assert same(resumed.run, whole)
+    assert metrics(resumed.run) == metrics(whole)
+    assert os.listdir(made.checkpoint.parent) == ["model.safetensors"]
+
+
+def test_a_source_is_the_images_in_folders_of_people(workspace: Workspace) -> None:
+    casia = workspace.root / "aligned" / "casia"
+    draw(casia / "loose.png", 0, 0)
+    source = read_source(workspace.dataset("casia"))
+    assert source.nameless == ("loose.png",)
+    assert source.identities == ("person0", "person1", "person2", "person3")
+    assert source.folder.paths == tuple(f"person{person}/{picture}.png" for person in range(4) for picture in range(4))
+    assert source.labels_of(source.folder).tolist() == [person for person in range(4) for _ in range(4)]
+
+
+def test_images_that_cannot_be_used_are_listed_and_cost_nobody_else(workspace: Workspace) -> None:
+    casia = workspace.root / "aligned" / "casia"
+    draw(casia / "loose.png", 0, 0)
+    whole = (casia / "person1" / "2.png").read_bytes()
+    (casia / "person1" / "2.png").write_bytes(whole[: len(whole) // 2])
+    (casia / "person3" / "0.png").write_bytes(b"no image")
+    result = run(workspace)
+    assert result.set_aside == result.run.directory / "set-aside.tsv"
+    lines = result.set_aside.read_text(encoding="utf-8").splitlines()
+    reasons = dict(line.split("\t") for line in lines)
+    assert reasons.keys() == {"loose.png", "person1/2.png", "person3/0.png"}
+    assert reasons["loose.png"] == "not in an identity folder"
+    assert read_card(result.run.checkpoint).identities == ("person0", "person1", "person2", "person3")
+    assert run(workspace).set_aside == result.set_aside  # skipping it does not forget them
+
+
+def test_weights_of_others_are_a_start(workspace: Workspace) -> None:
+    torch.manual_seed(5)
+    start = build("vggface-mini", 9)
+    path = workspace.root / "start.pth"
+    torch.save(start.state_dict(), path)
+    report = Notes()
+    made = run(workspace, init=str(path), lr=0.0, classifier_lr=0.0, weight_decay=0.0, report=report).run
+    assert f"starting from {path} (facedan, trained on RGB)" in report.notes
+    assert read_card(made.checkpoint).init == {"form": "facedan", "sha256": sha256_file(path), "channels": "rgb"}
+    found = weights(made)
+    assert all(
+        torch.equal(found[key], value) for key, value in start.state_dict().items() if not key.startswith("classifier.")
+    )
+    assert made.record["inputs"]["init"].keys() == {"path", "sha256"}
+    # A run is found by its name too; other weights make another run.
+    second = plan_pretrain(replace(PRETRAIN, init=made.name), workspace)
+    assert second.init == made.checkpoint
+    assert second.run.name not in (made.name, plan_pretrain(PRETRAIN, workspace).run.name)
+
+
+def test_vggface_from_nothing_is_warned_of(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(NETWORKS["vggface-mini"], start=NETWORKS["vggface"].start)
+    monkeypatch.setitem(NETWORKS, "vggface", small)
+    report = Notes(stop_at=1)
+    with pytest.raises(Interrupted):
+        run(workspace, model="vggface", batch=2, report=report)
+    assert any("random weights" in warning for warning in report.warnings)
+
+
+def test_random_convolutions_that_are_kept_are_warned_of(workspace: Workspace) -> None:
+    report = Notes()
+    run(workspace, conv_lr=0.0, report=report)
+    assert any("convolutions of random weights stay" in warning for warning in report.warnings)
+
+
+def test_faces_of_one_alignment_need_no_warning_and_others_a_note(workspace: Workspace) -> None:
+    report = Notes()
+    run(workspace, report=report)
+    assert report.notes == ["'casia' has no aligned.jsonl: its images are taken to be aligned already"]
+    assert report.warnings == []
+
+
+def test_a_plan_writes_nothing(workspace: Workspace) -> None:
+    job = plan_pretrain(PRETRAIN, workspace)
+    assert not job.run.finished
+    assert not (workspace.root / "runs").exists()
+
+
+def test_sources_that_cannot_be_trained_on_are_refused(workspace: Workspace) -> None:
+    aligned = workspace.root / "aligned"
+    (aligned / "empty").mkdir()
+    draw(aligned / "one" / "ann" / "1.png", 0, 0)
+    draw(aligned / "one" / "ann" / "2.png", 0, 1)
+    cases = {
+        "frgc": "the source 'frgc' has no identity folders",
+        "one": r"has one identity only \('ann'\)",
+        "empty": "holds no images",
+        "cassia": "there is no data set 'cassia'",
+    }
+    for source, message in cases.items():
+        with pytest.raises(FacedanError, match=message):
+            plan_pretrain(replace(PRETRAIN, source=source), workspace)
+
+
+def test_settings_that_cannot_be_are_refused(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="--model does not know 'vggface-min'"):
+        plan_pretrain(replace(PRETRAIN, model="vggface-min"), workspace)
+    with pytest.raises(UsageError, match="--batch must be at least 2"):
+        plan_pretrain(replace(PRETRAIN, batch=1), workspace)
+    with pytest.raises(FacedanError, match=r"there is no model 'gone\.pth'"):
+        plan_pretrain(replace(PRETRAIN, init="gone.pth"), workspace)
+    with pytest.raises(UsageError, match="there is no device 'cuda:99' here"):
+        pretrain(plan_pretrain(replace(PRETRAIN, device="cuda:99"), workspace))
+    assert not (workspace.root / "runs").exists()

@@ -1,0 +1,91 @@
+"""A training that is killed at any moment, and as often as one likes, ends as one that nothing happened to."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import draw
+
+from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.runs import Run
+from facedan_cli.synthetic.render import STUDIO
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.pretrain import plan_pretrain, pretrain
+from facedan_cli.workspace import Workspace
+
+STEPS, KILLS = 44, 4
+COMMON: dict[str, Any] = {"source": "casia", "batch": 4, "log_every": 3, "checkpoint_every": 2, "keep_every": 40}
+
+
+def work(root: Path, options: dict[str, Any]) -> Run:
+    """Pretrain, or adapt where there is a target."""
+    place = Workspace.open(root)
+    if "target" in options:
+        return adapt(plan_adapt(AdaptConfig(**COMMON, **options), place)).run
+    return pretrain(plan_pretrain(PretrainConfig(**COMMON, model="vggface-mini", **options), place)).run
+
+
+def ends(run: Run) -> dict[str, Any]:
+    """All that a run leaves, less times."""
+    files = {path.name: path.read_bytes() for path in run.checkpoint.parent.iterdir()}
+    lines = [json.loads(line) for line in run.log.read_text(encoding="utf-8").splitlines()]
+    files["log"] = json.dumps([{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]).encode()
+    for name in ("bandwidths.json", "config.toml"):
+        if (run.directory / name).exists():
+            files[name] = (run.directory / name).read_bytes()
+    return files
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two workspaces with the same data, enough of it to hold some aside, and the same short pretraining."""
+    made = [tmp_path_factory.mktemp(name) for name in ("killed", "whole")]
+    for root in made:
+        for person in range(14):
+            for picture in range(8):
+                draw(root / "aligned" / "casia" / f"p{person}" / f"{picture}.png", person, picture)
+                draw(root / "aligned" / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO)
+        work(root, {"iterations": 2})
+    return made
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "sgd", "schedule": "constant", "target": "frgc"},
+        {"target": "frgc", "bandwidth": "ema", "betas": "optimal", "queue": 9, "lambda_ramp": 60, "grad_accum": 2},
+        {"target": "frgc", "precision": "bf16"},
+    ],
+    ids=str,
+)
+def test_killed_many_times_it_ends_with_the_same_bits(roots: list[Path], options: dict[str, Any]) -> None:
+    options = {**options, "iterations": STEPS}
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["facedan_cli.training.adapt", "facedan_cli.training.pretrain"])
+    killed = 0
+    while True:
+        process = processes.Process(target=work, args=(roots[0], options))
+        process.start()
+        patience = random.uniform(0.2, 1.0)
+        process.join(patience if killed < KILLS else None)
+        if process.exitcode is None:
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+            killed += 1
+        else:
+            assert process.exitcode == 0
+            break
+    assert killed >= 2
+    found, expected = (ends(work(root, options)) for root in roots)
+    assert found.keys() == expected.keys()
+    assert {"model.safetensors", "best.safetensors", "step-40.safetensors"} <= found.keys()
+    for name, content in found.items():
+        assert content == expected[name], name
