@@ -34,8 +34,8 @@ from facedan_cli.evaluation.protocols import evaluate_gbu, evaluate_pairs
 from facedan_cli.evaluation.verification import Verification
 from facedan_cli.runs import Run, read_record
 from facedan_cli.training.adapt import adapt, plan_adapt
-from facedan_cli.training.candidates import Judge
-from facedan_cli.training.datasets import hold_aside
+from facedan_cli.training.candidates import Scorer
+from facedan_cli.training.datasets import hold_out
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace, write_text
@@ -56,8 +56,8 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "linear": {"estimator": "linear"},
     "γ of each batch": {"bandwidth": "batch"},
     "γ ema": {"bandwidth": "ema"},
-    "optimal β": {"betas": "optimal"},
-    "queue 128": {"queue": 128},
+    "optimal β": {"kernel_weights": "optimal"},
+    "queue 128": {"memory_bank": 128},
     "batch 16": {"batch": 16},
     "batch 64": {"batch": 64},
     "900 steps": {"iterations": 900},
@@ -66,11 +66,11 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "coral": {"discrepancy": "coral"},
     "coral λ=10": {"discrepancy": "coral", "lambda_": 10.0},
     "energy": {"discrepancy": "energy"},
-    "conv lr 0.1": {"conv_lr": 0.1},
-    "conv lr 0": {"conv_lr": 0.0},
-    "λ=0 conv lr 0": {"lambda_": 0.0, "conv_lr": 0.0},
-    "λ=10 conv lr 0.1": {"lambda_": 10.0, "conv_lr": 0.1},
-    "λ=10 conv lr 0": {"lambda_": 10.0, "conv_lr": 0.0},
+    "conv lr 0.1": {"backbone_lr_mult": 0.1},
+    "conv lr 0": {"backbone_lr_mult": 0.0},
+    "λ=0 conv lr 0": {"lambda_": 0.0, "backbone_lr_mult": 0.0},
+    "λ=10 conv lr 0.1": {"lambda_": 10.0, "backbone_lr_mult": 0.1},
+    "λ=10 conv lr 0": {"lambda_": 10.0, "backbone_lr_mult": 0.0},
     "target / 2": {"target_every": 2},
     "target / 4": {"target_every": 4},
     "target / 8": {"target_every": 8},
@@ -125,7 +125,7 @@ def thinned(workspace: Workspace, target: str, every: int) -> str:
     if every == 1:
         return target
     whole = read_target(target, workspace)
-    trained, _ = hold_aside(whole.folder, AdaptConfig.hold_aside, labelled=False)
+    trained, _ = hold_out(whole.folder, AdaptConfig.holdout, labelled=False)
     path = workspace.root / f"{whole.dataset.name}-every-{every}.txt"
     write_text(path, "".join(f"{trained.root.resolve() / image}\n" for image in trained.paths[::every]))
     return str(path)
@@ -146,7 +146,7 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
         return
     found = {}
     with ThreadPoolExecutor(1) as pool:
-        judge = Judge(plan_adapt(config, workspace), pool, torch.device("cpu"))  # by the whole target
+        judge = Scorer(plan_adapt(config, workspace), pool, torch.device("cpu"))  # by the whole target
         for name, job in jobs.items():
             run = adapt(job).run
             judged = judge.candidate(job.config.lambda_, 0, run.checkpoint)

@@ -60,7 +60,9 @@ SMALL = Extent(sizes=(4,), queues=(0, 8), draws=20, large=40, wide=64, cloud=40,
 
 def mmd2(source: Tensor, target: Tensor, estimator: str) -> Tensor:
     """MMD² with five kernels."""
-    return mk_mmd(source, target, bandwidth=GAMMA, weights=(0.2,) * 5, multipliers=MULTIPLIERS, estimator=estimator)
+    return mk_mmd(
+        source, target, bandwidth=GAMMA, weights=(0.2,) * 5, bandwidth_multipliers=MULTIPLIERS, estimator=estimator
+    )
 
 
 def batches(draw: int, n: int, *, shift: float = 0.0, size: int = FEATURES) -> list[Tensor]:
@@ -75,21 +77,21 @@ def noise(n: int, estimator: str, extent: Extent) -> tuple[float, float]:
     return values.mean().item(), values.std().item()
 
 
-def queue_gain(queue: int, extent: Extent, n: int = 32) -> tuple[float, float]:
+def queue_gain(memory_bank: int, extent: Extent, n: int = 32) -> tuple[float, float]:
     """Mean cosine to the large sample's gradient, and milliseconds of the quickest call at d = 4096."""
     cosines = []
     for draw in range(extent.draws // 20):
         batch = batches(draw, n, shift=SHIFT)
         past, large = (
-            batches(1000 * k + draw, size, shift=SHIFT) for k, size in ((1, max(queue, 1)), (2, extent.large))
+            batches(1000 * k + draw, size, shift=SHIFT) for k, size in ((1, max(memory_bank, 1)), (2, extent.large))
         )
-        found = [_gradient(batch, [rows[:queue] for rows in past]), _gradient(batch, large)]
+        found = [_gradient(batch, [rows[:memory_bank] for rows in past]), _gradient(batch, large)]
         cosines.append(torch.cosine_similarity(*(gradient.flatten() for gradient in found), dim=0))
-    batch, past = (batches(0, size, size=extent.wide) for size in (n, max(queue, 1)))
+    batch, past = (batches(0, size, size=extent.wide) for size in (n, max(memory_bank, 1)))
     times = []
     for _ in range(30):
         start = time.perf_counter()
-        _gradient(batch, [rows[:queue] for rows in past])
+        _gradient(batch, [rows[:memory_bank] for rows in past])
         times.append(time.perf_counter() - start)
     return torch.stack(cosines).mean().item(), 1e3 * min(times)
 
@@ -146,19 +148,19 @@ def main() -> None:
     extent, estimators = SMALL if given.smoke else Extent(), ("unbiased", "biased", "linear")
     sizes = extent.sizes
     noises = {n: {estimator: noise(n, estimator, extent) for estimator in estimators} for n in sizes}
-    gains = {queue: queue_gain(queue, extent) for queue in extent.queues}
+    gains = {memory_bank: queue_gain(memory_bank, extent) for memory_bank in extent.queues}
     forces = {n: {estimator: contraction(n, estimator, extent) for estimator in estimators[:2]} for n in sizes}
     spreads = {n: {estimator: spread_left(n, estimator, extent) for estimator in estimators[:2]} for n in sizes}
     if given.json:
-        print(json.dumps({"noise": noises, "queue": gains, "contraction": forces, "spread": spreads}))
+        print(json.dumps({"noise": noises, "memory_bank": gains, "contraction": forces, "spread": spreads}))
         return
     print("noise: mean ± standard deviation of the estimate")
     print(f"{'n = m':>7}" + "".join(f"{estimator:>20}" for estimator in estimators))
     for n, row in noises.items():
         print(f"{n:>7}" + "".join(f"{_pair(*row[estimator]):>20}" for estimator in estimators))
     print("queue, n = m = 32: cosine to the large sample's gradient, ms a call")
-    for queue, (cosine, cost) in gains.items():
-        print(f"{queue:>7}{cosine:>10.3f}{cost:>10.2f}")
+    for memory_bank, (cosine, cost) in gains.items():
+        print(f"{memory_bank:>7}{cosine:>10.3f}{cost:>10.2f}")
     print("contraction ± standard error, and the share of the spread that descent leaves")
     print(f"{'n = m':>7}{'biased':>20}{'predicted':>11}{'unbiased':>20}{'spread: biased':>16}{'unbiased':>10}")
     for n, row in forces.items():

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from facedan_cli.data import contents
 from facedan_cli.data.contents import Contents
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 
 A_FOLDER = 100
 SMOKE = 300
@@ -39,13 +39,13 @@ def write_tree(root: Path, images: int, size: int) -> None:
 
 def work(how: str, root: Path, workspace: Path) -> str:
     """One step; gives the fingerprint, or "" of a walk alone."""
-    folder = read_folder(root)
+    folder = read_dataset(root)
     if how == "walk":
         return ""
     if how == "sizes":
         return folder.fingerprint_by_size
     if how == "everything":
-        return FaceFolder(folder.root, folder.paths, folder.names, contents=Contents()).fingerprint
+        return FaceDataset(folder.root, folder.paths, folder.names, contents=Contents()).fingerprint
     folder = folder.remembered_in(workspace)
     found = folder.fingerprint
     folder.contents.keep()

@@ -157,7 +157,7 @@ def step_share(model: str, images: int, device: torch.device, identities: int = 
     pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     labels = torch.randint(0, identities, (images,), device=device)
     bandwidths = dict.fromkeys(("fc6", "fc7"), BANDWIDTH)
-    penalty = Penalty(strength=0.5, layers=dict.fromkeys(bandwidths, 1.0), bandwidths=bandwidths)
+    penalty = Penalty(lambda_=0.5, layers=dict.fromkeys(bandwidths, 1.0), bandwidths=bandwidths)
 
     def step() -> None:
         features = network(pictures)

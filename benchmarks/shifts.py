@@ -75,13 +75,13 @@ def main() -> None:
     people, short = PEOPLE, {}
     if options.smoke:
         options.kinds, people, short = "haze", FEW, {"iterations": 2, "batch": 4}
-    strengths = (0.0,) if options.smoke else (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"])
+    lambdas = (0.0,) if options.smoke else (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"])
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(options.workspace or Path(scratch))
         faces = workspace.root / "aligned"
         draw(faces / "web", people["web"], 10, CLEAR, options.seed)
         job = plan_pretrain(
-            PretrainConfig(source="web", model="vggface-mini", seed=options.seed, hold_aside=0, **short), workspace
+            PretrainConfig(source="web", model="vggface-mini", seed=options.seed, holdout=0, **short), workspace
         )
         before = str(pretrain(job).run.checkpoint)
         figures: dict[str, dict[str, dict[str, float]]] = {}
@@ -90,9 +90,9 @@ def main() -> None:
             draw(target, people["target"], 6, KINDS[kind], options.seed)
             draw(test, people["test"], 6, KINDS[kind], options.seed)
             models = [before]
-            for strength in strengths:
+            for lambda_ in lambdas:
                 config = AdaptConfig(
-                    source="web", target=target.name, lambda_=strength, seed=options.seed, hold_aside=0, **short
+                    source="web", target=target.name, lambda_=lambda_, seed=options.seed, holdout=0, **short
                 )
                 if options.smoke:
                     config = replace(config, bandwidth="batch")  # spares the sample that a frozen one takes

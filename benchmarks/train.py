@@ -43,16 +43,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.data.batches import FaceImages, Stream
+from facedan_cli.data.batches import BatchStream, FaceStore
 from facedan_cli.data.cache import Cache
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.devices import keep_freed_memory
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.report import Follow, Report
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
-from facedan_cli.training.loop import Domains, train
+from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
@@ -145,7 +145,7 @@ def draw(root: Path, people: int = PEOPLE, images_each: int = IMAGES_EACH) -> No
             cv2.imwrite(str(directory / f"{number}.jpg"), picture[:, :, ::-1])
 
 
-def labels_of(folder: FaceFolder) -> np.ndarray:
+def labels_of(folder: FaceDataset) -> np.ndarray:
     """Class of each image."""
     order = {name: index for index, name in enumerate(sorted(set(folder.names)))}
     return np.array([order[name] for name in folder.names], np.int64)
@@ -179,29 +179,29 @@ def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -
     return setting.images * setting.steps / watch.seconds
 
 
-def ours(network: FaceNetwork, setting: Setting, images: FaceImages, *, adapting: bool) -> float:
+def ours(network: FaceNetwork, setting: Setting, images: FaceStore, *, adapting: bool) -> float:
     """Images a second of the package's loop."""
     labels = labels_of(images.folder)
     plan = setting.plan(setting.images // 2 if adapting else setting.images)
-    source = Stream(images, labels, plan.batch, network.crop, (0, 1))
-    domains = Domains(source)
+    source = BatchStream(images, labels, plan.batch, network.crop, (0, 1))
+    domains = DomainBatches(source)
     if adapting:
         bandwidths = dict.fromkeys(network.layers, 1e4)
-        penalty = Penalty(strength=0.5, layers=dict.fromkeys(network.layers, 1.0), bandwidths=bandwidths)
-        domains = Domains(source, Stream(images, None, plan.batch, network.crop, (0, 2)), penalty)
+        penalty = Penalty(lambda_=0.5, layers=dict.fromkeys(network.layers, 1.0), bandwidths=bandwidths)
+        domains = DomainBatches(source, BatchStream(images, None, plan.batch, network.crop, (0, 2)), penalty)
     watch = Stopwatch(setting)
-    card = Card(setting.model, tuple(sorted(set(images.folder.names))), "pretrain", "benchmark", {})
+    card = ModelCard(setting.model, tuple(sorted(set(images.folder.names))), "pretrain", "benchmark", {})
     with tempfile.TemporaryDirectory() as place, Checkpoints(Path(place), card) as checkpoints:
         train(network, domains, plan, checkpoints=checkpoints, log=Path(place) / "metrics.jsonl", report=watch)
     return setting.images * setting.steps / watch.seconds
 
 
-def race(setting: Setting, images: FaceImages, rounds: int) -> dict[str, list[float]]:
+def race(setting: Setting, images: FaceStore, rounds: int) -> dict[str, list[float]]:
     """Images a second of each contender in each round; every other round goes the other way round."""
     torch.compiler.reset()  # or it would compile for batches of any size once it has seen two
     torch.manual_seed(0)
     network = build(setting.model, len(set(images.folder.names))).to(setting.device)
-    stream = Stream(images, labels_of(images.folder), setting.images, network.crop, (0, 0))
+    stream = BatchStream(images, labels_of(images.folder), setting.images, network.crop, (0, 0))
     batch = next(stream.batches(0, 1, setting.device))
     contenders = {
         "bare": lambda: bare(network, setting, batch),
@@ -221,9 +221,9 @@ def ratio(found: Mapping[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
 
 
-def input_rate(images: FaceImages, setting: Setting, crop: int, seconds: float = 3.0) -> tuple[float, float]:
+def input_rate(images: FaceStore, setting: Setting, crop: int, seconds: float = 3.0) -> tuple[float, float]:
     """Images that the input makes in a second, and in a second of processor time, when nobody does anything else."""
-    stream = Stream(images, labels_of(images.folder), setting.images, crop, (0, 3))
+    stream = BatchStream(images, labels_of(images.folder), setting.images, crop, (0, 3))
     begun, spent = 0.0, 0.0
     for step, _ in enumerate(stream.batches(0, NEVER, setting.device), 1 - setting.warm_up):
         if step == 0:
@@ -258,7 +258,7 @@ def operations(model: str, classes: int) -> float:
     return counter.get_total_flops() / 2
 
 
-def largest(setting: Setting, images: FaceImages) -> int:
+def largest(setting: Setting, images: FaceStore) -> int:
     """The most images of each domain with which `adapt` fits, to within a sixteenth."""
     torch.manual_seed(0)
     network = build(setting.model, len(set(images.folder.names))).to(setting.device)
@@ -284,7 +284,7 @@ def largest(setting: Setting, images: FaceImages) -> int:
     return count
 
 
-def gpu_table(given: argparse.Namespace, images: FaceImages) -> list[dict[str, Any]]:
+def gpu_table(given: argparse.Namespace, images: FaceStore) -> list[dict[str, Any]]:
     """A row for each precision and batch, plain and compiled."""
     rows = []
     needed = operations("vggface", len(set(images.folder.names)))
@@ -352,10 +352,10 @@ def main() -> None:
             root = Path(place) / "faces"
             root.mkdir()
             draw(root, *drawn)
-        folder = read_folder(root)
+        folder = read_dataset(root)
         network = build(given.model, 2)
         size, crop = network.image_size, network.crop
-        kept = {mode: FaceImages(folder, size, pool, cache=Cache(mode, Path(place))) for mode in CACHES}
+        kept = {mode: FaceStore(folder, size, pool, cache=Cache(mode, Path(place))) for mode in CACHES}
         found = race(setting, kept[given.cache], given.rounds)
         rates = {mode: input_rate(images, setting, crop, seconds) for mode, images in kept.items()}
         result = {
@@ -366,7 +366,7 @@ def main() -> None:
         }
         rows = []
         if given.device.type == "cuda":
-            faces = kept[given.cache] if given.model == "vggface" else FaceImages(folder, 250, pool)
+            faces = kept[given.cache] if given.model == "vggface" else FaceStore(folder, 250, pool)
             rows = gpu_table(given, faces)
     if given.json:
         print(json.dumps(result | ({"gpu": rows} if rows else {})))

@@ -54,13 +54,13 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --channels --gallery --hold-aside --hold-people --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --channels --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini facenet pcanet' ;;
         --init) kind=run ;;
         --channels) kind=value words='auto rgb bgr' ;;
-        --hold-aside | --hold-people | --iterations | --batch | --lr | --conv-lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --head) kind=value words='softmax arcface cosface sphereface' ;;
@@ -72,18 +72,18 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --multipliers --betas --queue --select --strengths --hold-aside --hold-people --iterations --batch --lr --conv-lr --classifier-lr --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
         --layers) kind=value words='fc6,fc7 pool,embedding fc6 fc7 pool embedding' ;;
-        --kernels | --lambda | --lambda-ramp | --multipliers | --queue | --strengths | --hold-aside | --hold-people | --iterations | --batch | --lr | --conv-lr | --classifier-lr | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
         --median) kind=value words='squared sigma' ;;
-        --betas) kind=value words='equal optimal' ;;
+        --kernel-weights) kind=value words='equal optimal' ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --head) kind=value words='softmax arcface cosface sphereface' ;;

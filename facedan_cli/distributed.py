@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistEnv:
     """Which of several processes this one is, as torchrun says it; one that works alone is the first of one.
 
     Args:
@@ -44,7 +44,7 @@ class Ranks:
     local_count: int = 1
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Ranks:
+    def of(cls, environment: Mapping[str, str]) -> DistEnv:
         """The ranks that the environment names."""
         names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
         return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
@@ -108,7 +108,7 @@ class Ranks:
         return [item for part in gathered or () for item in part]
 
 
-ALONE = Ranks()
+SINGLE = DistEnv()
 
 
 def rank() -> int:
@@ -121,7 +121,7 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def share(batch: int, part: int, parts: int) -> range:
+def shard_range(batch: int, part: int, parts: int) -> range:
     """The rows of a global batch that one of several processes takes: neighbours, as evenly as can be."""
     return range(batch * part // parts, batch * (part + 1) // parts)
 
@@ -149,7 +149,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, batch: int) -> Tensor:
         parts = world_size()
-        shares = [share(batch, part, parts) for part in range(parts)]
+        shares = [shard_range(batch, part, parts) for part in range(parts)]
         ctx.own = shares[rank()]
         longest = max(len(part) for part in shares)
         padded = rows.new_zeros((longest, *rows.shape[1:]))

@@ -19,7 +19,7 @@ from facedan_cli.config.common import EXPORT_FORMATS, EXPORT_SUFFIXES, ExportCon
 from facedan_cli.config.fields import check_choice
 from facedan_cli.data.manifest import template_and_size
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.models.checkpoint import Card, load_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
@@ -122,7 +122,7 @@ def export(config: ExportConfig, checkpoint: Path, *, report: Report = SILENT) -
 
 
 @torch.no_grad()
-def describe(embedder: Embedder, card: Card, checkpoint: Path) -> dict[str, str]:
+def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str, str]:
     """What a file says of the network in it, and of the pictures that it takes."""
     network = embedder.network
     mean, divisor = normalisation(network)

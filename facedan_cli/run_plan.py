@@ -30,7 +30,7 @@ def plan_run(
     datasets: Sequence[str],
     *,
     config: Mapping[str, Any],
-    determining: Mapping[str, Any],
+    hashed_options: Mapping[str, Any],
     inputs: Mapping[str, Mapping[str, Any]],
     images: Mapping[str, Images] = MappingProxyType({}),
 ) -> Run:
@@ -48,7 +48,7 @@ def plan_run(
     known = {
         role: {key: facts[key] for key in ("contents", "sha256") if key in facts} for role, facts in inputs.items()
     }
-    identity = digest({"stage": stage, "config": determining, "inputs": known})
+    identity = digest({"stage": stage, "config": hashed_options, "inputs": known})
     run = Run(workspace.run_directory(stage, datasets, identity), stage, config, identity, inputs)
     if run.record.get("identity", identity) != identity:  # another's, whose digest begins alike
         run = replace(run, directory=workspace.run_directory(stage, datasets, identity, digits=16))
@@ -57,7 +57,7 @@ def plan_run(
     for directory in sorted((workspace.root / "runs").glob(f"{stage}-*-{identity[:8]}")):
         if read_record(directory).get("identity") == identity:  # the data set had another name
             return replace(run, directory=directory)
-    earlier = _of_earlier_version(workspace, run, datasets, determining, images)
+    earlier = _of_earlier_version(workspace, run, datasets, hashed_options, images)
     return run if earlier is None else earlier
 
 
@@ -65,7 +65,7 @@ def _of_earlier_version(
     workspace: Workspace,
     run: Run,
     datasets: Sequence[str],
-    determining: Mapping[str, Any],
+    hashed_options: Mapping[str, Any],
     images: Mapping[str, Images],
 ) -> Run | None:
     """The run as a version made it that knew images by name and size: the same one if none was written since.
@@ -82,7 +82,7 @@ def _of_earlier_version(
         | ({"fingerprint": images[role].fingerprint_by_size} if role in images else {})
         for role, facts in run.inputs.items()
     }
-    identity = digest({"stage": run.stage, "config": determining, "inputs": known})
+    identity = digest({"stage": run.stage, "config": hashed_options, "inputs": known})
     directory = workspace.run_directory(run.stage, datasets, identity)
     record = read_record(directory)
     if record.get("identity") != identity:

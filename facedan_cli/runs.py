@@ -96,7 +96,7 @@ class Run:
 
 
 @contextmanager
-def working(run: Run, *, force: bool, device: str) -> Iterator[None]:
+def running(run: Run, *, force: bool, device: str) -> Iterator[None]:
     """Hold the run's lock and keep its run.json true while the block works.
 
     Raises:

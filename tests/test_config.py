@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.config.common import as_toml, determining, options
-from facedan_cli.config.fields import check_choice
+from facedan_cli.config.common import as_toml, hashed_options, options
+from facedan_cli.config.fields import check_choice, former_names
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.training import (
     AdaptConfig,
     PretrainConfig,
     check_training,
     resolve,
-    settle_head,
+    resolve_head,
 )
 from facedan_cli.errors import UsageError
 
@@ -27,10 +27,10 @@ TEXTS = st.text(st.characters(exclude_characters="\x7f", exclude_categories=("Cs
 
 
 def test_the_defaults_for_vggface_are_the_papers() -> None:
-    assert (PAPER.lr, PAPER.classifier_lr, PAPER.batch, PAPER.iterations) == (1e-4, 10.0, 32, 20_000)
+    assert (PAPER.lr, PAPER.classifier_lr_mult, PAPER.batch, PAPER.iterations) == (1e-4, 10.0, 32, 20_000)
     assert (PAPER.optimizer, PAPER.momentum, PAPER.weight_decay, PAPER.schedule) == ("sgd", 0.9, 5e-4, "constant")
     assert PAPER.label_smoothing == 0
-    assert NETWORKS["vggface"].adapt == replace(PAPER, classifier_lr=1.0)  # all layers at 1e-4
+    assert NETWORKS["vggface"].adapt == replace(PAPER, classifier_lr_mult=1.0)  # all layers at 1e-4
     adapt = AdaptConfig(source="a", target="b")
     assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, None)  # all layers that the model has
     assert NETWORKS["vggface"].layers == ("fc6", "fc7")
@@ -42,7 +42,7 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
     unset = {key for key, value in options(resolved).items() if value is None}
-    assert unset == {"init", "gallery", "head", "margin", "scale", "hold_people"}
+    assert unset == {"init", "gallery", "head", "margin", "scale", "holdout_identities"}
     assert config.iterations is None
 
 
@@ -54,9 +54,11 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     config = resolve(AdaptConfig(source="a", target="b"), PAPER)
     without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard"}
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
-    without |= {"select", "strengths", "conv_lr"}  # the last with 1 alone, as in earlier versions
-    assert determining(config).keys() == options(config).keys() - without
-    assert determining(replace(config, conv_lr=0.5)).keys() - determining(config).keys() == {"conv_lr"}
+    without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
+    former = {new: old for old, new in former_names(config).items()}
+    expected = {former.get(key, key) for key in options(config).keys() - without}
+    assert hashed_options(config).keys() == expected
+    assert hashed_options(replace(config, backbone_lr_mult=0.5)).keys() - expected == {"conv_lr"}
 
 
 @given(
@@ -107,8 +109,8 @@ def test_an_unknown_choice_is_answered_with_near_ones() -> None:
 
 def test_a_head_has_its_papers_settings_where_none_are_given() -> None:
     config = PretrainConfig(source="a")
-    assert (settle_head(config).head, settle_head(config).margin) == ("softmax", None)
-    arcface = settle_head(replace(config, head="arcface", scale=30.0))
+    assert (resolve_head(config).head, resolve_head(config).margin) == ("softmax", None)
+    arcface = resolve_head(replace(config, head="arcface", scale=30.0))
     assert (arcface.margin, arcface.scale) == (0.5, 30.0)
     with pytest.raises(UsageError, match="--scale means nothing for --head sphereface"):
-        settle_head(replace(config, head="sphereface", scale=30.0))
+        resolve_head(replace(config, head="sphereface", scale=30.0))

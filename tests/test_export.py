@@ -17,12 +17,12 @@ from torch import Tensor
 from facedan_cli import export as module
 from facedan_cli.config.common import EmbedConfig, ExportConfig
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.embed import embed
-from facedan_cli.embedding.model import Recogniser
+from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.export import ExportResult, export, normalisation
-from facedan_cli.models.checkpoint import Card, load_checkpoint, save_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from facedan_cli.models.networks import build
 from facedan_cli.runs import checkpoint_of
 
@@ -65,7 +65,7 @@ def faces(root: Path) -> np.ndarray:
 def check_against_embed(trained: Any, model: Path, result: ExportResult, **options: Any) -> None:
     gbu = trained.workspace.root / "aligned" / "gbu"
     config = EmbedConfig(dataset="gbu", **options)
-    vectors, _, _ = embed(config, read_folder(gbu), Recogniser.of(model), trained.workspace).load()
+    vectors, _, _ = embed(config, read_dataset(gbu), FaceModel.of(model), trained.workspace).load()
     assert result.difference < 1e-5
     images = faces(gbu).astype(np.float32)
     np.testing.assert_allclose(run(result.path, images), vectors, atol=2e-6)
@@ -236,7 +236,7 @@ def test_normalisation_is_what_the_network_does(name: str) -> None:
 def test_facenet_goes_out_too(tmp_path: Path) -> None:
     network = build("facenet", 3)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    save_checkpoint(checkpoint, network, Card("facenet", ("a", "b", "c"), "pretrain", "run", {}))
+    save_checkpoint(checkpoint, network, ModelCard("facenet", ("a", "b", "c"), "pretrain", "run", {}))
     result = exported(checkpoint, tmp_path / "model.safetensors", layer="pool")
     assert result.metadata["length"] == "1792"
     assert result.metadata["mean"] == "127.5 127.5 127.5"

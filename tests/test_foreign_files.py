@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from facedan_cli.alignment.index import Ledger
+from facedan_cli.alignment.index import ManifestIndex
 from facedan_cli.alignment.landmarks import read_landmarks
 from facedan_cli.alignment.photograph import Photograph
 from facedan_cli.alignment.recordio import rec_photographs
@@ -150,7 +150,7 @@ READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
         lambda path: take(rec_photographs(path.with_suffix(".rec"), "y")),
     ),
     "image": ("x.png", lambda _: photograph(), read_picture),
-    "manifest": ("aligned.jsonl", lambda _: manifest(), Ledger),
+    "manifest": ("aligned.jsonl", lambda _: manifest(), ManifestIndex),
     "sigset": ("x.xml", lambda _: sigset(), read_sigset),
     "matrix": ("x.mtx", matrix, read_matrix),
     "feret": ("x.srt", lambda _: LINES, feret),

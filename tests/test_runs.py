@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from facedan_cli.config.common import determining, options
+from facedan_cli.config.common import hashed_options, options
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.training import PretrainConfig, resolve
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.run_plan import plan_run
-from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, read_record, working
+from facedan_cli.runs import Run, checkpoint_of, find_checkpoint, newest_run, read_record, running
 from facedan_cli.workspace import Workspace, digest, write_json
 
 CONFIG = resolve(PretrainConfig(source="casia", model="vggface-mini"), NETWORKS["vggface-mini"].pretrain)
@@ -37,7 +37,7 @@ def planned(place: Workspace, config: PretrainConfig = CONFIG, inputs: dict[str,
         "pretrain",
         ["casia"],
         config=options(config),
-        determining=determining(config),
+        hashed_options=hashed_options(config),
         inputs=INPUTS if inputs is None else inputs,
     )
 
@@ -64,8 +64,8 @@ def test_a_run_is_named_by_stage_data_sets_and_a_hash(place: Workspace) -> None:
     "change",
     [
         {"seed": 1}, {"lr": 2e-3}, {"batch": 16}, {"iterations": 9}, {"optimizer": "sgd"}, {"schedule": "constant"},
-        {"momentum": 0.5}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"classifier_lr": 2.0},
-        {"conv_lr": 0.5},
+        {"momentum": 0.5}, {"weight_decay": 0.0}, {"label_smoothing": 0.0}, {"classifier_lr_mult": 2.0},
+        {"backbone_lr_mult": 0.5},
         {"model": "vggface"},
     ],
 )  # fmt: skip
@@ -77,7 +77,7 @@ def test_what_changes_the_result_makes_another_run(place: Workspace, change: dic
     "change",
     [
         {"workers": 3},
-        {"conv_lr": 1.0},
+        {"backbone_lr_mult": 1.0},
         {"device": "cuda"},
         {"log_every": 1},
         {"checkpoint_every": 7},
@@ -104,7 +104,7 @@ def test_inputs_count_by_content_and_not_by_place(place: Workspace) -> None:
 def test_run_json_tells_how_to_repeat_a_run(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["facedan", "pretrain", "--source", "casia"])
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         assert run.record["status"] == "running"
         assert not run.finished
         run.checkpoint.write_bytes(b"weights")
@@ -131,14 +131,14 @@ def test_run_json_tells_how_to_repeat_a_run(place: Workspace, monkeypatch: pytes
 )
 def test_run_json_tells_how_a_run_ended(place: Workspace, error: BaseException, status: str) -> None:
     run = planned(place)
-    with pytest.raises(type(error)), working(run, force=False, device="cpu"):  # noqa: PT012 - the block is the work
+    with pytest.raises(type(error)), running(run, force=False, device="cpu"):  # noqa: PT012 - the block is the work
         run.state.write_bytes(b"state")
         raise error
     assert (run.record["status"], run.record["reason"]) == (status, str(error))
     assert run.state.exists()
     assert not run.finished
     first = run.record["first_start"]
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.checkpoint.write_bytes(b"weights")
     assert run.record["first_start"] == first
     assert "reason" not in run.record
@@ -146,11 +146,11 @@ def test_run_json_tells_how_a_run_ended(place: Workspace, error: BaseException, 
 
 def test_force_begins_anew_and_leaves_other_files(place: Workspace) -> None:
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.checkpoint.write_bytes(b"weights")
     for path in (run.state, run.log, run.directory / "notes.txt"):
         path.write_text("{}", encoding="utf-8")
-    with working(run, force=True, device="cpu"):
+    with running(run, force=True, device="cpu"):
         assert sorted(os.listdir(run.directory)) == [".lock", "checkpoints", "config.toml", "notes.txt", "run.json"]
         assert os.listdir(run.checkpoint.parent) == []
         run.checkpoint.write_bytes(b"weights")
@@ -158,11 +158,11 @@ def test_force_begins_anew_and_leaves_other_files(place: Workspace) -> None:
 
 def test_a_second_process_is_refused_and_changes_nothing(place: Workspace) -> None:
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.state.write_bytes(b"state")
         before = (run.directory / "run.json").read_bytes()
         in_use = pytest.raises(FacedanError, match=f"the run {run.name} is in use by process {os.getpid()}")
-        with in_use, working(run, force=True, device="cpu"):
+        with in_use, running(run, force=True, device="cpu"):
             pytest.fail("two processes in one run")
         assert (run.directory / "run.json").read_bytes() == before
         assert run.state.exists()
@@ -174,14 +174,14 @@ def test_half_files_of_a_killed_process_are_cleared_away(place: Workspace) -> No
     run.state.parent.mkdir(parents=True)
     (run.state.parent / ".state.4711.tmp.safetensors").write_bytes(b"half")
     run.state.write_bytes(b"state")
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         assert os.listdir(run.state.parent) == [run.state.name]
         run.checkpoint.write_bytes(b"weights")
 
 
 def test_a_run_without_its_checkpoint_is_not_finished(place: Workspace) -> None:
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.checkpoint.write_bytes(b"weights")
     run.checkpoint.unlink()
     assert not run.finished
@@ -220,7 +220,7 @@ def a_folder(checkpoint: Path) -> None:
 @pytest.mark.parametrize("damage", [zeroed, zeroed_and_dated_back, emptied, lengthened, another, a_folder])
 def test_a_run_whose_model_is_damaged_is_not_finished(place: Workspace, damage: Callable[[Path], None]) -> None:
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.checkpoint.write_bytes(b"weights")
     assert run.finished
     assert not run.damaged
@@ -233,14 +233,14 @@ def test_a_run_whose_model_is_damaged_is_not_finished(place: Workspace, damage: 
         with pytest.raises(FacedanError, match=r"damaged|has no finished model|there is no model"):
             find_checkpoint(place, name)
     if damage is not a_folder:
-        with working(run, force=False, device="cpu"):
+        with running(run, force=False, device="cpu"):
             run.checkpoint.write_bytes(b"weights")
         assert run.finished
 
 
 def test_a_copied_run_is_finished(place: Workspace, tmp_path: Path) -> None:
     run = planned(place)
-    with working(run, force=False, device="cpu"):
+    with running(run, force=False, device="cpu"):
         run.checkpoint.write_bytes(b"weights")
     shutil.copytree(place.root, tmp_path / "copy")
     copied = planned(Workspace.open(tmp_path / "copy"))
@@ -261,13 +261,13 @@ def test_another_run_whose_digest_begins_alike_is_another(place: Workspace) -> N
 
 def test_a_run_is_found_again_where_its_data_set_has_another_name(place: Workspace) -> None:
     first = planned(place)
-    with working(first, force=False, device="cpu"):
+    with running(first, force=False, device="cpu"):
         first.checkpoint.write_bytes(b"weights")
 
     def under_another_name(contents: str) -> Run:
         inputs = {"source": {"name": "webface", "root": "/mnt/webface", "images": 7, "contents": contents}}
-        values = (options(CONFIG), determining(CONFIG))
-        return plan_run(place, "pretrain", ["webface"], config=values[0], determining=values[1], inputs=inputs)
+        values = (options(CONFIG), hashed_options(CONFIG))
+        return plan_run(place, "pretrain", ["webface"], config=values[0], hashed_options=values[1], inputs=inputs)
 
     assert (under_another_name("f0").directory, under_another_name("f0").finished) == (first.directory, True)
     assert not under_another_name("f1").finished
@@ -288,7 +288,7 @@ class Images:
 def of_earlier_version(place: Workspace, **facts: Any) -> Path:
     """The finished run of a version that knew data sets by names and sizes."""
     known = {"source": {"name": "casia", "fingerprint": "by size"}}
-    identity = digest({"stage": "pretrain", "config": determining(CONFIG), "inputs": known})
+    identity = digest({"stage": "pretrain", "config": hashed_options(CONFIG), "inputs": known})
     directory = place.run_directory("pretrain", ["casia"], identity)
     checkpoint_of(directory).parent.mkdir(parents=True)
     checkpoint_of(directory).write_bytes(b"weights")
@@ -304,7 +304,7 @@ def of_earlier_version(place: Workspace, **facts: Any) -> Path:
 
 
 def planned_with(place: Workspace, images: Images, config: PretrainConfig = CONFIG) -> Run:
-    values = {"config": options(config), "determining": determining(config)}
+    values = {"config": options(config), "hashed_options": hashed_options(config)}
     return plan_run(place, "pretrain", ["casia"], **values, inputs=INPUTS, images={"source": images})
 
 

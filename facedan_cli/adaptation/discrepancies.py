@@ -50,7 +50,7 @@ Measure = Callable[[Mapping[str, LayerBatch]], Mapping[str, Tensor]]
 
 def layer_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
     """MK-MMD² of each layer (the paper's eq. 2 and 3)."""
-    return {layer: batch.pairs.mean_difference(batch.kernel_values) for layer, batch in layers.items()}
+    return {layer: batch.pairs.estimate(batch.kernel_values) for layer, batch in layers.items()}
 
 
 def joint_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ def joint_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
     product = first.kernel_values
     for batch in others:
         product = product * batch.kernel_values
-    return {"": first.pairs.mean_difference(product)}
+    return {"": first.pairs.estimate(product)}
 
 
 def coral(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def energy_distance(compared: Comparisons) -> Tensor:
     squared = compared.distances
     floor = COINCIDENT * squared.detach().mean()
     lengths = torch.where(squared > floor, squared.clamp(min=floor).sqrt(), 0)
-    return -compared.mean_difference(lengths)
+    return -compared.estimate(lengths)
 
 
 def coral_distance(source: Tensor, target: Tensor) -> Tensor:

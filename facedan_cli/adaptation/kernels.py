@@ -124,12 +124,12 @@ def median_distance(distances: Tensor) -> float:
     return median
 
 
-def octaves(kernels: int) -> tuple[float, ...]:
+def doubling_multipliers(kernels: int) -> tuple[float, ...]:
     """The bandwidth multipliers 1, 2, 4, … of that many kernels (paper, Section IV-B: five of them)."""
     return tuple(2.0**power for power in range(kernels))
 
 
-def gaussian_kernels(distances: Tensor, bandwidth: float, multipliers: Sequence[float]) -> list[Tensor]:
+def gaussian_kernels(distances: Tensor, bandwidth: float, bandwidth_multipliers: Sequence[float]) -> list[Tensor]:
     """k_u = exp(−‖x−y‖² / (γ·f_u)) of each multiplier f_u.
 
     From the widest down, a kernel of half the bandwidth is the square of the one before: of octaves only the widest
@@ -141,17 +141,17 @@ def gaussian_kernels(distances: Tensor, bandwidth: float, multipliers: Sequence[
         multipliers: f, positive, in any order.
 
     Returns:
-        In the order of `multipliers`, kernel values of the shape of `distances`, between 0 and 1.
+        In the order of `bandwidth_multipliers`, kernel values of the shape of `distances`, between 0 and 1.
     """
     kernels: dict[float, Tensor] = {}
-    for factor in sorted(set(multipliers), reverse=True):
+    for factor in sorted(set(bandwidth_multipliers), reverse=True):
         wider = kernels.get(2 * factor)
         kernels[factor] = torch.exp(distances / (-bandwidth * factor)) if wider is None else wider.square()
-    return [kernels[factor] for factor in multipliers]
+    return [kernels[factor] for factor in bandwidth_multipliers]
 
 
 def gaussian_kernel(
-    distances: Tensor, bandwidth: float, weights: Sequence[float], multipliers: Sequence[float] | None = None
+    distances: Tensor, bandwidth: float, weights: Sequence[float], bandwidth_multipliers: Sequence[float] | None = None
 ) -> Tensor:
     """k = Σ_u β_u exp(−‖x−y‖² / (γ·f_u)), the multi-kernel of eq. 3.
 
@@ -167,7 +167,7 @@ def gaussian_kernel(
     Raises:
         ValueError: there are not as many weights as multipliers.
     """
-    factors = octaves(len(weights)) if multipliers is None else multipliers
+    factors = doubling_multipliers(len(weights)) if bandwidth_multipliers is None else bandwidth_multipliers
     return mixture(gaussian_kernels(distances, bandwidth, factors), weights)
 
 

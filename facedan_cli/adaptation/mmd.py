@@ -25,13 +25,13 @@ class Comparisons:
     """
 
     distances: Tensor
-    contrast: Tensor
+    coefficients: Tensor
     sizes: tuple[int, int]
     quadruples: bool = False
 
-    def mean_difference(self, kernel: Tensor) -> Tensor:
+    def estimate(self, kernel: Tensor) -> Tensor:
         """Within-domain means less twice the between-domain mean of kernel values; a scalar."""
-        return (self.contrast * kernel).sum()
+        return (self.coefficients * kernel).sum()
 
 
 def compare(
@@ -69,7 +69,7 @@ def compare(
     if estimator not in ("unbiased", "biased"):
         raise ValueError(f"unknown estimator {estimator!r}")
     distances = squared_distances(source, target)
-    return Comparisons(distances, _contrast(distances, n, m, unbiased=estimator == "unbiased"), (n, m))
+    return Comparisons(distances, _coefficients(distances, n, m, unbiased=estimator == "unbiased"), (n, m))
 
 
 def mk_mmd(
@@ -78,7 +78,7 @@ def mk_mmd(
     *,
     bandwidth: float,
     weights: Sequence[float] = (1.0,),
-    multipliers: Sequence[float] | None = None,
+    bandwidth_multipliers: Sequence[float] | None = None,
     estimator: str = "unbiased",
 ) -> Tensor:
     """MMD² between two feature batches (paper eq. 2 and 3; Gretton et al. 2012).
@@ -98,14 +98,14 @@ def mk_mmd(
         ValueError: as `compare`, or there are not as many weights as multipliers.
     """
     compared = compare(source, target, estimator=estimator)
-    return compared.mean_difference(gaussian_kernel(compared.distances, bandwidth, weights, multipliers))
+    return compared.estimate(gaussian_kernel(compared.distances, bandwidth, weights, bandwidth_multipliers))
 
 
-def _contrast(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
-    contrast = torch.full_like(like, -1 / (n * m), requires_grad=False)  # (n + m, n + m)
-    contrast[:n, :n] = 1 / (n * (n - 1) if unbiased else n * n)
-    contrast[n:, n:] = 1 / (m * (m - 1) if unbiased else m * m)
-    return contrast.fill_diagonal_(0) if unbiased else contrast
+def _coefficients(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
+    coefficients = torch.full_like(like, -1 / (n * m), requires_grad=False)  # (n + m, n + m)
+    coefficients[:n, :n] = 1 / (n * (n - 1) if unbiased else n * n)
+    coefficients[n:, n:] = 1 / (m * (m - 1) if unbiased else m * m)
+    return coefficients.fill_diagonal_(0) if unbiased else coefficients
 
 
 def _quadruples(source: Tensor, target: Tensor) -> Comparisons:

@@ -13,11 +13,11 @@ from facedan_cli.adaptation.betas import Moments, kernel_moments, optimal_weight
 from facedan_cli.adaptation.discrepancies import LayerBatch, Measure
 from facedan_cli.adaptation.kernels import (
     MEDIANS,
+    doubling_multipliers,
     gaussian_kernels,
     median_bandwidth,
     median_distance,
     mixture,
-    octaves,
 )
 from facedan_cli.adaptation.mmd import Comparisons
 from facedan_cli.config.discrepancies import DISCREPANCIES
@@ -43,19 +43,19 @@ class Penalty:
         median: how a batch's median gives γ, "squared" or "sigma" (`kernels.MEDIANS`).
         queue: how many past rows of each domain, without gradient, are compared as well; not for the linear estimator,
             which would compare them with each other only.
-        ramp: steps over which λ rises from 0 to `strength`; 0: it is constant.
+        ramp: steps over which λ rises from 0 to `lambda_`; 0: it is constant.
     """
 
-    strength: float
+    lambda_: float
     layers: Mapping[str, float]
     discrepancy: str = "mk-mmd"
-    multipliers: tuple[float, ...] = octaves(5)
-    betas: str = "equal"
+    bandwidth_multipliers: tuple[float, ...] = doubling_multipliers(5)
+    kernel_weights: str = "equal"
     estimator: str = "unbiased"
     bandwidths: Mapping[str, float] | None = None
     running: bool = False
     median: str = "squared"
-    queue: int = 0
+    memory_bank: int = 0
     ramp: int = 0
     gamma: dict[str, float] = field(default_factory=dict, init=False)
     weights: dict[str, tuple[float, ...]] = field(default_factory=dict, init=False)
@@ -63,10 +63,10 @@ class Penalty:
     _past: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if self.queue and self.estimator == "linear":
+        if self.memory_bank and self.estimator == "linear":
             raise ValueError("the linear estimator compares no row of a batch with the queue")
         self.gamma = dict(self.bandwidths or {})
-        equal = (1 / len(self.multipliers),) * len(self.multipliers)
+        equal = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         self.weights = dict.fromkeys(self.layers, equal)
 
     def __call__(
@@ -99,28 +99,32 @@ class Penalty:
         # Eq. 4: λ Σ_l w_l d_l. A joint discrepancy has no layer and no weight.
         weighted = torch.stack([self.layers.get(layer, 1.0) * value for layer, value in found.items()])
         log = {"_".join(filter(None, (entry.log, layer))): value for layer, value in found.items()}
-        return self.strength_at(step) * weighted.sum(), log
+        return self.lambda_at(step) * weighted.sum(), log
 
-    def strength_at(self, step: int) -> float:
+    def lambda_at(self, step: int) -> float:
         """λ of a step: it rises as 2/(1 + exp(−10·p)) − 1 over the ramp (Ganin and Lempitsky 2015), p = step/ramp."""
         if step >= self.ramp:
-            return self.strength
-        return self.strength * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
+            return self.lambda_
+        return self.lambda_ * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
 
-    def at_rest(self) -> Penalty:
+    def frozen(self) -> Penalty:
         """The penalty with bandwidths and kernel weights as they stand and full λ, which remembers nothing."""
-        still = replace(self, bandwidths=dict(self.gamma) or None, running=False, betas="equal", queue=0, ramp=0)
+        still = replace(
+            self, bandwidths=dict(self.gamma) or None, running=False, kernel_weights="equal", memory_bank=0, ramp=0
+        )
         still.weights = dict(self.weights)
         return still
 
-    def remember(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    def update_memory_bank(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
         """Put the rows of a step that is done into the queue."""
-        if not self.queue:
+        if not self.memory_bank:
             return
         for layer in self.layers:
             now = (source[layer].detach(), target[layer].detach())
             before = self._past.get(layer, tuple(rows[:0] for rows in now))
-            first, second = (torch.cat([old.to(new), new])[-self.queue :] for old, new in zip(before, now, strict=True))
+            first, second = (
+                torch.cat([old.to(new), new])[-self.memory_bank :] for old, new in zip(before, now, strict=True)
+            )
             self._past[layer] = (first, second)
 
     def settings(self) -> dict[str, float | list[float]]:
@@ -168,8 +172,8 @@ class Penalty:
         self.gamma[layer] = median
 
     def _kernel(self, layer: str, pairs: Comparisons) -> Tensor:
-        kernels = gaussian_kernels(pairs.distances, self.gamma[layer], self.multipliers)
-        if self.betas == "optimal":
+        kernels = gaussian_kernels(pairs.distances, self.gamma[layer], self.bandwidth_multipliers)
+        if self.kernel_weights == "optimal":
             moments = kernel_moments(kernels, pairs).smoothed(self._moments.get(layer), MOMENTUM)
             self._moments[layer] = moments
             self.weights[layer] = optimal_weights(moments)

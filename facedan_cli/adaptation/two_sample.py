@@ -38,7 +38,7 @@ def two_sample_test(
     target: Tensor,
     *,
     weights: Sequence[float] = (1.0,),
-    multipliers: Sequence[float] | None = None,
+    bandwidth_multipliers: Sequence[float] | None = None,
     bandwidth: float | None = None,
     permutations: int = 1000,
     seed: int = 0,
@@ -71,7 +71,7 @@ def two_sample_test(
         raise ValueError(f"the test needs at least two rows of each domain, got {n} and {m}")
     distances = squared_distances(source.double(), target.double())
     gamma = median_distance(distances) if bandwidth is None else bandwidth
-    kernel = gaussian_kernel(distances, gamma, weights, multipliers)
+    kernel = gaussian_kernel(distances, gamma, weights, bandwidth_multipliers)
     if source_people is not None or target_people is not None:
         owners = [*_owners("source", source_people, n), *_owners("target", target_people, m)]
         numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}

@@ -15,7 +15,7 @@ from facedan_cli.alignment.aligner import EXCHANGED, Aligner
 from facedan_cli.alignment.contact_sheet import write_contact_sheet
 from facedan_cli.alignment.copy import Copier
 from facedan_cli.alignment.detector import Detector
-from facedan_cli.alignment.index import Ledger
+from facedan_cli.alignment.index import ManifestIndex
 from facedan_cli.alignment.landmarks import read_landmarks
 from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import STRETCH, Job, Plan
@@ -24,8 +24,8 @@ from facedan_cli.alignment.settings import SET_ASIDE, check_config, settle, star
 from facedan_cli.alignment.workers import Work, in_order, workers
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.data.manifest import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
-from facedan_cli.devices import choose_device, worker_count
-from facedan_cli.distributed import Ranks
+from facedan_cli.devices import resolve_device, worker_count
+from facedan_cli.distributed import DistEnv
 from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
@@ -83,8 +83,8 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
         OSError: the aligned tree cannot be written. What is in it is whole, and the same command goes on from there.
     """
     check_config(config)
-    ranks = Ranks.of(os.environ)
-    device = torch.device("cpu") if config.no_align else ranks.device(choose_device(config.device))
+    ranks = DistEnv.of(os.environ)
+    device = torch.device("cpu") if config.no_align else ranks.device(resolve_device(config.device))
     work = _work(config, device)
     manifest = config.out / MANIFEST_FILE
     with ranks.joined(), _prepared(config, ranks):
@@ -129,7 +129,7 @@ def _work(config: AlignConfig, device: torch.device) -> Work:
 
 
 @contextmanager
-def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
+def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
     """The aligned tree, held for this job; its first process takes in what earlier ones left."""
     if not ranks.first:
         yield
@@ -142,8 +142,8 @@ def _prepared(config: AlignConfig, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _align_share(config: AlignConfig, ranks: Ranks, work: Work, report: Report, *, processes: bool) -> _Share:
-    ledger = Ledger(config.out / MANIFEST_FILE)
+def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report, *, processes: bool) -> _Share:
+    ledger = ManifestIndex(config.out / MANIFEST_FILE)
     plan = Plan(config, ledger, ranks)
     if ranks.first and plan.remark:
         report.note(plan.remark)

@@ -24,7 +24,7 @@ def output_digest(output: str) -> int:
     return digest64(output.lower())
 
 
-class Ledger:
+class ManifestIndex:
     """The last line of the manifest on each photograph.
 
     A face that another photograph's has overwritten counts as not made.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from facedan_cli.alignment.index import ABSENT, Ledger, contained, digest64, output_digest, repeated
+from facedan_cli.alignment.index import ABSENT, ManifestIndex, contained, digest64, output_digest, repeated
 from facedan_cli.alignment.photograph import Photograph
 from facedan_cli.alignment.ranks import share_of
 from facedan_cli.alignment.settings import check_config
@@ -18,7 +18,7 @@ from facedan_cli.alignment.sources import photographs
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.manifest import AlignedRecord
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 from facedan_cli.workspace import MANIFEST_FILE
 
 STRETCH = 4096
@@ -82,7 +82,7 @@ class Plan:
         remark: what to tell of what else lies in the input; "" where there is nothing.
     """
 
-    def __init__(self, config: AlignConfig, ledger: Ledger, ranks: Ranks) -> None:
+    def __init__(self, config: AlignConfig, ledger: ManifestIndex, ranks: DistEnv) -> None:
         self._config = config
         self._ledger = ledger
         self._ranks = ranks
@@ -236,4 +236,4 @@ def inspect(config: AlignConfig) -> Plan:
         UsageError, FacedanError: as `check_config`.
     """
     check_config(config)
-    return Plan(config, Ledger(config.out / MANIFEST_FILE), Ranks())
+    return Plan(config, ManifestIndex(config.out / MANIFEST_FILE), DistEnv())

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from facedan_cli.data.manifest import ManifestWriter
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 from facedan_cli.workspace import MANIFEST_FILE
 
 _PARTS = "aligned.rank*-of-*.jsonl"
@@ -21,13 +21,13 @@ _MERGING = "aligned.merging-at-"
 _STRETCH = 1 << 24
 
 
-def share_of(ranks: Ranks, keys: np.ndarray) -> np.ndarray:
+def share_of(ranks: DistEnv, keys: np.ndarray) -> np.ndarray:
     """Which photographs, by the digests of their paths, are a process's."""
     mine: np.ndarray = keys % np.uint64(ranks.count) == ranks.rank
     return mine
 
 
-def manifest_of(ranks: Ranks, out: Path) -> Path:
+def manifest_of(ranks: DistEnv, out: Path) -> Path:
     """Where a process writes."""
     return out / (MANIFEST_FILE if ranks.count == 1 else f"aligned.rank{ranks.rank}-of-{ranks.count}.jsonl")
 

@@ -32,12 +32,12 @@ def preset_adapt(config: AdaptConfig, preset: str | None, context: typer.Context
         return config
     check_choice("--preset", preset, tuple(PRESETS))
 
-    def strength(name: str) -> int:
+    def lambda_(name: str) -> int:
         source = context.get_parameter_source(name)
         return _PLACES.index(source.name) if source is not None else 0
 
-    own = strength("preset")
-    return replace(config, **{name: value for name, value in PRESETS[preset].items() if strength(name) < own})
+    own = lambda_("preset")
+    return replace(config, **{name: value for name, value in PRESETS[preset].items() if lambda_(name) < own})
 
 
 @command(AdaptConfig)
@@ -61,13 +61,13 @@ def adapt(
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """
-    from facedan_cli.distributed import Ranks
+    from facedan_cli.distributed import DistEnv
     from facedan_cli.training.adapt import adapt as run_adapt
     from facedan_cli.training.adapt import plan_adapt
     from facedan_cli.training.selection import plan_selection
     from facedan_cli.training.selection import select as run_selection
 
-    console, first = console_of(context), Ranks.of(os.environ).first
+    console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     settings, place = preset_adapt(settings, preset, context), workspace_of(context)
     if settings.select:

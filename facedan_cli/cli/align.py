@@ -37,10 +37,10 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
     """
     from facedan_cli.alignment.align import align as run
     from facedan_cli.alignment.plan import inspect
-    from facedan_cli.distributed import Ranks
+    from facedan_cli.distributed import DistEnv
 
     console = console_of(context)
-    ranks = Ranks.of(os.environ)
+    ranks = DistEnv.of(os.environ)
     console.quiet |= not ranks.first
     with _listed(settings.raw, alone=ranks.count == 1) as source:
         settings = replace(settings, raw=source)

@@ -48,7 +48,7 @@ def demo(
     common = ["--workspace", root, "--workers", str(settings.workers)] + (["--quiet"] if console.quiet else [])
     _run(console, ["align", f"{root}/raw", f"{root}/aligned", *common])
     seeded = [*common, "--seed", str(settings.seed)]
-    aside = ["--hold-people", str(PEOPLE_ASIDE)]
+    aside = ["--holdout-identities", str(PEOPLE_ASIDE)]
     before = _run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
     adapt = ["adapt", "--source", "web", "--target", "studio"]
     control, chosen, paper = (_run(console, [*adapt, *how, *seeded]) for how in (CONTROL, CHOICE, PAPER))

@@ -30,14 +30,14 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
 
     Example: find aligned/gate -name '*.jpg' | facedan embed - --json
     """
-    from facedan_cli.data.dataset import list_of_paths, read_folder
-    from facedan_cli.devices import choose_device
-    from facedan_cli.distributed import Ranks
+    from facedan_cli.data.dataset import list_of_paths, read_dataset
+    from facedan_cli.devices import resolve_device
+    from facedan_cli.distributed import DistEnv
     from facedan_cli.embedding.alignment import alignment_warnings
     from facedan_cli.embedding.embed import embed as run
     from facedan_cli.embedding.model import find_model
 
-    console, ranks = console_of(context), Ranks.of(os.environ)
+    console, ranks = console_of(context), DistEnv.of(os.environ)
     console.quiet |= not ranks.first
     place = workspace_of(context)
     if settings.dataset == "-":
@@ -48,7 +48,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         name, folder = "stdin", list_of_paths(sys.stdin.buffer).remembered_in(place.root)
     else:
         found = place.dataset(settings.dataset)
-        name, folder = found.name, read_folder(found.root).remembered_in(place.root)
+        name, folder = found.name, read_dataset(found.root).remembered_in(place.root)
     if folder.remark:
         console.note(folder.remark)
     recogniser = find_model(place, settings.model)
@@ -59,7 +59,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         console.result(f"{len(folder)} images of '{name}' by {recogniser}")
         return
     job = replace(settings, dataset=name)
-    with ranks.joined(ranks.device(choose_device(job.device))):
+    with ranks.joined(ranks.device(resolve_device(job.device))):
         result = run(job, folder, recogniser, place, ranks=ranks, report=console)
     if not ranks.first:
         return

@@ -24,11 +24,11 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
 
     Example: facedan pretrain --source casia --init vgg_face_dag.pth
     """
-    from facedan_cli.distributed import Ranks
+    from facedan_cli.distributed import DistEnv
     from facedan_cli.training.pretrain import plan_pretrain
     from facedan_cli.training.pretrain import pretrain as train
 
-    console, first = console_of(context), Ranks.of(os.environ).first
+    console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     if settings.model == "pcanet":
         _refuse_meaningless(context)

@@ -37,7 +37,7 @@ _EVALUATE = _COMMON | {
 
 def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     """The configuration, and the options of the protocol that measures."""
-    from facedan_cli.table.runs import settle_rows
+    from facedan_cli.table.runs import resolve_rows
 
     given = context.params
     pretrain = configured(PretrainConfig, _parsed(context, "pretrain", _words(context, _PRETRAIN)))
@@ -50,7 +50,7 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     words = _words(context, _EVALUATE) + ([str(given["pairs"])] if given["pairs"] else [])
     test = _parsed(context, "evaluate", words, given["by"])
     evaluate = replace(configured(EvaluateConfig, test), model=())
-    rows = settle_rows(given["rows"], given["by"], pretrain.init)
+    rows = resolve_rows(given["rows"], given["by"], pretrain.init)
     return TableConfig(rows=rows, seeds=_seeds(given["seeds"]), pretrain=pretrain, adapt=adapt, evaluate=evaluate), test
 
 

@@ -175,11 +175,11 @@ _NOT_DETERMINING = frozenset(
     {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
     | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
     | {"source", "target", "init", "gallery"}
-    | {"select", "strengths"}  # they determine which runs there are
+    | {"select", "lambdas"}  # they determine which runs there are
 )
 
 
-_AS_BEFORE = (("conv_lr", 1.0),)
+_AS_BEFORE = (("backbone_lr_mult", 1.0),)
 """Values of later options that mean what was done without them: runs of earlier versions keep their names."""
 
 
@@ -188,7 +188,7 @@ def options(config: Any) -> dict[str, Any]:
     return {field.name.rstrip("_"): getattr(config, field.name) for field in fields(config)}
 
 
-def determining(config: Any) -> dict[str, Any]:
+def hashed_options(config: Any) -> dict[str, Any]:
     """Those options that determine the result of a run, under the names that they keep on disk.
 
     A field that has a new name stands here by its former one: runs keep their names, and checkpoints their keys.

@@ -28,13 +28,13 @@ class DiscrepancyEntry:
     joint: bool = False
 
 
-_KERNEL_OPTIONS = ("bandwidth", "median", "betas", "multipliers", "kernels")
+_KERNEL_OPTIONS = ("bandwidth", "median", "kernel_weights", "bandwidth_multipliers", "kernels")
 _HERE = "facedan_cli.adaptation.discrepancies"
 
 DISCREPANCIES: Mapping[str, DiscrepancyEntry] = {
     "mk-mmd": DiscrepancyEntry(measure=f"{_HERE}:layer_mmd", log="mmd2", title="MMD²", kernels=True),
     "jmmd": DiscrepancyEntry(
-        measure=f"{_HERE}:joint_mmd", log="jmmd", title="JMMD", kernels=True, idle=("betas",), joint=True
+        measure=f"{_HERE}:joint_mmd", log="jmmd", title="JMMD", kernels=True, idle=("kernel_weights",), joint=True
     ),
     "coral": DiscrepancyEntry(
         measure=f"{_HERE}:coral", log="coral", title="CORAL", kernels=False, idle=(*_KERNEL_OPTIONS, "estimator")

@@ -45,7 +45,7 @@ def setting(
         leading: it comes before the options that only one protocol or command has.
         recipe: where it is None the model's recipe says it; the help names each model's value.
         former: the field's name in earlier versions. It goes on being read where people or files say it, and is the
-            name under which runs and checkpoints keep the value (`config.common.determining`).
+            name under which runs and checkpoints keep the value (`config.common.hashed_options`).
     """
     facts = {
         "help": help,

@@ -25,8 +25,8 @@ class Recipe:
 
     optimizer: str
     lr: float
-    conv_lr: float
-    classifier_lr: float
+    backbone_lr_mult: float
+    classifier_lr_mult: float
     schedule: str
     batch: int
     iterations: int
@@ -73,8 +73,8 @@ class NetworkEntry:
 _PAPER = Recipe(
     optimizer="sgd",
     lr=1e-4,
-    conv_lr=1.0,
-    classifier_lr=10.0,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=10.0,
     schedule="constant",
     batch=32,
     iterations=20_000,
@@ -85,8 +85,8 @@ _PAPER = Recipe(
 _MINI = Recipe(
     optimizer="adamw",
     lr=1e-3,
-    conv_lr=1.0,
-    classifier_lr=1.0,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=1.0,
     schedule="onecycle",
     batch=64,
     iterations=1_200,
@@ -105,7 +105,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         image_size=250,
         crop=224,
         pretrain=_PAPER,
-        adapt=replace(_PAPER, classifier_lr=1.0),
+        adapt=replace(_PAPER, classifier_lr_mult=1.0),
         start="the paper starts from VGG-Face's: --init PATH",
     ),
     "vggface-mini": NetworkEntry(
@@ -126,7 +126,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         crop=160,
         template="arcface",
         pretrain=_FACENET,
-        adapt=replace(_FACENET, classifier_lr=1.0),
+        adapt=replace(_FACENET, classifier_lr_mult=1.0),
         releases=("vggface2", "casia-webface"),
         fetch="facedan_cli.models.facenet:fetch_release",
         start="its published ones are --init vggface2 and --init casia-webface",

@@ -83,24 +83,28 @@ class TrainingConfig:
     RECIPES: ClassVar[Mapping[str, Recipe]]
 
     source: str = setting(help="Labelled faces, one folder a person: a path or a data set's name.", complete="dataset")
-    hold_aside: int = setting(
+    holdout: int = setting(
         128,
         "Images of a domain, a tenth at most, that no training sees: adapt tests on them whether the domains differ.",
         min=0,
+        former="hold_aside",
     )
-    hold_people: int | None = setting(
+    holdout_identities: int | None = setting(
         None,
         "People of the source, a tenth at most, whom no training sees: adapt --select verifies on them. Default: 0; of "
         "adapt as many as the pretraining held aside.",
         min=0,
+        former="hold_people",
     )
     iterations: int | None = setting(None, "Training steps.", recipe=True)
     batch: int | None = setting(None, "Images a step.", recipe=True)
     lr: float | None = setting(None, "Base learning rate.", recipe=True)
-    conv_lr: float | None = setting(
-        None, "Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", recipe=True
+    backbone_lr_mult: float | None = setting(
+        None, "Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", recipe=True, former="conv_lr"
     )
-    classifier_lr: float | None = setting(None, "Last layer's rate, a multiple of --lr.", recipe=True)
+    classifier_lr_mult: float | None = setting(
+        None, "Last layer's rate, a multiple of --lr.", recipe=True, former="classifier_lr"
+    )
     optimizer: str | None = setting(None, "sgd or adamw.", choices=OPTIMIZERS, recipe=True)
     schedule: str | None = setting(None, "constant or onecycle.", choices=SCHEDULES, recipe=True)
     momentum: float | None = setting(None, "Momentum of sgd.", recipe=True)
@@ -225,15 +229,22 @@ class AdaptConfig(TrainingConfig):
         "as wide).",
         choices=MEDIANS,
     )
-    multipliers: str | None = setting(None, "Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.")
-    betas: str = setting(
-        "equal", "Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).", choices=BETAS
+    bandwidth_multipliers: str | None = setting(
+        None, "Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.", former="multipliers"
     )
-    queue: int = setting(0, "Compare each batch with so many past rows of each domain as well.", min=0)
+    kernel_weights: str = setting(
+        "equal",
+        "Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).",
+        choices=BETAS,
+        former="betas",
+    )
+    memory_bank: int = setting(
+        0, "Compare each batch with so many past rows of each domain as well.", min=0, former="queue"
+    )
     select: bool = setting(
-        False, "Adapt with each λ of --strengths, and choose the network, λ and step, without any label of the target."
+        False, "Adapt with each λ of --lambdas, and choose the network, λ and step, without any label of the target."
     )
-    strengths: str = setting("0.5,2,10", "The λ that --select tries.")
+    lambdas: str = setting("0.5,2,10", "The λ that --select tries.", former="strengths")
     batch: int | None = setting(None, "Source images a step, and as many target images.", recipe=True)
     head: str | None = _head("that of --init's")
 
@@ -242,7 +253,7 @@ _USUAL = {
     name: getattr(AdaptConfig, name)
     for name in (
         *("layers", "kernels", "lambda_", "lambda_ramp", "discrepancy"),
-        *("estimator", "bandwidth", "median", "multipliers", "betas", "queue"),
+        *("estimator", "bandwidth", "median", "bandwidth_multipliers", "kernel_weights", "memory_bank"),
     )
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -270,17 +281,17 @@ def check_training(config: TrainingConfig) -> None:
     check_choices(config)
     values, fix = options(config), "leave it out for the default"
     least_values = {"batch": 2, "iterations": 1, "checkpoint_every": 1, "log_every": 1, "grad_accum": 1}
-    for name, least in (least_values | {"hold_aside": 0, "hold_people": 0, "keep_every": 0}).items():
+    for name, least in (least_values | {"holdout": 0, "holdout_identities": 0, "keep_every": 0}).items():
         if values[name] is not None and values[name] < least:
             raise UsageError(f"{spelling(name)} must be at least {least}, not {values[name]}", fix)
-    for name in ("lr", "conv_lr", "classifier_lr", "momentum", "weight_decay", "label_smoothing"):
+    for name in ("lr", "backbone_lr_mult", "classifier_lr_mult", "momentum", "weight_decay", "label_smoothing"):
         if not 0 <= values[name] < float("inf"):
             raise UsageError(f"{spelling(name)} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
 
 
-def settle_head(config: Training) -> Training:
+def resolve_head(config: Training) -> Training:
     """The configuration with the usual margin and scale of its head where they are not set.
 
     Raises:

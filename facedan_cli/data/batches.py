@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from facedan_cli.data.cache import Cache, expect
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage, read_picture
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import SILENT, Report
@@ -55,7 +55,7 @@ def square_face(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def read_faces(
-    folder: FaceFolder, indices: Sequence[int], size: int, pool: ThreadPoolExecutor, window: int = 256
+    folder: FaceDataset, indices: Sequence[int], size: int, pool: ThreadPoolExecutor, window: int = 256
 ) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
     """Decode faces in order with the pool's threads; at most `window` of them are held at a time."""
 
@@ -73,7 +73,7 @@ def read_faces(
         yield index, future.result()
 
 
-class FaceImages:
+class FaceStore:
     """The decoded faces of a data set by index, from where they are kept, else from their files.
 
     An image that cannot be read is replaced by the next one that can, so that it costs nobody else's training; its
@@ -89,7 +89,7 @@ class FaceImages:
 
     def __init__(
         self,
-        folder: FaceFolder,
+        folder: FaceDataset,
         size: int,
         pool: ThreadPoolExecutor,
         report: Report = SILENT,
@@ -103,7 +103,7 @@ class FaceImages:
         self._kept = None if decoded is None else decoded.faces
         self._rows = np.arange(len(folder))
 
-    def part(self, folder: FaceFolder) -> FaceImages:
+    def part(self, folder: FaceDataset) -> FaceStore:
         """Some of these images; they share what is kept, and `unreadable`.
 
         Args:
@@ -147,7 +147,7 @@ class FaceImages:
 
 
 @dataclass(frozen=True)
-class Stream:
+class BatchStream:
     """An endless shuffled stream of augmented crops; batch number i is a pure function of the seed and i.
 
     So a run that was interrupted goes on with the batches it would have had, with no state to save. Each epoch is a
@@ -163,7 +163,7 @@ class Stream:
         rows: those of each batch that this process takes, neighbours; all by default.
     """
 
-    images: FaceImages
+    images: FaceStore
     labels: np.ndarray | None
     batch: int
     crop: int

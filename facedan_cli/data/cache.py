@@ -20,7 +20,7 @@ import numpy as np
 
 from facedan_cli import __version__
 from facedan_cli.config.common import CACHES
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.errors import FacedanError
 from facedan_cli.kept import read_object
@@ -66,7 +66,7 @@ class Cache:
         if self.mode == "disk" and self.directory is None:
             raise ValueError("a cache on disk wants a directory")
 
-    def keep(self, folder: FaceFolder, size: int, faces: Faces, report: Report = SILENT) -> Decoded | None:
+    def keep(self, folder: FaceDataset, size: int, faces: Faces, report: Report = SILENT) -> Decoded | None:
         """The faces of a data set, kept; None where they are not.
 
         Args:
@@ -99,7 +99,7 @@ def expect(faces: np.ndarray, rows: Iterable[int]) -> None:
         mapped.madvise(mmap.MADV_WILLNEED, page, first + length - page)
 
 
-def _in_memory(folder: FaceFolder, size: int, faces: Faces, report: Report) -> Decoded:
+def _in_memory(folder: FaceDataset, size: int, faces: Faces, report: Report) -> Decoded:
     kept = np.zeros((len(folder), size, size, 3), np.uint8)
     unreadable = {}
     with report.progress(f"reading {_name(folder)}", len(folder)) as advance:
@@ -112,7 +112,7 @@ def _in_memory(folder: FaceFolder, size: int, faces: Faces, report: Report) -> D
     return Decoded(kept, unreadable)
 
 
-def _on_disk(directory: Path, folder: FaceFolder, size: int, faces: Faces, report: Report) -> Decoded:
+def _on_disk(directory: Path, folder: FaceDataset, size: int, faces: Faces, report: Report) -> Decoded:
     """A file of its own for each data set and size, NAME-FINGERPRINT-SIZE.npy; beside it in .json, of what it is."""
     path = directory / f"{_name(folder)}-{folder.fingerprint[:8]}-{size}.npy"
     facts = {
@@ -131,7 +131,7 @@ def _on_disk(directory: Path, folder: FaceFolder, size: int, faces: Faces, repor
     return kept
 
 
-def _build(path: Path, facts: Mapping[str, Any], folder: FaceFolder, faces: Faces, report: Report) -> None:
+def _build(path: Path, facts: Mapping[str, Any], folder: FaceDataset, faces: Faces, report: Report) -> None:
     path.with_suffix(".json").unlink(missing_ok=True)  # which is written last, and with it the cache is complete
     for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp.*"):  # of processes that were killed
         left.unlink()
@@ -182,7 +182,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _place(folder: FaceFolder) -> str:
+def _place(folder: FaceDataset) -> str:
     """Which files these are, whatever they hold."""
     hasher = hashlib.sha256(os.fsencode(folder.root.resolve()))
     for path in folder.paths:
@@ -190,7 +190,7 @@ def _place(folder: FaceFolder) -> str:
     return hasher.hexdigest()
 
 
-def _refuse_without_room(folder: FaceFolder, needed: int, room: int, where: str) -> None:
+def _refuse_without_room(folder: FaceDataset, needed: int, room: int, where: str) -> None:
     """Now, and not when hours have been spent.
 
     Raises:
@@ -203,7 +203,7 @@ def _refuse_without_room(folder: FaceFolder, needed: int, room: int, where: str)
         )
 
 
-def _refuse_changed(folder: FaceFolder) -> None:
+def _refuse_changed(folder: FaceDataset) -> None:
     """Faces of files that were written meanwhile may be those of before or of after.
 
     Raises:
@@ -229,5 +229,5 @@ def _alone_with(path: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def _name(folder: FaceFolder) -> str:
+def _name(folder: FaceDataset) -> str:
     return folder.root.resolve().name

@@ -21,7 +21,7 @@ from facedan_cli.text import is_binary, one_form, open_given, read_list
 
 
 @dataclass(frozen=True)
-class FaceFolder:
+class FaceDataset:
     """The images of a data set in a fixed order.
 
     Args:
@@ -55,7 +55,7 @@ class FaceFolder:
         """SHA-256 of each image file, 32 bytes; see `contents.Contents.digests` for those that have none."""
         return self.contents.digests(self.root, self.paths)
 
-    def remembered_in(self, workspace: Path) -> FaceFolder:
+    def remembered_in(self, workspace: Path) -> FaceDataset:
         """The same, with what its files hold remembered in a workspace: an unchanged tree is not read again."""
         return replace(self, contents=contents_of(workspace))
 
@@ -83,7 +83,7 @@ class FaceFolder:
         return replace(self).fingerprint == self.fingerprint
 
 
-def read_folder(root: Path) -> FaceFolder:
+def read_dataset(root: Path) -> FaceDataset:
     """Find the images of a data set.
 
     A tree names people by its first level (`identity/image.jpg`); images that lie at the root are nobody's. A file, or
@@ -105,7 +105,7 @@ def identity_of(path: str) -> str:
     return one_form(path.partition("/")[0]) if "/" in path else ""
 
 
-def _read_tree(root: Path) -> FaceFolder:
+def _read_tree(root: Path) -> FaceDataset:
     passed = PassedOver()
     paths = tuple(sorted(walk(root, passed=passed)))
     if not paths and passed.skipped:
@@ -115,7 +115,7 @@ def _read_tree(root: Path) -> FaceFolder:
         raise FacedanError(f"{root} holds no images", f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}")
     remarks = (passed.remark(root), _merged(path.partition("/")[0] for path in paths if "/" in path))
     skipped = tuple(sorted(passed.skipped))
-    return FaceFolder(root, paths, tuple(map(identity_of, paths)), skipped, "; ".join(filter(None, remarks)))
+    return FaceDataset(root, paths, tuple(map(identity_of, paths)), skipped, "; ".join(filter(None, remarks)))
 
 
 def _merged(folders: Iterable[str]) -> str:
@@ -171,11 +171,11 @@ def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = N
         ahead += [way.into(name, linked=linked) for name, linked in sorted(folders, reverse=True)]
 
 
-def list_of_paths(file: BinaryIO) -> FaceFolder:
+def list_of_paths(file: BinaryIO) -> FaceDataset:
     """The images that a list names, relative to the current directory; in the order and number given.
 
     Args:
-        file: the list, such as stdin, as `read_folder` takes it; or paths that NUL ends.
+        file: the list, such as stdin, as `read_dataset` takes it; or paths that NUL ends.
 
     Raises:
         FacedanError: there is not one entry, or none of the images is there.
@@ -186,7 +186,7 @@ def list_of_paths(file: BinaryIO) -> FaceFolder:
     return _some_there(Path(), listed, "check the paths")
 
 
-def _read_list_file(path: Path) -> FaceFolder:
+def _read_list_file(path: Path) -> FaceDataset:
     form = "a list has a line `path` or `path<TAB>identity` an image"
     try:
         with open_given(path) as file:
@@ -204,8 +204,8 @@ def _read_list_file(path: Path) -> FaceFolder:
     return _some_there(root, listed, f"{form}, relative to {root}")
 
 
-def _some_there(root: Path, listed: Listed, fix: str) -> FaceFolder:
+def _some_there(root: Path, listed: Listed, fix: str) -> FaceDataset:
     """The images of a list, one of which at least is there; of the others their reader will say that they are not."""
     if not any(listed.there):
         raise FacedanError(f"none of the {len(listed.paths)} listed images is there, such as {listed.paths[0]}", fix)
-    return FaceFolder(root, listed.paths, listed.names, listed.skipped)
+    return FaceDataset(root, listed.paths, listed.names, listed.skipped)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import Report
 from facedan_cli.workspace import Dataset
@@ -33,7 +33,7 @@ class Levels:
     surely: bool
 
 
-def deeper_people(folder: FaceFolder) -> Levels | None:
+def deeper_people(folder: FaceDataset) -> Levels | None:
     """The levels of a tree whose people seem to lie deeper than in its first folders; None where they do not.
 
     They do where most images lie deeper, and the first folders are called as those of divisions are, or hold so many
@@ -49,7 +49,7 @@ def deeper_people(folder: FaceFolder) -> Levels | None:
     return Levels(first, below, surely) if surely or len(below) > len(first) ** 2 else None
 
 
-def check_levels(dataset: Dataset, folder: FaceFolder) -> None:
+def check_levels(dataset: Dataset, folder: FaceDataset) -> None:
     """Refuse a tree whose first folders are divisions of people rather than people; a list names them itself.
 
     Raises:
@@ -60,7 +60,7 @@ def check_levels(dataset: Dataset, folder: FaceFolder) -> None:
         raise FacedanError(_what(dataset, levels, "would be taken for"), _fix(dataset, levels))
 
 
-def warn_of_levels(report: Report, dataset: Dataset, folder: FaceFolder) -> None:
+def warn_of_levels(report: Report, dataset: Dataset, folder: FaceDataset) -> None:
     """Say where people seem to lie a level deeper."""
     levels = deeper_people(folder) if dataset.root.is_dir() else None
     if levels is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from facedan_cli.data.dataset import FaceFolder, identity_of
+from facedan_cli.data.dataset import FaceDataset, identity_of
 from facedan_cli.data.formats import is_archive
 from facedan_cli.data.manifest import FAILED, AlignedRecord, OddLine, read_records
 from facedan_cli.workspace import find_manifest
@@ -45,7 +45,7 @@ class Origins:
     failed: Mapping[str, Lost]
 
 
-def read_origins(root: Path, folder: FaceFolder, odd: list[OddLine] | None = None) -> Origins:
+def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = None) -> Origins:
     """Read the manifest in or above a data set; without one nothing is known.
 
     Args:
@@ -82,7 +82,7 @@ def read_origins(root: Path, folder: FaceFolder, odd: list[OddLine] | None = Non
     return Origins(files, failed)
 
 
-def lost_of(folder: FaceFolder, origins: Origins, unreadable: Mapping[str, str]) -> list[Lost]:
+def lost_of(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]) -> list[Lost]:
     """The images without features: those that could not be aligned, and those of the data set that cannot be read.
 
     Args:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from facedan_cli.data.contents import MISSING, NO_FILE, UNREADABLE
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.errors import FacedanError
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace, replacing
@@ -44,7 +44,7 @@ class Learnt:
     places: np.ndarray
 
 
-def contents_of_images(folder: FaceFolder) -> np.ndarray:
+def contents_of_images(folder: FaceDataset) -> np.ndarray:
     """A number of 64 bits for what each image file holds, int64, shape (images,): copies have the same one.
 
     It begins the file's SHA-256. Two of a million different images share one once in 37 million data sets.
@@ -52,7 +52,7 @@ def contents_of_images(folder: FaceFolder) -> np.ndarray:
     return np.frombuffer(b"".join(digest[:8] for digest in folder.digests()), "<i8").astype(np.int64)
 
 
-def contents_that_are_there(folder: FaceFolder) -> np.ndarray:
+def contents_that_are_there(folder: FaceDataset) -> np.ndarray:
     """The numbers of `contents_of_images`, each once and sorted, without those that stand for no file."""
     none = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
     return np.setdiff1d(contents_of_images(folder), none)
@@ -70,7 +70,7 @@ def places_of(files: Iterable[str | Path]) -> np.ndarray:
     return np.array(found, np.int64)
 
 
-def keep_images(directory: Path, folders: Mapping[str, FaceFolder]) -> None:
+def keep_images(directory: Path, folders: Mapping[str, FaceDataset]) -> None:
     """Write which images a run learns from beside it: 16 bytes an image.
 
     Args:
@@ -129,12 +129,12 @@ def _there_now(facts: Mapping[str, Any], workspace: Workspace) -> tuple[np.ndarr
     if "sigset" in facts:
         return nothing, nothing
     try:
-        return _known(read_folder(Path(str(facts.get("root", "")))).remembered_in(workspace.root))
+        return _known(read_dataset(Path(str(facts.get("root", "")))).remembered_in(workspace.root))
     except (FacedanError, OSError):
         return nothing, nothing
 
 
-def _known(folder: FaceFolder) -> tuple[np.ndarray, np.ndarray]:
+def _known(folder: FaceDataset) -> tuple[np.ndarray, np.ndarray]:
     """Contents and places of a data set's images, each sorted."""
     places = np.unique(places_of(os.path.join(folder.root, path) for path in folder.paths))
     return contents_that_are_there(folder), places

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import GIVEN, read_records
-from facedan_cli.embedding.model import Recogniser
+from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
 from facedan_cli.workspace import find_manifest
 
@@ -23,14 +23,14 @@ def template_name(root: Path) -> str | None:
         return None
 
 
-def templates_of(folder: FaceFolder) -> set[str | None]:
+def templates_of(folder: FaceDataset) -> set[str | None]:
     """The templates of a data set's faces; None is among them where no aligned.jsonl speaks of some."""
     directories = {(folder.root / path).parent for path in folder.paths}
     manifests = {find_manifest(directory) for directory in directories}
     return {None if manifest is None else template_name(manifest.parent) for manifest in manifests}
 
 
-def alignment_warnings(models: Mapping[str, Recogniser], folders: Mapping[str, FaceFolder]) -> list[str]:
+def alignment_warnings(models: Mapping[str, FaceModel], folders: Mapping[str, FaceDataset]) -> list[str]:
     """Warnings about faces that may be unaligned, or stand on another template than those that a network learnt from.
 
     Args:

@@ -14,12 +14,12 @@ import numpy as np
 
 from facedan_cli.config.common import EmbedConfig
 from facedan_cli.data.batches import read_faces
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage
-from facedan_cli.devices import choose_device, worker_count
-from facedan_cli.distributed import ALONE, Ranks, share
+from facedan_cli.devices import resolve_device, worker_count
+from facedan_cli.distributed import SINGLE, DistEnv, shard_range
 from facedan_cli.embedding.extractor import extractor, template_of
-from facedan_cli.embedding.model import Recogniser
+from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
 from facedan_cli.kept import read_object
 from facedan_cli.outputs import is_intact, record_of
@@ -55,11 +55,11 @@ class EmbedResult:
 
 def embed(
     config: EmbedConfig,
-    folder: FaceFolder,
-    model: Recogniser,
+    folder: FaceDataset,
+    model: FaceModel,
     workspace: Workspace,
     *,
-    ranks: Ranks = ALONE,
+    ranks: DistEnv = SINGLE,
     report: Report = SILENT,
 ) -> EmbedResult:
     """Features of every image that can be read, in the order of the folder; of length one, but for LBP's histograms.
@@ -84,9 +84,9 @@ def embed(
     directory = _directory(workspace, config.dataset, facts)
     if not config.force and _is_complete(directory, facts):
         return _found(directory, skipped=True)
-    device = ranks.device(choose_device(config.device))
+    device = ranks.device(resolve_device(config.device))
     ready = extractor(model, layer, template, flip=config.flip, device=device)
-    own = share(len(folder), ranks.rank, ranks.count)
+    own = shard_range(len(folder), ranks.rank, ranks.count)
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
     with ExitStack() as held:
         if ranks.first:
@@ -151,7 +151,7 @@ def _part(directory: Path, rank: int) -> Path:
     return directory / f".vectors-{rank}.f32"
 
 
-def _join(directory: Path, folder: FaceFolder, unreadable: list[tuple[str, str]], parts: int) -> None:
+def _join(directory: Path, folder: FaceDataset, unreadable: list[tuple[str, str]], parts: int) -> None:
     """Put together what the processes made, in the order of the folder.
 
     Raises:
@@ -173,7 +173,7 @@ def _join(directory: Path, folder: FaceFolder, unreadable: list[tuple[str, str]]
 
 
 def _batches(
-    folder: FaceFolder,
+    folder: FaceDataset,
     rows: range,
     size: int,
     batch: int,

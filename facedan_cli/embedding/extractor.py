@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import read_records
 from facedan_cli.data.templates import TEMPLATE_SIZE, TEMPLATES
-from facedan_cli.embedding.model import Recogniser
+from facedan_cli.embedding.model import FaceModel
 from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.checkpoint import load_checkpoint, load_pcanet
 from facedan_cli.models.embedder import Embedder
@@ -43,7 +43,7 @@ class Extractor:
     extract: Extract
 
 
-def template_of(folder: FaceFolder, report: Report) -> str:
+def template_of(folder: FaceDataset, report: Report) -> str:
     """The template that a data set's faces are aligned to, by the manifest of its first image; else `vggface`."""
     manifest = find_manifest((folder.root / folder.paths[0]).parent)
     if manifest is not None:
@@ -54,7 +54,7 @@ def template_of(folder: FaceFolder, report: Report) -> str:
     return ASSUMED_TEMPLATE
 
 
-def extractor(model: Recogniser, layer: str | None, template: str, *, flip: bool, device: torch.device) -> Extractor:
+def extractor(model: FaceModel, layer: str | None, template: str, *, flip: bool, device: torch.device) -> Extractor:
     """A model made ready.
 
     Args:

@@ -11,13 +11,13 @@ from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
-from facedan_cli.models.checkpoint import Card, read_card
+from facedan_cli.models.checkpoint import ModelCard, read_card
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
 
 @dataclass(frozen=True)
-class Recogniser:
+class FaceModel:
     """A model that gives features of faces.
 
     Args:
@@ -25,11 +25,11 @@ class Recogniser:
         checkpoint: its file; None of LBP, which has none.
     """
 
-    card: Card
+    card: ModelCard
     checkpoint: Path | None
 
     @classmethod
-    def of(cls, checkpoint: Path) -> Recogniser:
+    def of(cls, checkpoint: Path) -> FaceModel:
         """That of a checkpoint.
 
         Raises:
@@ -80,11 +80,11 @@ class Recogniser:
         return None
 
 
-LBP = Recogniser(Card("lbp", (), "none", "lbp", {}), None)
+LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
 """It is learnt from nothing: no run made it."""
 
 
-def find_model(workspace: Workspace, name: str | None) -> Recogniser:
+def find_model(workspace: Workspace, name: str | None) -> FaceModel:
     """The model that is meant: the one named, else the newest finished adapt run's, else the newest pretrain run's.
 
     `lbp` means LBP, unless something of that name is there.
@@ -95,11 +95,11 @@ def find_model(workspace: Workspace, name: str | None) -> Recogniser:
     if name is not None:
         if name == "lbp" and not Path(name).exists() and not (workspace.root / "runs" / name).exists():
             return LBP
-        return Recogniser.of(find_checkpoint(workspace, name))
+        return FaceModel.of(find_checkpoint(workspace, name))
     newest = newest_run(workspace, "adapt") or newest_run(workspace, "pretrain")
     if newest is None:
         raise FacedanError(
             f"there is no finished model in {workspace.root / 'runs'}",
             "run `facedan pretrain` and `facedan adapt` first, or name a checkpoint with --model",
         )
-    return Recogniser.of(checkpoint_of(newest))
+    return FaceModel.of(checkpoint_of(newest))

@@ -24,7 +24,7 @@ class Similarity:
     """
 
     name: str
-    crossed: Comparison
+    all_pairs: Comparison
     paired: Comparison
 
 

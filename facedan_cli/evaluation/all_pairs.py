@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.same_images import contents_of_images
-from facedan_cli.devices import choose_device
-from facedan_cli.distributed import Ranks
+from facedan_cli.devices import resolve_device
+from facedan_cli.distributed import DistEnv
 from facedan_cli.embedding.alignment import alignment_warnings
 from facedan_cli.embedding.similarity import COSINE
 from facedan_cli.errors import FacedanError, UsageError
@@ -23,7 +23,7 @@ from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.report import write_report
 from facedan_cli.evaluation.result import EvaluateResult, Measured, write_results
 from facedan_cli.evaluation.training_overlap import seen_in_training
-from facedan_cli.evaluation.trials import Trials, crossed_trials, crossing_failures
+from facedan_cli.evaluation.trials import Trials, all_pairs_trials, crossing_failures
 from facedan_cli.evaluation.verification import OURS, Verification, streamed_figures
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.report import SILENT, Report
@@ -59,11 +59,11 @@ def evaluate_verify(
         UsageError: what is asked for needs all scores in memory.
         FacedanError: there are no genuine or no impostor comparisons.
     """
-    config, ranks = settled(config), Ranks.of(os.environ)
-    itself = query.root.resolve() == target.root.resolve()
-    datasets = [query] if itself else [query, target]
-    sizes = [len(read_folder(dataset.root)) for dataset in datasets]
-    comparisons = sizes[0] * (sizes[0] - 1) // 2 if itself else sizes[0] * sizes[1]
+    config, ranks = settled(config), DistEnv.of(os.environ)
+    symmetric = query.root.resolve() == target.root.resolve()
+    datasets = [query] if symmetric else [query, target]
+    sizes = [len(read_dataset(dataset.root)) for dataset in datasets]
+    comparisons = sizes[0] * (sizes[0] - 1) // 2 if symmetric else sizes[0] * sizes[1]
     if ranks.count == 1 and comparisons <= most:
 
         def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
@@ -86,17 +86,19 @@ def evaluate_verify(
 
 def _trials(faces: Sequence[Faces], absent: dict[str, str]) -> Trials:
     sides = [of_people(side, absent) for side in faces]
-    itself = len(sides) == 1
+    symmetric = len(sides) == 1
     query, target = sides[0], sides[-1]
-    failures = crossing_failures(query.people, target.people, query.there, target.there, len(absent), itself=itself)
+    failures = crossing_failures(
+        query.people, target.people, query.there, target.there, len(absent), symmetric=symmetric
+    )
     failures = replace(failures, nobodys=sum(side.nobodys for side in sides))
-    return crossed_trials(query.side, target.side, failures, itself=itself)
+    return all_pairs_trials(query.side, target.side, failures, symmetric=symmetric)
 
 
 def _stream(
-    config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: Ranks, report: Report
+    config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: DistEnv, report: Report
 ) -> EvaluateResult:
-    folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in datasets]
+    folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in datasets]
     tell_of_folders(report, datasets, folders, people=True)
     models = find_models(config, workspace)
     for model in models:
@@ -144,10 +146,10 @@ def _stream(
 def _embedded(
     config: EvaluateConfig,
     datasets: Sequence[Dataset],
-    folders: Sequence[FaceFolder],
+    folders: Sequence[FaceDataset],
     model: Model,
     workspace: Workspace,
-    ranks: Ranks,
+    ranks: DistEnv,
     report: Report,
 ) -> list[Faces]:
     """The features of the data sets; the processes share the images that have none yet."""
@@ -158,10 +160,10 @@ def _embedded(
 
 
 def _measure(
-    trials: Trials, faces: Sequence[Faces], config: EvaluateConfig, ranks: Ranks, report: Report
+    trials: Trials, faces: Sequence[Faces], config: EvaluateConfig, ranks: DistEnv, report: Report
 ) -> Verification:
     query, target, _ = trials.codes
-    pairs = len(query) * (len(query) - 1) // 2 if trials.itself else len(query) * len(target)
+    pairs = len(query) * (len(query) - 1) // 2 if trials.symmetric else len(query) * len(target)
     # Both passes of all processes: this one tells of its share as if it were everything.
     with report.progress("comparing", 2 * pairs // ranks.count, unit="comparisons") as advance:
         try:
@@ -173,8 +175,8 @@ def _measure(
                 config.far,
                 contents=_contents(trials),
                 failed=len(trials.failures.genuine),
-                once=trials.itself,
-                device=ranks.device(choose_device(config.device)),
+                once=trials.symmetric,
+                device=ranks.device(resolve_device(config.device)),
                 advance=lambda count: advance(count, ""),
             )
         except ValueError as error:

@@ -18,7 +18,7 @@ WORST = 4
 
 
 @dataclass(frozen=True)
-class Worst:
+class ErrorExample:
     """A comparison that went wrong, or came nearest to it.
 
     Args:
@@ -38,7 +38,9 @@ class Worst:
     wrong: bool
 
 
-def worst_pairs(model: str, partition: str, trials: Trials, scores: np.ndarray, figure: Figure) -> Iterator[Worst]:
+def error_examples(
+    model: str, partition: str, trials: Trials, scores: np.ndarray, figure: Figure
+) -> Iterator[ErrorExample]:
     """The worst false accepts and false rejects of a model in a partition, the worst first."""
     if isinstance(figure, Verification):
         threshold = next(iter(figure.points.values())).threshold
@@ -48,7 +50,7 @@ def worst_pairs(model: str, partition: str, trials: Trials, scores: np.ndarray, 
     for kind, place, wrong in found:
         query, target = trials.sides(place)
         files = trials.query.files[query], trials.target.files[target]
-        yield Worst(model, partition, kind, files, float(scores.flat[place]), wrong)
+        yield ErrorExample(model, partition, kind, files, float(scores.flat[place]), wrong)
 
 
 Found = tuple[Literal["false accept", "false reject"], int, bool]

@@ -11,12 +11,12 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.fields import check_choices
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.embedding.alignment import alignment_warnings
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.differences import Figure, differences
-from facedan_cli.evaluation.error_examples import Worst, worst_pairs
+from facedan_cli.evaluation.error_examples import ErrorExample, error_examples
 from facedan_cli.evaluation.models import Faces, Model, embed_faces, find_models
 from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.report import write_report
@@ -67,7 +67,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         FacedanError: models or images are missing so that nothing can be measured.
     """
     config = settled(config)
-    folders = [read_folder(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
+    folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
     tell_of_folders(report, protocol.datasets, folders, people=not protocol.lists)
     models = find_models(config, workspace)
     absent: dict[str, str] = {}
@@ -119,7 +119,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
 
 
 def tell_of_folders(
-    report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceFolder], *, people: bool
+    report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceDataset], *, people: bool
 ) -> None:
     """Say what else lies in data sets.
 
@@ -164,7 +164,7 @@ def result_directory(
     config: EvaluateConfig,
     workspace: Workspace,
     models: Sequence[Model],
-    folders: Sequence[FaceFolder],
+    folders: Sequence[FaceDataset],
     lists: Sequence[str],
 ) -> Path:
     """Where the results lie: the same evaluation lies in the same place."""
@@ -184,7 +184,7 @@ def result_directory(
 
 
 def describe(
-    models: Sequence[Model], datasets: Sequence[Dataset], folders: Sequence[FaceFolder], config: EvaluateConfig
+    models: Sequence[Model], datasets: Sequence[Dataset], folders: Sequence[FaceDataset], config: EvaluateConfig
 ) -> dict[str, Any]:
     """With what an evaluation was made."""
     return provenance() | {
@@ -206,13 +206,13 @@ def worst_of(
     trials: Mapping[str, Trials],
     scores: Mapping[str, Mapping[str, np.ndarray]],
     measured: Sequence[Measured],
-) -> list[Worst]:
+) -> list[ErrorExample]:
     """The worst errors of every model in every partition."""
     return [
         worst
         for model in measured
         for name, part in trials.items()
-        for worst in worst_pairs(model.name, name, part, scores[model.name][name], model.partitions[name])
+        for worst in error_examples(model.name, name, part, scores[model.name][name], model.partitions[name])
     ]
 
 

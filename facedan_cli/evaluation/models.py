@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.config.common import EmbedConfig, EvaluateConfig
+from facedan_cli.config.common import EmbedConfig, EvaluateConfig, hashed_options
 from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.training import AdaptConfig
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
 from facedan_cli.data.origins import Lost, lost_of, read_origins
 from facedan_cli.data.same_images import contents_of_images
-from facedan_cli.distributed import ALONE, Ranks
+from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.embed import embed
-from facedan_cli.embedding.model import Recogniser, find_model
+from facedan_cli.embedding.model import FaceModel, find_model
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
 from facedan_cli.report import Report
 from facedan_cli.workspace import Dataset, Workspace, read_set_aside
@@ -56,7 +56,7 @@ class Faces:
         """Where the faces lie."""
         return [self.root / path for path in self.paths]
 
-    def knowing(self, folder: FaceFolder, contents: np.ndarray | None = None) -> Faces:
+    def knowing(self, folder: FaceDataset, contents: np.ndarray | None = None) -> Faces:
         """The same, knowing which images are the same one.
 
         Args:
@@ -69,7 +69,7 @@ class Faces:
 
 
 @dataclass(frozen=True)
-class Model(Recogniser):
+class Model(FaceModel):
     """A recogniser that is measured, by its name in tables."""
 
     name: str
@@ -95,11 +95,11 @@ def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
 def embed_faces(
     config: EvaluateConfig,
     dataset: Dataset,
-    folder: FaceFolder,
-    model: Recogniser,
+    folder: FaceDataset,
+    model: FaceModel,
     workspace: Workspace,
     report: Report,
-    ranks: Ranks = ALONE,
+    ranks: DistEnv = SINGLE,
 ) -> Faces:
     """The features of a data set, from where they lie or made now; by several processes where they have joined."""
     how = EmbedConfig(
@@ -156,7 +156,7 @@ def find_images(names: Sequence[str], faces: Faces, *, by_base_name: bool = Fals
     return Match({name: row for name, row in rows.items() if row < len(made)}, ordered), gone
 
 
-def _labels(models: Sequence[Recogniser]) -> list[str]:
+def _labels(models: Sequence[FaceModel]) -> list[str]:
     """Names for a table, as the paper has them; models that would share one get their run's hash, then a number too."""
     names = [label_of(model.card) + _step_of(model.checkpoint) for model in models]
     counts = Counter(names)
@@ -176,7 +176,7 @@ def _step_of(checkpoint: Path | None) -> str:
     return " " + checkpoint.stem.replace("-", " ")
 
 
-def label_of(card: Card) -> str:
+def label_of(card: ModelCard) -> str:
     """The name of a model in the paper's tables."""
     if card.model in CLASSICAL:
         return CLASSICAL[card.model]
@@ -191,26 +191,26 @@ def label_of(card: Card) -> str:
     weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
     of_paper = all(name.startswith("fc") for name in weighed)
     layers = "".join(name.removeprefix("fc") for name in weighed) if of_paper else "+".join(weighed)
-    strength = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
+    lambda_ = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
-    return name + weights + strength + _changes(config) + (" chosen" if "strengths" in config else "")
+    return name + weights + lambda_ + _changes(config) + (" chosen" if "strengths" in config else "")
 
 
 def _changes(config: Mapping[str, Any]) -> str:
     """What else of the penalty is not as usual: a row must not pass for the method that it is not."""
-    said = {
+    said = {  # by the names on disk
         "estimator": "{}",
         "multipliers": "γ×{}",
         "bandwidth": "γ={}",
         "median": "median={}",
         "betas": "β={}",
-        "queue": "queue={}",
+        "queue": "bank={}",
         "lambda_ramp": "ramp={}",
     }
     values = {key: config.get(key) for key in said}
-    usual = {key: getattr(AdaptConfig, key) for key in said}
+    usual = hashed_options(AdaptConfig(source="", target=""))
     return "".join(
         " " + said[key].format(value) for key, value in values.items() if value is not None and value != usual[key]
     )

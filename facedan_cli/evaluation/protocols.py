@@ -21,10 +21,10 @@ from facedan_cli.evaluation.models import Faces, find_images
 from facedan_cli.evaluation.result import EvaluateResult
 from facedan_cli.evaluation.trials import (
     Failures,
+    ImageSet,
     LeftOut,
-    Side,
     Trials,
-    crossed_trials,
+    all_pairs_trials,
     crossing_failures,
     search_failures,
     search_trials,
@@ -203,7 +203,7 @@ class People:
         nobodys: images without features of which nothing tells whose they are.
     """
 
-    side: Side
+    side: ImageSet
     people: np.ndarray
     there: np.ndarray
     nobodys: int
@@ -230,10 +230,10 @@ def of_people(faces: Faces, absent: dict[str, str]) -> People:
     return People(side, np.array([*people, *failed], str), there, nobodys)
 
 
-def side_of(faces: Faces, rows: np.ndarray, subjects: np.ndarray) -> Side:
+def side_of(faces: Faces, rows: np.ndarray, subjects: np.ndarray) -> ImageSet:
     """Some images of a data set, which may repeat, as one side of comparisons."""
     contents = None if faces.contents is None else faces.contents[rows]
-    return Side(rows, subjects, [faces.files[row] for row in rows], contents)
+    return ImageSet(rows, subjects, [faces.files[row] for row in rows], contents)
 
 
 def _pairs(
@@ -286,7 +286,7 @@ def _list_of_pairs(listed: Sequence[Pair], path: Path, faces: Faces, absent: dic
     return Trials(
         side_of(faces, a[made], person[a[made]]),
         side_of(faces, b[made], person[b[made]]),
-        crossed=False,
+        all_pairs=False,
         same=same[made],
         fold=np.array([pair.fold for pair in there], np.int64)[made],
         failures=failures,
@@ -303,13 +303,13 @@ def _cross(
     people = [np.array([record.subject for record in records], str) for records in (query, target)]
     there = [np.array([record.file_name in match.rows for record in records], bool) for records in (query, target)]
 
-    def side(place: int) -> Side:
+    def side(place: int) -> ImageSet:
         records = (query, target)[place]
         rows = [match.rows[record.file_name] for record in records if record.file_name in match.rows]
         return side_of(faces, np.array(rows, np.int64), people[place][there[place]])
 
     named = people[0], people[1], there[0], there[1], len(match.absent)
     if not search:
-        return crossed_trials(side(0), side(1), crossing_failures(*named))
+        return all_pairs_trials(side(0), side(1), crossing_failures(*named))
     failures, searched = search_failures(*named)
     return search_trials(side(0).part(searched), side(1), failures)

@@ -14,7 +14,7 @@ import cv2
 
 from facedan_cli.data.images import UnreadableImage, read_picture
 from facedan_cli.evaluation import text_tables as tables
-from facedan_cli.evaluation.error_examples import Worst
+from facedan_cli.evaluation.error_examples import ErrorExample
 from facedan_cli.evaluation.result import EvaluateResult, draw
 from facedan_cli.figures.page import Face, Figure, Gallery, Page, Pair, write_page
 
@@ -38,7 +38,7 @@ CURVES = {
 }
 
 
-def write_report(result: EvaluateResult, worst: Sequence[Worst]) -> None:
+def write_report(result: EvaluateResult, worst: Sequence[ErrorExample]) -> None:
     """Write the page into the results directory.
 
     Args:
@@ -96,7 +96,7 @@ def _figures(result: EvaluateResult) -> list[Figure]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _galleries(worst: Sequence[Worst]) -> list[Gallery]:
+def _galleries(worst: Sequence[ErrorExample]) -> list[Gallery]:
     face = cache(_face)
     galleries = []
     for (model, partition, kind), group in groupby(worst, key=lambda one: (one.model, one.partition, one.kind)):

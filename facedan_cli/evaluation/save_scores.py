@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.evaluation.trials import Side, Trials
+from facedan_cli.evaluation.trials import ImageSet, Trials
 from facedan_cli.protocols.bee import IGNORED, MATCH, NON_MATCH, write_matrix
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.workspace import replacing
@@ -28,7 +28,7 @@ def save_scores(directory: Path, trials: Mapping[str, Trials], scores: Mapping[s
         scores: by model, then by partition.
     """
     for name, part in trials.items():
-        if part.crossed:
+        if part.all_pairs:
             _write_cross(directory, file_name(name), part, {m: by_part[name] for m, by_part in scores.items()})
         else:
             for model, by_part in scores.items():
@@ -57,7 +57,7 @@ def _write_cross(directory: Path, name: str, trials: Trials, scores: Mapping[str
         write_matrix(path, matrix.astype(np.float32), query_sigset=query, target_sigset=target)
 
 
-def _records(side: Side, root: str) -> list[Record]:
+def _records(side: ImageSet, root: str) -> list[Record]:
     return [
         Record(
             str(subject),

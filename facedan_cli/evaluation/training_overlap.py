@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from facedan_cli.data.same_images import LEARNT, Learnt, learnt_images, places_of
-from facedan_cli.evaluation.trials import Side, Trials
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.evaluation.trials import ImageSet, Trials
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.overlap import Overlap, overlap
 from facedan_cli.protocols.sigset import Record
 from facedan_cli.runs import read_record
@@ -28,7 +28,7 @@ class Named(Protocol):
         """Its name in tables."""
 
     @property
-    def card(self) -> Card:
+    def card(self) -> ModelCard:
         """What its file says of it."""
 
     @property
@@ -65,7 +65,7 @@ class _Measured:
         self.contents, self.places = contents, places
 
     @classmethod
-    def of(cls, sides: Sequence[Side]) -> _Measured:
+    def of(cls, sides: Sequence[ImageSet]) -> _Measured:
         known = {
             str(file): int(content)
             for side in sides
@@ -113,6 +113,6 @@ def _by_name(model: Named, records: Sequence[Record], workspace: Workspace) -> O
     return overlap(target_images(target) if target else [], records)
 
 
-def _records(side: Side) -> list[Record]:
+def _records(side: ImageSet) -> list[Record]:
     pairs = zip(side.subjects, side.files, strict=True)
     return [Record(str(subject), file.as_posix()) for subject, file in pairs]

@@ -15,7 +15,7 @@ PAIRS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
-class Side:
+class ImageSet:
     """The images on one side of the comparisons.
 
     Args:
@@ -31,10 +31,12 @@ class Side:
     files: Sequence[Path]
     contents: np.ndarray | None = None
 
-    def part(self, kept: np.ndarray) -> Side:
+    def part(self, kept: np.ndarray) -> ImageSet:
         """Some of the images, by a mask of shape (n,)."""
         files = [file for file, keep in zip(self.files, kept, strict=True) if keep]
-        return Side(self.rows[kept], self.subjects[kept], files, None if self.contents is None else self.contents[kept])
+        return ImageSet(
+            self.rows[kept], self.subjects[kept], files, None if self.contents is None else self.contents[kept]
+        )
 
 
 @dataclass(frozen=True)
@@ -119,19 +121,19 @@ class Trials:
         left_out: what is not made because an image would meet itself; of pairs these are not among the rows.
     """
 
-    query: Side
-    target: Side
-    crossed: bool = True
+    query: ImageSet
+    target: ImageSet
+    all_pairs: bool = True
     same: np.ndarray | None = None
-    itself: bool = False
+    symmetric: bool = False
     fold: np.ndarray | None = None
     failures: Failures = Failures()
     left_out: LeftOut = NOTHING_LEFT_OUT
 
     def score(self, query: np.ndarray, target: np.ndarray, similarity: Similarity = COSINE) -> np.ndarray:
         """Similarities, given the features of both sides' data sets."""
-        if self.crossed:
-            return np.asarray(similarity.crossed(query[self.query.rows], target[self.target.rows]))
+        if self.all_pairs:
+            return np.asarray(similarity.all_pairs(query[self.query.rows], target[self.target.rows]))
         scores = np.empty(len(self.query.rows), np.float32)
         for start in range(0, len(scores), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
@@ -156,7 +158,7 @@ class Trials:
     @cached_property
     def impostor(self) -> np.ndarray:
         """Which comparisons are of two subjects, in the shape of the scores."""
-        if not self.crossed:
+        if not self.all_pairs:
             return ~self.genuine
         return self._made(np.not_equal.outer(self.codes[0], self.codes[1]))
 
@@ -166,11 +168,11 @@ class Trials:
             assert self.query.contents is not None
             assert self.target.contents is not None
             mask &= np.not_equal.outer(self.query.contents, self.target.contents)
-        return np.triu(mask, 1) if self.itself else mask
+        return np.triu(mask, 1) if self.symmetric else mask
 
     def sides(self, place: int | np.integer) -> tuple[int, int]:
         """Query and target of the comparison at a place of the scores, counted row by row."""
-        return divmod(int(place), len(self.target.rows)) if self.crossed else (int(place), int(place))
+        return divmod(int(place), len(self.target.rows)) if self.all_pairs else (int(place), int(place))
 
     def compare(self, scores: np.ndarray) -> Comparisons:
         """The scores of the genuine and of the impostor comparisons, with their subjects."""
@@ -188,12 +190,14 @@ class Trials:
         )
 
 
-def crossed_trials(query: Side, target: Side, failures: Failures, *, itself: bool = False) -> Trials:
+def all_pairs_trials(query: ImageSet, target: ImageSet, failures: Failures, *, symmetric: bool = False) -> Trials:
     """Every query with every target, but no image with itself; arguments as of `Trials`."""
-    return Trials(query, target, itself=itself, failures=failures, left_out=meetings(query, target, itself=itself))
+    return Trials(
+        query, target, symmetric=symmetric, failures=failures, left_out=meetings(query, target, symmetric=symmetric)
+    )
 
 
-def search_trials(query: Side, target: Side, failures: Failures) -> Trials:
+def search_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Trials:
     """A search of queries (probes) among targets (the gallery), in which no image finds itself.
 
     A probe whose mates in the gallery are all itself is not searched: it has no mate, and is no stranger either.
@@ -215,11 +219,11 @@ def search_trials(query: Side, target: Side, failures: Failures) -> Trials:
     return Trials(query.part(kept), target, failures=failures, left_out=left_out)
 
 
-def meetings(query: Side, target: Side, *, itself: bool = False) -> LeftOut:
+def meetings(query: ImageSet, target: ImageSet, *, symmetric: bool = False) -> LeftOut:
     """The comparisons of a cross in which an image would meet itself: counted without a matrix."""
     if query.contents is None or target.contents is None:
         return NOTHING_LEFT_OUT
-    if itself:
+    if symmetric:
         contents, counts = np.unique(query.contents, return_counts=True)
         shared = contents[counts > 1]
     else:
@@ -234,7 +238,7 @@ def meetings(query: Side, target: Side, *, itself: bool = False) -> LeftOut:
     part = int(q.sum())
 
     def pairs(codes: np.ndarray) -> int:
-        return int(_genuine_of(codes[:part], codes[part:], int(codes.max()) + 1, itself).sum())
+        return int(_genuine_of(codes[:part], codes[part:], int(codes.max()) + 1, symmetric).sum())
 
     genuine = pairs(kinds)
     return LeftOut(genuine, pairs(places) - genuine, len(shared))
@@ -247,7 +251,7 @@ def crossing_failures(
     target_there: np.ndarray,
     images: int,
     *,
-    itself: bool = False,
+    symmetric: bool = False,
 ) -> Failures:
     """What is missing of a cross of queries and targets.
 
@@ -261,10 +265,10 @@ def crossing_failures(
     """
     subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
     q, t = codes[: len(query)], codes[len(query) :]
-    meant = _genuine_of(q, t, len(subjects), itself)
-    made = _genuine_of(q[query_there], t[target_there], len(subjects), itself)
+    meant = _genuine_of(q, t, len(subjects), symmetric)
+    made = _genuine_of(q[query_there], t[target_there], len(subjects), symmetric)
     there, wanted = (int(query_there.sum()), int(target_there.sum())), (len(query), len(target))
-    impostor = _crossings(*wanted, itself) - int(meant.sum()) - (_crossings(*there, itself) - int(made.sum()))
+    impostor = _crossings(*wanted, symmetric) - int(meant.sum()) - (_crossings(*there, symmetric) - int(made.sum()))
     return Failures(images, np.repeat(subjects, meant - made), impostor)
 
 
@@ -284,13 +288,13 @@ def search_failures(
     return Failures(images, query[mated & ~(query_there & findable)], 0), (~mated | findable)[query_there]
 
 
-def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, itself: bool) -> np.ndarray:
+def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, symmetric: bool) -> np.ndarray:
     """How many genuine comparisons each subject has."""
     counts = np.bincount(query, minlength=subjects)
-    if itself:
+    if symmetric:
         return counts * (counts - 1) // 2
     return counts * np.bincount(target, minlength=subjects)
 
 
-def _crossings(queries: int, targets: int, itself: bool) -> int:
-    return queries * (queries - 1) // 2 if itself else queries * targets
+def _crossings(queries: int, targets: int, symmetric: bool) -> int:
+    return queries * (queries - 1) // 2 if symmetric else queries * targets

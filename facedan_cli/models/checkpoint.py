@@ -31,7 +31,7 @@ _KINDS = {"F64", "F32", "F16", "BF16", "I64"}  # I64: how many batches a batch n
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """What a checkpoint says of its network, kept in the file's own metadata.
 
     Args:
@@ -62,7 +62,7 @@ class _OddCard(ValueError):
     """A card that says what cannot be."""
 
 
-def _card(fields: Any) -> Card:
+def _card(fields: Any) -> ModelCard:
     """The card of a checkpoint's metadata.
 
     Raises:
@@ -83,7 +83,7 @@ def _card(fields: Any) -> Card:
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise _OddCard(f"the card's {', '.join(wrong)} cannot be so")
-    return Card(**{**fields, "identities": tuple(identities)})
+    return ModelCard(**{**fields, "identities": tuple(identities)})
 
 
 def _is_head(config: Mapping[str, Any]) -> bool:
@@ -93,12 +93,12 @@ def _is_head(config: Mapping[str, Any]) -> bool:
     return usual and config.get("head") in (None, *HEADS)
 
 
-def save_checkpoint(path: Path, network: FaceNetwork, card: Card) -> None:
+def save_checkpoint(path: Path, network: FaceNetwork, card: ModelCard) -> None:
     """Write a network and its card as safetensors, whole or not at all."""
     save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, card)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: Card) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write the tensors of a network (`state_dict`, contiguous and on the CPU) and its card."""
     with replacing(path) as temporary:
         save_file(dict(tensors), temporary, metadata={METADATA_KEY: json.dumps(asdict(card))})
@@ -113,7 +113,7 @@ def is_checkpoint(path: Path) -> bool:
     return True
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> ModelCard:
     """The card of a checkpoint, without reading its weights.
 
     Raises:
@@ -139,7 +139,7 @@ def read_card(path: Path) -> Card:
     return card
 
 
-def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
+def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
     """The network of a checkpoint, in evaluation mode, and its card.
 
     Raises:
@@ -163,7 +163,7 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, Card]:
     return network.eval(), card
 
 
-def _check_shapes(path: Path, card: Card) -> None:
+def _check_shapes(path: Path, card: ModelCard) -> None:
     """Hold a card against the tensors before there is a network by it: a card may claim any number of people.
 
     Raises:

@@ -36,7 +36,7 @@ class BatchDropout(nn.Module):
         return f"p={self.probability}"
 
 
-def see_rows(network: nn.Module, rows: Tensor | None, batch: int | None) -> None:
+def set_batch_rows(network: nn.Module, rows: Tensor | None, batch: int | None) -> None:
     """Tell a network's dropouts which rows of the whole batch they are about to see; None: all of them.
 
     Args:

@@ -17,7 +17,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
 from facedan_cli.table.formats import write_table
 from facedan_cli.table.reported import Published
-from facedan_cli.table.result import Gain, Key, Spread, TableResult, TableRow
+from facedan_cli.table.result import Key, PairedDifference, SeedSummary, TableResult, TableRow
 from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_table
 from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file, write_set_aside
 
@@ -151,17 +151,17 @@ def _row(
     if alone:  # an interval over people would pass for the range of the seeds, as in the rows beside it
         by_seed = by_seed[:1]
     keys = [(name, at) for name, figure in by_seed[0].partitions.items() for at in figure.rates.values]
-    figures: dict[Key, Spread] = {}
+    figures: dict[Key, SeedSummary] = {}
     for name, at in keys:
         rates = [model.partitions[name].rates for model in by_seed]
-        figures[name, at] = Spread(
+        figures[name, at] = SeedSummary(
             tuple(rate.values[at] for rate in rates),
             tuple(None if alone else rate.intervals.get(at) for rate in rates),
             all(_resolved(model.partitions[name], at) for model in by_seed),
         )
     means = [model.mean for model in by_seed if model.mean is not None]
     if means:
-        figures["mean", "1"] = Spread(tuple(means), (None,) * len(means))
+        figures["mean", "1"] = SeedSummary(tuple(means), (None,) * len(means))
     family = NETWORKS[config.pretrain.model].family
     names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
     name = names.get(row, by_seed[0].name)
@@ -172,11 +172,13 @@ def _resolved(figure: Figure, at: str) -> bool:
     return not isinstance(figure, Verification) or figure.points[at].resolved
 
 
-def _gains(config: TableConfig, measured: Mapping[int, _Measurement]) -> Iterator[Gain]:
+def _gains(config: TableConfig, measured: Mapping[int, _Measurement]) -> Iterator[PairedDifference]:
     """Each row's differences to the references, over the seeds."""
     by_seed = [{(ref, row, d.partition, d.at): d for ref, row, d in m.differences} for m in measured.values()]
     for place, first in by_seed[0].items():
         reference, row, partition, at = place
         found = [of_seed[place] for of_seed in by_seed]
-        spread = Spread(tuple(d.value for d in found), tuple(d.interval for d in found))
-        yield Gain(row, reference, partition, at, first.measure, spread, tuple(d.distinguishable for d in found))
+        spread = SeedSummary(tuple(d.value for d in found), tuple(d.interval for d in found))
+        yield PairedDifference(
+            row, reference, partition, at, first.measure, spread, tuple(d.distinguishable for d in found)
+        )

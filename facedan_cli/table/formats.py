@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from facedan_cli.evaluation.text_tables import DIFFERENT, UNRESOLVED
 from facedan_cli.figures.page import Table
 from facedan_cli.table.reported import PAPER
-from facedan_cli.table.result import CSV_HEADER, Gain, Key, Spread, TableResult
+from facedan_cli.table.result import CSV_HEADER, Key, PairedDifference, SeedSummary, TableResult
 from facedan_cli.workspace import write_csv, write_json, write_text
 
 _NONE = "–"
@@ -59,7 +59,7 @@ def gains_table(result: TableResult) -> Table | None:
     if not result.gains:
         return None
     keys = list(dict.fromkeys((gain.partition, gain.at) for gain in result.gains))
-    by_pair: dict[tuple[str, str], dict[Key, Gain]] = {}
+    by_pair: dict[tuple[str, str], dict[Key, PairedDifference]] = {}
     for gain in result.gains:
         by_pair.setdefault((gain.row, gain.reference), {})[gain.partition, gain.at] = gain
     names = {row.key: row.name for row in result.rows}
@@ -95,20 +95,20 @@ def _column(result: TableResult, key: Key) -> str:
     return partition if len(result.config.evaluate.far) == 1 else f"{partition} @ FAR {at}"
 
 
-def _rate(spread: Spread | None) -> str:
+def _rate(spread: SeedSummary | None) -> str:
     if spread is None:
         return _NONE
     value = f"{100 * spread.mean:.2f}" + UNRESOLVED * (not spread.resolved)
     return value if spread.bounds is None else f"{value} [{_both(spread, '.1f')}]"
 
 
-def _gain(gain: Gain) -> str:
+def _gain(gain: PairedDifference) -> str:
     spread = gain.spread
     value = f"{100 * spread.mean:+.2f}" + DIFFERENT * all(known is True for known in gain.distinguishable)
     return value if spread.bounds is None else f"{value} [{_both(spread, '+.1f')}]"
 
 
-def _both(spread: Spread, form: str) -> str:
+def _both(spread: SeedSummary, form: str) -> str:
     return ", ".join(format(100 * bound, form) for bound in spread.bounds or ())
 
 

@@ -23,7 +23,7 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedSummary:
     """A figure over the seeds.
 
     Args:
@@ -77,12 +77,12 @@ class TableRow:
     key: str
     name: str
     runs: Mapping[int, str]
-    figures: Mapping[Key, Spread]
+    figures: Mapping[Key, SeedSummary]
     paper: Mapping[Key, float]
 
 
 @dataclass(frozen=True)
-class Gain:
+class PairedDifference:
     """By how much a row's rate exceeds a reference's, on the same comparisons with models of the same seed.
 
     Args:
@@ -100,7 +100,7 @@ class Gain:
     partition: str
     at: str
     measure: str
-    spread: Spread
+    spread: SeedSummary
     distinguishable: tuple[bool | None, ...]
 
 
@@ -127,7 +127,7 @@ class TableResult:
     config: TableConfig
     verifies: bool
     rows: Sequence[TableRow]
-    gains: Sequence[Gain]
+    gains: Sequence[PairedDifference]
     published: Published | None
     evaluations: Mapping[int, Sequence[Path]]
     provenance: Mapping[str, Any]

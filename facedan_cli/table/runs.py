@@ -11,7 +11,7 @@ from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, check_training, resolve
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import Card, save_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.report import Report
@@ -19,7 +19,7 @@ from facedan_cli.runs import Run
 from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
 from facedan_cli.training.datasets import refuse_same
 from facedan_cli.training.pcanet import PCANetJob
-from facedan_cli.training.penalty_options import check_batch, settle_penalty
+from facedan_cli.training.penalty_options import check_batch, resolve_penalty
 from facedan_cli.training.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace, sha256_file
@@ -71,7 +71,7 @@ class TableModel:
     set_aside: Path | None = None
 
 
-def settle_rows(asked: str | None, protocol: str, init: str | None) -> tuple[str, ...]:
+def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[str, ...]:
     """The rows of a table, in the paper's order.
 
     Args:
@@ -184,7 +184,7 @@ def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
         return replace(config.adapt, lambda_=0.0)
     (kernels, all_layers), layers = DANS[row], NETWORKS[config.pretrain.model].layers
     named = ",".join(layers if all_layers else layers[-1:])
-    return replace(config.adapt, kernels=kernels, multipliers=None, layers=named)
+    return replace(config.adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)
 
 
 def _check(config: TableConfig, workspace: Workspace) -> None:
@@ -200,7 +200,7 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
     if _adapted(config):
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
-        adapted, _, _ = settle_penalty(_stage_2(config, row), NETWORKS[config.pretrain.model])
+        adapted, _, _ = resolve_penalty(_stage_2(config, row), NETWORKS[config.pretrain.model])
         adapted = resolve(adapted, NETWORKS[config.pretrain.model].adapt)
         check_training(adapted)
         check_batch(adapted)
@@ -224,5 +224,7 @@ def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> P
         for warning in weights.warnings:
             report.warn(warning)
         settings = {"model": config.model, "channels": weights.channels}
-        save_checkpoint(checkpoint, network, Card(config.model, ("",), "weights", name, settings, weights.record()))
+        save_checkpoint(
+            checkpoint, network, ModelCard(config.model, ("",), "weights", name, settings, weights.record())
+        )
     return checkpoint

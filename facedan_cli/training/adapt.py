@@ -11,19 +11,19 @@ import torch
 
 from facedan_cli.adaptation.kernels import median_bandwidth
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.config.common import determining, options
+from facedan_cli.config.common import hashed_options, options
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import CLASSICAL, NETWORKS
-from facedan_cli.config.training import AdaptConfig, check_training, resolve, settle_head
-from facedan_cli.data.batches import Stream
+from facedan_cli.config.training import AdaptConfig, check_training, resolve, resolve_head
+from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 from facedan_cli.embedding.alignment import template_name
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.figures.domains import plot_domains
 from facedan_cli.kept import read_object, tell_odd
-from facedan_cli.models.checkpoint import Card, load_checkpoint, read_card
+from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, read_card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.state_dict import open_safetensors
@@ -42,7 +42,7 @@ from facedan_cli.training.datasets import (
     describe,
     found_finished,
     going_on,
-    hold_aside,
+    hold_out,
     is_of_images,
     read_source,
     refuse_same,
@@ -53,10 +53,10 @@ from facedan_cli.training.datasets import (
     write_unusable,
 )
 from facedan_cli.training.domain_test import DomainTest, tell
-from facedan_cli.training.held_out import HeldAside, features_of, readable
-from facedan_cli.training.loop import Domains, Examination
-from facedan_cli.training.penalty_options import check_batch, parse_bandwidth, settle_penalty
-from facedan_cli.training.session import Work, at_work, check_processes, settle_precision, training_plan
+from facedan_cli.training.held_out import HeldOut, features_of, readable
+from facedan_cli.training.loop import DomainBatches, Validation
+from facedan_cli.training.penalty_options import check_batch, parse_bandwidth, resolve_penalty
+from facedan_cli.training.session import Session, check_processes, resolve_precision, training_plan, training_session
 from facedan_cli.training.step import DTYPES, Features
 from facedan_cli.training.target_list import Target, read_target
 from facedan_cli.workspace import Dataset, Workspace, sha256_file, write_json
@@ -73,9 +73,9 @@ class AdaptJob:
     source: Source
     target: Target
     init: Path
-    card: Card
+    card: ModelCard
     layers: Mapping[str, float]
-    multipliers: tuple[float, ...]
+    bandwidth_multipliers: tuple[float, ...]
     run: Run
     caches: Path
     shared: int
@@ -95,25 +95,25 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     dataset = workspace.dataset(config.source)
     init = find_init(config, workspace, dataset)
     card = read_card(init)
-    config = replace(config, hold_people=_people_held(card, config))
-    source = read_source(dataset, config.hold_people or 0, workspace.root)
+    config = replace(config, holdout_identities=_people_held(card, config))
+    source = read_source(dataset, config.holdout_identities or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
     shared = refuse_shared(source.folder, target.folder)
-    config, layers, multipliers = settle_penalty(config, NETWORKS[card.model])
+    config, layers, bandwidth_multipliers = resolve_penalty(config, NETWORKS[card.model])
     # In the form in which the same command, or config.toml given back, always means the same run.
     config = replace(config, init=config.init or init.parents[1].name)
-    config = settle_head(resolve(_with_head_of(card, config), NETWORKS[card.model].adapt))
+    config = resolve_head(resolve(_with_head_of(card, config), NETWORKS[card.model].adapt))
     check_training(config)
     check_batch(config)
-    config = replace(config, precision=settle_precision(config.precision, config.device))
+    config = replace(config, precision=resolve_precision(config.precision, config.device))
     check_processes(config, len(source.identities))
     run = plan_run(
         workspace,
         "adapt",
         [source.dataset.name, target.dataset.name],
         config=options(config),
-        determining=determining(config) | {"method": METHOD},
+        hashed_options=hashed_options(config) | {"method": METHOD},
         inputs={
             "source": describe(source.dataset, source.folder),
             "target": target.describe(),
@@ -121,7 +121,9 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
         },
         images={"source": source.folder, "target": target.folder},
     )
-    return AdaptJob(config, source, target, init, card, layers, multipliers, run, workspace.root / "cache", shared)
+    return AdaptJob(
+        config, source, target, init, card, layers, bandwidth_multipliers, run, workspace.root / "cache", shared
+    )
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -129,51 +131,51 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     config, run = job.config, job.run
     if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
         return found
-    with at_work(config, run, job.caches, force=force, report=report) as work:
+    with training_session(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, job.source.dataset, job.target.dataset)
         tell_of_inputs(work.report, job.source, job.target.folder)
         if job.shared:
             work.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
         torch.manual_seed(job.seed)
         network = _start(job, work).to(work.device)
-        source, source_held = hold_aside(job.source.folder, config.hold_aside, labelled=True)
-        target, target_held = hold_aside(job.target.folder, config.hold_aside, labelled=False)
+        source, source_held = hold_out(job.source.folder, config.holdout, labelled=True)
+        target, target_held = hold_out(job.target.folder, config.holdout, labelled=False)
         if work.ranks.first:
             keep_images(run.directory, {"source": source, "target": target})
         sources = work.images(job.source.folder, network.image_size)
         targets = work.images(job.target.folder, network.image_size)
         labels, batch = job.source.labels_of(source), training_plan(config).batch
 
-        def streams(*seed: int, rows: range | None = None) -> tuple[Stream, Stream]:
+        def streams(*seed: int, rows: range | None = None) -> tuple[BatchStream, BatchStream]:
             return (
-                Stream(sources.part(source), labels, batch, network.crop, (job.seed, SOURCE_SEED, *seed), rows),
-                Stream(targets.part(target), None, batch, network.crop, (job.seed, TARGET_SEED, *seed), rows),
+                BatchStream(sources.part(source), labels, batch, network.crop, (job.seed, SOURCE_SEED, *seed), rows),
+                BatchStream(targets.part(target), None, batch, network.crop, (job.seed, TARGET_SEED, *seed), rows),
             )
 
         penalty = _penalty(job, _bandwidths(job, network, work.ranks, *streams(BANDWIDTH_SEED)))
-        aside = HeldAside(
+        aside = HeldOut(
             network, sources.part(source_held), job.source.labels_of(source_held), targets.part(target_held)
         )
         metrics = work.train(
             network,
-            Domains(*streams(rows=work.rows(batch)), penalty),
-            Card(
+            DomainBatches(*streams(rows=work.rows(batch)), penalty),
+            ModelCard(
                 job.card.model,
                 job.source.identities,
                 run.stage,
                 run.name,
-                determining(config),
+                hashed_options(config),
                 job.card.init,
                 template_name(job.source.dataset.root),
             ),
-            Examination(
-                ends=DomainTest(aside, tuple(job.layers), job.multipliers, config.seed),
+            Validation(
+                ends=DomainTest(aside, tuple(job.layers), job.bandwidth_multipliers, config.seed),
                 loss=lambda: aside.loss(penalty),
             ),
             job.seed,
         )
         unreadable = work.unusable(sources, targets)
-        lost = job.source.nameless, job.source.folder.skipped + job.target.folder.skipped
+        lost = job.source.unlabelled, job.source.folder.skipped + job.target.folder.skipped
         set_aside = write_unusable(run, unreadable, *lost) if work.ranks.first else None
         tell(run.log, work.report)
         if work.ranks.first:
@@ -182,7 +184,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     return TrainingResult(run, False, metrics, set_aside)
 
 
-def _draw_domains(job: AdaptJob, aside: HeldAside, work: Work) -> None:
+def _draw_domains(job: AdaptJob, aside: HeldOut, work: Session) -> None:
     """The features of images held aside, by the network before and by the one after, in the run's domains.png."""
     images = (aside.source, aside.target)
     if any(domain is None or len(readable(domain)) < LEAST_SAMPLE for domain in images):
@@ -224,18 +226,18 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
     return checkpoint_of(newest)
 
 
-def _people_held(card: Card, config: AdaptConfig) -> int:
+def _people_held(card: ModelCard, config: AdaptConfig) -> int:
     """How many people of the source are held aside: those of the pretraining, for the network knows the others."""
     held = int(card.config.get("hold_people") or 0)
-    if config.hold_people not in (None, held):
+    if config.holdout_identities not in (None, held):
         raise UsageError(
-            f"--hold-people {config.hold_people} cannot be: {card.run} was trained with {held} people held aside",
+            f"--holdout-identities {config.holdout_identities} cannot be: {card.run} held out {held}",
             "leave it out, or pretrain with as many",
         )
     return held
 
 
-def _with_head_of(card: Card, config: AdaptConfig) -> AdaptConfig:
+def _with_head_of(card: ModelCard, config: AdaptConfig) -> AdaptConfig:
     """The configuration with the head that the initial model was trained with, where no other is asked for."""
     if config.head is not None and config.head != card.head.get("head"):
         return config
@@ -243,7 +245,7 @@ def _with_head_of(card: Card, config: AdaptConfig) -> AdaptConfig:
     return replace(config, **{**card.head, **given})
 
 
-def _start(job: AdaptJob, work: Work) -> FaceNetwork:
+def _start(job: AdaptJob, work: Session) -> FaceNetwork:
     """The network of the initial checkpoint; its classifier serves on where the people and the head are the same."""
     card, people = job.card, job.source.identities
     work.report.note(f"starting from {card.run} ({job.init})")
@@ -272,22 +274,22 @@ def _start(job: AdaptJob, work: Work) -> FaceNetwork:
 def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
     config = job.config
     return Penalty(
-        strength=config.lambda_,
+        lambda_=config.lambda_,
         layers=job.layers,
         discrepancy=config.discrepancy,
-        multipliers=job.multipliers,
-        betas=config.betas,
+        bandwidth_multipliers=job.bandwidth_multipliers,
+        kernel_weights=config.kernel_weights,
         estimator=config.estimator,
         bandwidths=bandwidths,
         running=config.bandwidth == "ema",
         median=config.median,
-        queue=config.queue,
+        memory_bank=config.memory_bank,
         ramp=config.lambda_ramp,
     )
 
 
 def _bandwidths(
-    job: AdaptJob, network: FaceNetwork, ranks: Ranks, source: Stream, target: Stream
+    job: AdaptJob, network: FaceNetwork, ranks: DistEnv, source: BatchStream, target: BatchStream
 ) -> Mapping[str, float] | None:
     """γ of each layer before training, kept in the run for when it resumes; None where each batch has its own."""
     fixed = parse_bandwidth(job.config.bandwidth)
@@ -320,7 +322,9 @@ def _positive(value: object) -> float:
 
 
 @torch.no_grad()
-def _sample_features(job: AdaptJob, network: FaceNetwork, source: Stream, target: Stream) -> tuple[Features, Features]:
+def _sample_features(
+    job: AdaptJob, network: FaceNetwork, source: BatchStream, target: BatchStream
+) -> tuple[Features, Features]:
     """Features of both domains as the penalty will see them: with dropout, by which they lie farther apart."""
     device, dtype = next(network.parameters()).device, DTYPES[job.config.precision]
     network.train()

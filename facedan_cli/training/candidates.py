@@ -24,15 +24,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedan_cli.adaptation.diagnostics import effective_rank
-from facedan_cli.data.batches import FaceImages, Stream
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.batches import BatchStream, FaceStore
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.errors import FacedanError
 from facedan_cli.metrics.roc import equal_error_rate
 from facedan_cli.models.checkpoint import load_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.adapt import AdaptJob
-from facedan_cli.training.datasets import LEAST_SAMPLE, Source, hold_aside, part_of
+from facedan_cli.training.datasets import LEAST_SAMPLE, Source, hold_out, part_of
 from facedan_cli.training.held_out import features_of, readable
 
 IMAGES = 256
@@ -60,7 +60,7 @@ class Candidate:
         spread: effective rank of the target's features.
     """
 
-    strength: float
+    lambda_: float
     step: int
     checkpoint: Path
     agreement: float
@@ -68,7 +68,7 @@ class Candidate:
     spread: float
 
 
-class Judge:
+class Scorer:
     """Measures networks that start from the same one and are adapted from and to the same faces.
 
     Args:
@@ -83,18 +83,18 @@ class Judge:
 
     def __init__(self, job: AdaptJob, pool: ThreadPoolExecutor, device: torch.device, report: Report = SILENT) -> None:
         size = load_checkpoint(job.init)[0].image_size
-        people, self._names = images_to_verify(job.source, job.config.hold_aside)
-        self._verified = FaceImages(people, size, pool, report)
-        self._known = FaceImages(_to_know_again(job), size, pool, report)
+        people, self._names = images_to_verify(job.source, job.config.holdout)
+        self._verified = FaceStore(people, size, pool, report)
+        self._known = FaceStore(_to_know_again(job), size, pool, report)
         self._seed = job.config.seed
         self._device = device
 
-    def candidate(self, strength: float, step: int, checkpoint: Path) -> Candidate:
+    def candidate(self, lambda_: float, step: int, checkpoint: Path) -> Candidate:
         """Measure the network of a checkpoint, that of a step of the adaptation with a λ."""
         network = load_checkpoint(checkpoint)[0].to(self._device)
         first, second = (_view(network, self._known, (self._seed, _VIEWS_SEED, view)) for view in (0, 1))
         return Candidate(
-            strength,
+            lambda_,
             step,
             checkpoint,
             decidability(first @ second.T),
@@ -110,11 +110,11 @@ def choose(before: Candidate, found: Sequence[Candidate]) -> Candidate:
         before: the network before adaptation.
         found: adapted networks; of equals the first is taken.
     """
-    left = [candidate for candidate in found if not why_out(candidate, before)]
+    left = [candidate for candidate in found if not rejection_reason(candidate, before)]
     return max(left, key=lambda candidate: candidate.agreement, default=before)
 
 
-def why_out(candidate: Candidate, before: Candidate) -> str:
+def rejection_reason(candidate: Candidate, before: Candidate) -> str:
     """Why a network cannot be chosen; empty where it can."""
     if not np.isfinite([candidate.agreement, candidate.source_error, candidate.spread]).all():
         return "features that are no numbers"
@@ -141,7 +141,7 @@ def decidability(scores: Tensor) -> float:
     return float((same.mean() - different.mean()) / spread)
 
 
-def images_to_verify(source: Source, most: int) -> tuple[FaceFolder, np.ndarray]:
+def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray]:
     """Images of people held aside and their names; without such people, images held aside with one other of each.
 
     Args:
@@ -153,7 +153,7 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceFolder, np.ndarray]
     """
     folder = source.aside
     if len(folder) < LEAST_SAMPLE:
-        kept, held = hold_aside(source.folder, most, labelled=True)
+        kept, held = hold_out(source.folder, most, labelled=True)
         names = list(kept.names)
         partners = [names.index(name) for name in held.names]
         paths = held.paths + tuple(kept.paths[row] for row in partners)
@@ -163,24 +163,24 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceFolder, np.ndarray]
     if len(folder) < LEAST_SAMPLE or len(set(folder.names)) < 2:
         raise FacedanError(
             f"the source '{source.dataset.name}' has too few images held aside to judge networks by",
-            "pretrain with --hold-people, or raise --hold-aside",
+            "pretrain with --holdout-identities, or raise --holdout",
         )
     return folder, names_of
 
 
-def _to_know_again(job: AdaptJob) -> FaceFolder:
+def _to_know_again(job: AdaptJob) -> FaceDataset:
     """Target images that no training saw; where they are few, others besides."""
-    kept, held = hold_aside(job.target.folder, job.config.hold_aside, labelled=False)
+    kept, held = hold_out(job.target.folder, job.config.holdout, labelled=False)
     rows = np.linspace(0, len(kept) - 1, min(len(kept), max(0, IMAGES - len(held)))).astype(int)
     more = part_of(kept, sorted(set(rows.tolist())))
     return replace(held, paths=held.paths + more.paths, names=held.names + more.names)
 
 
 @torch.no_grad()
-def _view(network: FaceNetwork, images: FaceImages, seed: tuple[int, ...]) -> Tensor:
+def _view(network: FaceNetwork, images: FaceStore, seed: tuple[int, ...]) -> Tensor:
     """Directions of the features of a random crop of each image, perhaps mirrored, (n, length)."""
     count = len(images.folder)
-    stream = Stream(images, np.arange(count), 64, network.crop, seed)
+    stream = BatchStream(images, np.arange(count), 64, network.crop, seed)
     device = next(network.parameters()).device
     features, order = [], []
     for crops, numbers in stream.batches(0, -(-count // stream.batch), device):
@@ -190,7 +190,7 @@ def _view(network: FaceNetwork, images: FaceImages, seed: tuple[int, ...]) -> Te
     return F.normalize(torch.cat(features)[:count][numbers.argsort()])
 
 
-def _source_error(network: FaceNetwork, images: FaceImages, names: np.ndarray) -> float:
+def _source_error(network: FaceNetwork, images: FaceStore, names: np.ndarray) -> float:
     features = F.normalize(features_of(network, images)[network.layers[-1]])
     rows = readable(images)  # what cannot be read is known now
     scores = (features @ features.T).double().cpu().numpy()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from facedan_cli.distributed import rank, share, sum_over_processes, world_size
+from facedan_cli.distributed import rank, shard_range, sum_over_processes, world_size
 from facedan_cli.models.classifier import Classifier
 
 
@@ -131,7 +131,7 @@ def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
         whole = tensor.new_empty((classifier.classes, *tensor.shape[1:]))
         whole[: len(tensor)] = tensor
         for part in range(1, world_size()):
-            rows = share(classifier.classes, part, world_size())
+            rows = shard_range(classifier.classes, part, world_size())
             distributed.recv(whole[rows.start : rows.stop], part)
         return whole
     return tensor if rank() == 0 else None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.data.manifest import template_and_size
 from facedan_cli.data.same_images import contents_that_are_there
@@ -51,12 +51,12 @@ class Source:
     """
 
     dataset: Dataset
-    folder: FaceFolder
+    folder: FaceDataset
     identities: tuple[str, ...]
-    nameless: tuple[str, ...]
-    aside: FaceFolder
+    unlabelled: tuple[str, ...]
+    aside: FaceDataset
 
-    def labels_of(self, folder: FaceFolder) -> np.ndarray:
+    def labels_of(self, folder: FaceDataset) -> np.ndarray:
         """Class of each image of (a part of) the data set, int64, shape (images,)."""
         order = {name: index for index, name in enumerate(self.identities)}
         return np.array([order[name] for name in folder.names], np.int64)
@@ -79,7 +79,7 @@ class TrainingResult:
     set_aside: Path | None
 
 
-def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None = None) -> Source:
+def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path | None = None) -> Source:
     """The labelled images of a data set.
 
     Args:
@@ -92,7 +92,7 @@ def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None =
         FacedanError: no image lies in a folder that names a person, all are of one person, or people's folders lie a
             level deeper.
     """
-    folder = read_folder(dataset.root)
+    folder = read_dataset(dataset.root)
     if workspace is not None:
         folder = folder.remembered_in(workspace)
     check_levels(dataset, folder)
@@ -106,13 +106,13 @@ def read_source(dataset: Dataset, hold_people: int = 0, workspace: Path | None =
             f"the source '{dataset.name}' has one identity only ('{identities[0]}'): there is nothing to tell apart",
             layout,
         )
-    nameless = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
-    aside = set(sorted(identities, key=_falling)[: min(hold_people, len(identities) // 10)])
+    unlabelled = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
+    aside = set(sorted(identities, key=_falling)[: min(holdout_identities, len(identities) // 10)])
     return Source(
         dataset,
         part_of(folder, [row for row in named if folder.names[row] not in aside]),
         tuple(name for name in identities if name not in aside),
-        nameless,
+        unlabelled,
         part_of(folder, [row for row in named if folder.names[row] in aside]),
     )
 
@@ -133,13 +133,13 @@ def going_on(stage: str, seed: int, init: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{stage} {seed} {init}".encode()).digest()[:4])
 
 
-def part_of(folder: FaceFolder, rows: Sequence[int]) -> FaceFolder:
+def part_of(folder: FaceDataset, rows: Sequence[int]) -> FaceDataset:
     """Some of a data set's images."""
     paths, names = (tuple(column[row] for row in rows) for column in (folder.paths, folder.names))
     return replace(folder, paths=paths, names=names)
 
 
-def hold_aside(folder: FaceFolder, most: int, *, labelled: bool) -> tuple[FaceFolder, FaceFolder]:
+def hold_out(folder: FaceDataset, most: int, *, labelled: bool) -> tuple[FaceDataset, FaceDataset]:
     """Divide a data set into the images to train on and a sample that no training sees.
 
     The sample is at most a tenth of the images, and none where that would be fewer than ten. It depends on their names
@@ -173,7 +173,7 @@ def _falling(name: str) -> bytes:
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
-def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:
+def describe(dataset: Dataset, folder: FaceDataset) -> dict[str, Any]:
     """What run.json says of a data set that was read."""
     return {
         "name": dataset.name,
@@ -183,7 +183,7 @@ def describe(dataset: Dataset, folder: FaceFolder) -> dict[str, Any]:
     }
 
 
-def found_finished(run: Run, folders: Iterable[FaceFolder], *, force: bool, report: Report) -> TrainingResult | None:
+def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, report: Report) -> TrainingResult | None:
     """The result of a run that is finished already; None where it has to be made.
 
     Args:
@@ -208,18 +208,18 @@ def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[st
     """Whether a run's record is of these source images, whatever their data set was called then."""
 
     @cache
-    def contents(hold_people: int) -> str:
-        return read_source(dataset, hold_people, workspace.root).folder.fingerprint
+    def contents(holdout_identities: int) -> str:
+        return read_source(dataset, holdout_identities, workspace.root).folder.fingerprint
 
     def accept(record: Mapping[str, Any]) -> bool:
         known = record.get("inputs", {}).get("source", {}).get("contents")
-        held = record.get("config", {}).get("hold_people") or 0
+        held = record.get("config", {}).get("holdout_identities") or 0
         return isinstance(known, str) and isinstance(held, int) and known == contents(held)
 
     return accept
 
 
-def warn_of_changes(report: Report, *folders: FaceFolder) -> None:
+def warn_of_changes(report: Report, *folders: FaceDataset) -> None:
     """Say which data sets were written to while a run read them: nobody knows which images it has seen."""
     for folder in folders:
         if not folder.is_as_it_was():
@@ -240,7 +240,7 @@ def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
         report.warn(f"the faces are aligned differently ({stated}); align all of them alike")
 
 
-def tell_of_inputs(report: Report, source: Source, *others: FaceFolder) -> None:
+def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None:
     """Say what else lies in the data sets of a training, and where the source's people may not be its first folders."""
     for folder in (source.folder, *others):
         if folder.remark:
@@ -249,10 +249,10 @@ def tell_of_inputs(report: Report, source: Source, *others: FaceFolder) -> None:
 
 
 def write_unusable(
-    run: Run, unreadable: Mapping[str, str], nameless: tuple[str, ...] = (), skipped: Iterable[tuple[str, str]] = ()
+    run: Run, unreadable: Mapping[str, str], unlabelled: tuple[str, ...] = (), skipped: Iterable[tuple[str, str]] = ()
 ) -> Path | None:
     """List what was set aside in the run's directory, also before an interruption; None where nothing was."""
-    lost = dict.fromkeys(nameless, "not in an identity folder") | dict(skipped)
+    lost = dict.fromkeys(unlabelled, "not in an identity folder") | dict(skipped)
     known = read_set_aside(run.set_aside) | lost | dict(unreadable)
     return write_set_aside(run.directory / "set-aside.tsv", sorted(known.items()))
 
@@ -277,7 +277,7 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
             )
 
 
-def refuse_shared(source: FaceFolder, target: FaceFolder) -> int:
+def refuse_shared(source: FaceDataset, target: FaceDataset) -> int:
     """The source may not be the target by another name: a list over its tree, links, a copy.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import Any
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
 from facedan_cli.kept import read_entries, tell_odd
 from facedan_cli.report import Report
-from facedan_cli.training.held_out import HeldAside, features_of, readable
+from facedan_cli.training.held_out import HeldOut, features_of, readable
 
 KEY = "two_sample"
 """The test's entry in the log: for each layer a `TwoSampleTest`."""
@@ -35,9 +35,9 @@ class DomainTest:
         seed: of the permutations.
     """
 
-    held: HeldAside
+    held: HeldOut
     layers: tuple[str, ...]
-    multipliers: tuple[float, ...]
+    bandwidth_multipliers: tuple[float, ...]
     seed: int
 
     def __call__(self) -> dict[str, Any]:
@@ -47,14 +47,14 @@ class DomainTest:
             return {}
         source, target = (features_of(self.held.network, domain) for domain in images if domain is not None)
         people = self.held.labels[readable(images[0])].tolist() if images[0] is not None else None
-        weights = (1 / len(self.multipliers),) * len(self.multipliers)
+        weights = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         try:
             found = {
                 layer: two_sample_test(
                     source[layer],
                     target[layer],
                     weights=weights,
-                    multipliers=self.multipliers,
+                    bandwidth_multipliers=self.bandwidth_multipliers,
                     seed=self.seed,
                     source_people=people,
                 )

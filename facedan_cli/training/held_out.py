@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.data.batches import FaceImages
-from facedan_cli.distributed import rank, share, world_size
+from facedan_cli.data.batches import FaceStore
+from facedan_cli.distributed import rank, shard_range, world_size
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import classification_loss
 
@@ -20,7 +20,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
-class HeldAside:
+class HeldOut:
     """What both domains keep from training.
 
     Args:
@@ -31,9 +31,9 @@ class HeldAside:
     """
 
     network: FaceNetwork
-    source: FaceImages
+    source: FaceStore
     labels: np.ndarray
-    target: FaceImages | None = None
+    target: FaceStore | None = None
 
     def loss(self, penalty: Penalty | None = None) -> float | None:
         """The loss of eq. 4, of these images; None where there are none.
@@ -45,26 +45,26 @@ class HeldAside:
             return None
         source = features_of(self.network, self.source)
         rows = readable(self.source)  # what cannot be read is known now
-        own = share(len(rows), rank(), world_size())
+        own = shard_range(len(rows), rank(), world_size())
         x = source[self.network.layers[-1]][own.start : own.stop]
         people = torch.from_numpy(self.labels[rows][own.start : own.stop]).to(x.device)
         with torch.no_grad(), evaluating(self.network):
             loss = classification_loss(self.network.classifier, x, people, batch=len(rows)).loss
         if penalty is not None and self.target is not None and min(len(rows), len(readable(self.target))) > 1:
             try:
-                loss = loss + penalty.at_rest()(source, features_of(self.network, self.target))[0]
+                loss = loss + penalty.frozen()(source, features_of(self.network, self.target))[0]
             except ValueError:  # features that have fallen together have no bandwidth
                 return None
         return float(loss)
 
 
-def readable(images: FaceImages) -> list[int]:
+def readable(images: FaceStore) -> list[int]:
     """The images that could be read, by number."""
     return [row for row, path in enumerate(images.folder.paths) if path not in images.unreadable]
 
 
 @torch.no_grad()
-def features_of(network: FaceNetwork, images: FaceImages) -> Mapping[str, Tensor]:
+def features_of(network: FaceNetwork, images: FaceStore) -> Mapping[str, Tensor]:
     """Features of the centre crops of all images that can be read, by layer, (n, length) float32."""
     device = next(network.parameters()).device
     margin, rows = (images.size - network.crop) // 2, readable(images)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, distributed, nn, optim
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.data.batches import Stream
+from facedan_cli.data.batches import BatchStream
 from facedan_cli.distributed import ENDED, average_gradients, begin_alike, sum_over_processes, world_size
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.network import FaceNetwork
@@ -31,16 +31,16 @@ _PENALTY, _SCALER = "penalty.", "scaler."
 
 
 @dataclass(frozen=True)
-class Domains:
+class DomainBatches:
     """What is trained on: labelled source batches, and with a target the penalty between them."""
 
-    source: Stream
-    target: Stream | None = None
+    source: BatchStream
+    target: BatchStream | None = None
     penalty: Penalty | None = None
 
 
 @dataclass(frozen=True)
-class Examination:
+class Validation:
     """What is measured of the network in evaluation mode, on images that no training sees.
 
     Args:
@@ -52,18 +52,18 @@ class Examination:
     loss: Callable[[], float | None] = lambda: None
 
 
-NOTHING = Examination()
+NOTHING = Validation()
 
 
 def train(
     network: FaceNetwork,
-    domains: Domains,
+    domains: DomainBatches,
     plan: Plan,
     *,
     checkpoints: Checkpoints,
     log: Path,
     tensorboard: Path | None = None,
-    examination: Examination = NOTHING,
+    examination: Validation = NOTHING,
     report: Report = SILENT,
 ) -> dict[str, Any]:
     """Train in place, from the saved state where there is one.
@@ -112,7 +112,7 @@ def train(
             scaler.step(optimizer)
             scaler.update()
             if penalty is not None:
-                penalty.remember(losses.source, losses.target)
+                penalty.update_memory_bank(losses.source, losses.target)
 
             if world_size() > 1:
                 stop.requested = bool(sum_over_processes(torch.tensor(float(stop.requested), device=device)))
@@ -171,7 +171,7 @@ def _remembered(penalty: Penalty | None, scaler: torch.amp.GradScaler) -> dict[s
     return tensors
 
 
-def _joint_batches(domains: Domains, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
+def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
     """Batches start … stop-1 of both domains."""
     sources = domains.source.batches(start, stop, device)
     if domains.target is None:
@@ -213,11 +213,11 @@ def _measured(losses: Losses, penalty: Penalty | None, step: int) -> dict[str, A
     """What the log says of a step's losses and features."""
     classification, accuracy = losses.classification.item(), losses.accuracy.item()
     entry: dict[str, Any] = {"loss": classification, "classification": classification, "accuracy": accuracy}
-    if penalty is not None and losses.added is not None:
-        entry["loss"] += losses.added.item()
+    if penalty is not None and losses.penalty is not None:
+        entry["loss"] += losses.penalty.item()
         entry |= {name: value.item() for name, value in losses.discrepancies.items()}
         entry |= penalty.settings()
-        entry["lambda"] = penalty.strength_at(step)
+        entry["lambda"] = penalty.lambda_at(step)
     return entry | shape_of_features(losses.source, losses.target)
 
 

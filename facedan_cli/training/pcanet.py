@@ -13,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facedan_cli.config.common import PCANET_OPTIONS, determining, options
+from facedan_cli.config.common import PCANET_OPTIONS, hashed_options, options
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import read_faces
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.data.same_images import keep_images
-from facedan_cli.devices import choose_device, worker_count
-from facedan_cli.distributed import Ranks
+from facedan_cli.devices import resolve_device, worker_count
+from facedan_cli.distributed import DistEnv
 from facedan_cli.embedding.extractor import FRAMED_FROM, framed, template_of
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.models.checkpoint import Card, save_tensors
+from facedan_cli.models.checkpoint import ModelCard, save_tensors
 from facedan_cli.models.pcanet import FRAME, PCANet, Spec, fit
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
-from facedan_cli.runs import Run, working
+from facedan_cli.runs import Run, running
 from facedan_cli.training.datasets import TrainingResult, describe, found_finished, warn_of_changes
 from facedan_cli.workspace import Workspace, write_set_aside, write_text
 
@@ -47,8 +47,8 @@ class PCANetJob:
     """
 
     config: PretrainConfig
-    source: FaceFolder
-    gallery: FaceFolder | None
+    source: FaceDataset
+    gallery: FaceDataset | None
     run: Run
 
 
@@ -58,18 +58,18 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
-    if Ranks.of(os.environ).count > 1:
+    if DistEnv.of(os.environ).count > 1:
         raise UsageError("pcanet is learnt by one process", "start it without torchrun")
     datasets = {"source": workspace.dataset(config.source)}
     if config.gallery is not None:
         datasets["gallery"] = workspace.dataset(config.gallery)
-    folders = {role: read_folder(dataset.root).remembered_in(workspace.root) for role, dataset in datasets.items()}
+    folders = {role: read_dataset(dataset.root).remembered_in(workspace.root) for role, dataset in datasets.items()}
     run = plan_run(
         workspace,
         "pretrain",
         [dataset.name for dataset in datasets.values()],
         config=_own(options(config)),
-        determining=_own(determining(config)),
+        hashed_options=_own(hashed_options(config)),
         inputs={role: describe(datasets[role], folder) for role, folder in folders.items()},
         images=folders,
     )
@@ -86,8 +86,8 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
     folders = [folder for folder in (job.source, job.gallery) if folder is not None]
     if found := found_finished(run, folders, force=force, report=report):
         return found
-    device = choose_device(config.device)
-    with working(run, force=force, device=str(device)):
+    device = resolve_device(config.device)
+    with running(run, force=force, device=str(device)):
         keep_images(run.directory, {"source": job.source})
         unreadable: list[tuple[str, str]] = []
         images = _windows(job.source, config, device, unreadable, report)
@@ -103,7 +103,7 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         write_text(run.log, json.dumps(facts) + "\n")
         set_aside = write_set_aside(run.directory / "set-aside.tsv", unreadable)
         warn_of_changes(report, *folders)
-        card = Card("pcanet", (), run.stage, run.name, _own(determining(config)))
+        card = ModelCard("pcanet", (), run.stage, run.name, _own(hashed_options(config)))
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         save_tensors(run.checkpoint, tensors, card)
     return TrainingResult(run, False, facts, set_aside)
@@ -115,7 +115,7 @@ def _own(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _windows(
-    folder: FaceFolder,
+    folder: FaceDataset,
     config: PretrainConfig,
     device: torch.device,
     unreadable: list[tuple[str, str]],

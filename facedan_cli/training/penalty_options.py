@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from facedan_cli.adaptation.betas import LEAST_ROWS
-from facedan_cli.adaptation.kernels import octaves
+from facedan_cli.adaptation.kernels import doubling_multipliers
 from facedan_cli.config.common import BANDWIDTHS
 from facedan_cli.config.discrepancies import DISCREPANCIES
-from facedan_cli.config.fields import check_choices
+from facedan_cli.config.fields import check_choices, spelling
 from facedan_cli.config.models import NetworkEntry
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
@@ -22,7 +22,7 @@ BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
 """What γ, and multiples of it, may be: float32 knows no kernel of a bandwidth far beyond."""
 
 
-def settle_penalty(
+def resolve_penalty(
     config: AdaptConfig, network: NetworkEntry
 ) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
     """Check the penalty's options.
@@ -46,14 +46,26 @@ def settle_penalty(
         )
     if not 0 <= config.lambda_ < math.inf:
         raise UsageError(f"--lambda must be a number from 0, not {config.lambda_}", "the paper uses 0.5")
-    for option, count in (("--queue", config.queue), ("--lambda-ramp", config.lambda_ramp)):
+    for option, count in (("--memory-bank", config.memory_bank), ("--lambda-ramp", config.lambda_ramp)):
         if count < 0:
             raise UsageError(f"{option} must be at least 0, not {count}", "0, the default, is without it")
-    multipliers = octaves(config.kernels) if config.multipliers is None else parse_multipliers(config.multipliers)
+    bandwidth_multipliers = (
+        doubling_multipliers(config.kernels)
+        if config.bandwidth_multipliers is None
+        else parse_multipliers(config.bandwidth_multipliers)
+    )
     _refuse_what_has_no_effect(config, layers, network)
-    text = None if multipliers == octaves(len(multipliers)) else ",".join(f"{factor:g}" for factor in multipliers)
+    text = (
+        None
+        if bandwidth_multipliers == doubling_multipliers(len(bandwidth_multipliers))
+        else ",".join(f"{factor:g}" for factor in bandwidth_multipliers)
+    )
     named = ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items())
-    return replace(config, layers=named, kernels=len(multipliers), multipliers=text), layers, multipliers
+    return (
+        replace(config, layers=named, kernels=len(bandwidth_multipliers), bandwidth_multipliers=text),
+        layers,
+        bandwidth_multipliers,
+    )
 
 
 def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], network: NetworkEntry) -> None:
@@ -61,22 +73,24 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
     discrepancy = DISCREPANCIES[config.discrepancy]
     for name in discrepancy.idle:
         if getattr(config, name) != getattr(default, name):
-            raise UsageError(f"--{name} means nothing for --discrepancy {config.discrepancy}", f"leave --{name} out")
+            raise UsageError(
+                f"{spelling(name)} means nothing for --discrepancy {config.discrepancy}", f"leave {spelling(name)} out"
+            )
     if config.median != default.median and parse_bandwidth(config.bandwidth) is not None:
         raise UsageError(f"--median means nothing for --bandwidth {config.bandwidth}", "leave --median out")
-    if config.queue and config.estimator == "linear":
+    if config.memory_bank and config.estimator == "linear":
         raise UsageError(
-            "--queue means nothing for --estimator linear, which compares no row of a batch with past ones",
-            "leave --queue out, or use --estimator unbiased",
+            "--memory-bank means nothing for --estimator linear, which compares no row of a batch with past ones",
+            "leave --memory-bank out, or use --estimator unbiased",
         )
     if discrepancy.joint and set(layers.values()) != {1.0}:
         raise UsageError(
             f"{config.discrepancy} measures all layers as one: they have no weights", "name the layers alone"
         )
     pooled = [layer for layer in layers if layer in network.pooled]
-    if pooled and config.conv_lr == 0:
+    if pooled and config.backbone_lr_mult == 0:
         others = ",".join(layer for layer in network.layers if layer not in network.pooled)
-        raise UsageError(f"--conv-lr 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
+        raise UsageError(f"--backbone-lr-mult 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
 
 
 def check_batch(config: AdaptConfig) -> None:
@@ -89,11 +103,11 @@ def check_batch(config: AdaptConfig) -> None:
         UsageError: optimal kernel weights, of fewer rows than have a covariance.
     """
     least = LEAST_ROWS[config.estimator]
-    if config.betas == "optimal" and int(config.batch or 0) < least:
+    if config.kernel_weights == "optimal" and int(config.batch or 0) < least:
         raise UsageError(
-            f"--betas optimal with --estimator {config.estimator} needs a --batch of {least} at least, "
+            f"--kernel-weights optimal with --estimator {config.estimator} needs a --batch of {least} at least, "
             f"not {config.batch}: fewer images show no covariance",
-            "raise --batch, or leave --betas out",
+            "raise --batch, or leave --kernel-weights out",
         )
 
 
@@ -129,7 +143,7 @@ def parse_multipliers(text: str) -> tuple[float, ...]:
     factors = tuple(_positive(part, FACTOR_RANGE) for part in text.split(","))
     if any(map(math.isnan, factors)) or len(set(factors)) < len(factors) or len(factors) > MOST_KERNELS:
         raise UsageError(
-            f"--multipliers cannot be '{text}'",
+            f"--bandwidth-multipliers cannot be '{text}'",
             f"give at most {MOST_KERNELS} different positive numbers between 1e-6 and 1e6, as in 0.25,1,4",
         )
     return tuple(sorted(factors))

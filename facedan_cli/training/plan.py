@@ -50,11 +50,11 @@ def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
     own = {id(parameter) for parameter in (*convolutions, *classifier)}
     between = [parameter for parameter in network.parameters() if id(parameter) not in own]
     for parameter in convolutions:
-        parameter.requires_grad_(plan.conv_lr > 0)
+        parameter.requires_grad_(plan.backbone_lr_mult > 0)
     groups = [
-        {"params": convolutions, "scale": plan.conv_lr},
+        {"params": convolutions, "scale": plan.backbone_lr_mult},
         {"params": between, "scale": 1.0},
-        {"params": classifier, "scale": plan.classifier_lr},
+        {"params": classifier, "scale": plan.classifier_lr_mult},
     ]
     if plan.optimizer == "sgd":
         # PyTorch's fused SGD leaves its momentum uninitialised where the first step overflows and is left out.

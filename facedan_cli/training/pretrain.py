@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
-from facedan_cli.config.common import determining, options
+from facedan_cli.config.common import hashed_options, options
 from facedan_cli.config.fields import check_choices
 from facedan_cli.config.models import NETWORKS, imported
-from facedan_cli.config.training import PretrainConfig, check_training, resolve, settle_head
-from facedan_cli.data.batches import Stream
+from facedan_cli.config.training import PretrainConfig, check_training, resolve, resolve_head
+from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import template_name
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import Card, is_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, is_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
@@ -30,17 +30,17 @@ from facedan_cli.training.datasets import (
     describe,
     found_finished,
     going_on,
-    hold_aside,
+    hold_out,
     read_source,
     tell_of_inputs,
     warn_of_alignment,
     warn_of_changes,
     write_unusable,
 )
-from facedan_cli.training.held_out import HeldAside
-from facedan_cli.training.loop import Domains, Examination
+from facedan_cli.training.held_out import HeldOut
+from facedan_cli.training.loop import DomainBatches, Validation
 from facedan_cli.training.pcanet import PCANetJob, learn_pcanet, plan_pcanet
-from facedan_cli.training.session import at_work, check_processes, settle_precision, training_plan
+from facedan_cli.training.session import check_processes, resolve_precision, training_plan, training_session
 from facedan_cli.workspace import Workspace, sha256_file
 
 
@@ -75,10 +75,12 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         return plan_pcanet(config, workspace)
     if config.gallery is not None:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
-    config = settle_head(resolve(replace(config, hold_people=config.hold_people or 0), NETWORKS[config.model].pretrain))
+    config = resolve_head(
+        resolve(replace(config, holdout_identities=config.holdout_identities or 0), NETWORKS[config.model].pretrain)
+    )
     check_training(config)
-    config = replace(config, precision=settle_precision(config.precision, config.device))
-    source = read_source(workspace.dataset(config.source), config.hold_people or 0, workspace.root)
+    config = replace(config, precision=resolve_precision(config.precision, config.device))
+    source = read_source(workspace.dataset(config.source), config.holdout_identities or 0, workspace.root)
     check_processes(config, len(source.identities))
     inputs = {"source": describe(source.dataset, source.folder)}
     init, method = None, {}
@@ -91,7 +93,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         "pretrain",
         [source.dataset.name],
         config=options(config),
-        determining=determining(config) | method,
+        hashed_options=hashed_options(config) | method,
         inputs=inputs,
         images={"source": source.folder},
     )
@@ -105,16 +107,16 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
     config, source, run = job.config, job.source, job.run
     if found := found_finished(run, [source.folder], force=force, report=report):
         return found
-    with at_work(config, run, job.caches, force=force, report=report) as work:
+    with training_session(config, run, job.caches, force=force, report=report) as work:
         warn_of_alignment(work.report, source.dataset)
         tell_of_inputs(work.report, source)
         torch.manual_seed(job.seed)
         network = build(config.model, len(source.identities), **work.head(len(source.identities)))
         weights = _start(job, network, work.report)
-        folder, held = hold_aside(source.folder, config.hold_aside, labelled=True)
+        folder, held = hold_out(source.folder, config.holdout, labelled=True)
         images = work.images(source.folder, network.image_size)
         plan = training_plan(config)
-        stream = Stream(
+        stream = BatchStream(
             images.part(folder),
             source.labels_of(folder),
             plan.batch,
@@ -124,19 +126,21 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         )
         if work.ranks.first:
             keep_images(run.directory, {"source": folder})
-        aside = HeldAside(network, images.part(held), source.labels_of(held))
-        card = Card(
+        aside = HeldOut(network, images.part(held), source.labels_of(held))
+        card = ModelCard(
             config.model,
             source.identities,
             run.stage,
             run.name,
-            determining(config),
+            hashed_options(config),
             weights,
             template_name(source.dataset.root),
         )
-        metrics = work.train(network.to(work.device), Domains(stream), card, Examination(loss=aside.loss), job.seed)
+        metrics = work.train(
+            network.to(work.device), DomainBatches(stream), card, Validation(loss=aside.loss), job.seed
+        )
         unreadable = work.unusable(images)
-        lost = source.nameless, source.folder.skipped
+        lost = source.unlabelled, source.folder.skipped
         set_aside = write_unusable(run, unreadable, *lost) if work.ranks.first else None
         if work.ranks.first:
             warn_of_changes(work.report, source.folder)
@@ -149,8 +153,8 @@ def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, 
     if job.init is None:
         if usual := NETWORKS[config.model].start:
             report.warn(f"starting from random weights; {usual}")
-        if config.conv_lr == 0:
-            report.warn("convolutions of random weights stay as they are with --conv-lr 0: give --init")
+        if config.backbone_lr_mult == 0:
+            report.warn("convolutions of random weights stay as they are with --backbone-lr-mult 0: give --init")
         return None
     weights = load_public_weights(job.init, network, channels=None if config.channels == "auto" else config.channels)
     report.note(f"starting from {job.init} ({weights.form}, trained on {weights.channels.upper()})")

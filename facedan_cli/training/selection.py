@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config.common import determining, options
+from facedan_cli.config.common import hashed_options, options
 from facedan_cli.config.training import AdaptConfig
-from facedan_cli.devices import choose_device, worker_count
-from facedan_cli.distributed import Ranks
+from facedan_cli.devices import resolve_device, worker_count
+from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
-from facedan_cli.runs import Run, working
+from facedan_cli.runs import Run, running
 from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
-from facedan_cli.training.candidates import Candidate, Judge, choose, images_to_verify, why_out
+from facedan_cli.training.candidates import Candidate, Scorer, choose, images_to_verify, rejection_reason
 from facedan_cli.training.datasets import METHOD, TrainingResult, found_finished
 from facedan_cli.workspace import Workspace, write_csv
 
@@ -51,16 +51,16 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
     Raises:
         FacedanError: something that a run needs is missing or cannot be.
     """
-    strengths = parse_strengths(config.strengths)
+    lambdas = parse_strengths(config.lambdas)
     jobs = {}
-    for strength in strengths:
-        job = plan_adapt(replace(config, lambda_=strength), workspace)
+    for lambda_ in lambdas:
+        job = plan_adapt(replace(config, lambda_=lambda_), workspace)
         every = max(1, int(job.config.iterations or 0) // NETWORKS_KEPT)
         kept = replace(job.config, checkpoint_every=every, keep_every=every)
-        jobs[strength] = replace(job, config=kept, run=replace(job.run, config=options(kept)))
-    first = jobs[strengths[0]]
-    images_to_verify(first.source, first.config.hold_aside)
-    chosen = {"select": True, "strengths": ",".join(f"{strength:g}" for strength in strengths)}
+        jobs[lambda_] = replace(job, config=kept, run=replace(job.run, config=options(kept)))
+    first = jobs[lambdas[0]]
+    images_to_verify(first.source, first.config.holdout)
+    chosen = {"select": True, "lambdas": ",".join(f"{lambda_:g}" for lambda_ in lambdas)}
 
     def of_all(values: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if key != "lambda"} | chosen
@@ -70,7 +70,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
         "adapt",
         [first.source.dataset.name, first.target.dataset.name],
         config=of_all(options(first.config)),
-        determining=of_all(determining(first.config)) | {"method": METHOD},
+        hashed_options=of_all(hashed_options(first.config)) | {"method": METHOD},
         inputs=first.run.inputs,
         images={"source": first.source.folder, "target": first.target.folder},
     )
@@ -89,22 +89,22 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
     if finished := found_finished(run, folders, force=force, report=report):
         return finished
     set_aside = None
-    for strength, job in selection.jobs.items():
-        report.note(f"λ = {strength:g}: {job.run.name}")
+    for lambda_, job in selection.jobs.items():
+        report.note(f"λ = {lambda_:g}: {job.run.name}")
         set_aside = adapt(job, force=force, report=report).set_aside or set_aside
-    if not Ranks.of(os.environ).first:  # the first process judges alone
+    if not DistEnv.of(os.environ).first:  # the first process judges alone
         return TrainingResult(run, False, {}, None)
-    device = choose_device(first.config.device)
-    with working(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(first.config.workers)) as pool:
+    device = resolve_device(first.config.device)
+    with running(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(first.config.workers)) as pool:
         before, *found = _measured(selection, first, pool, device, report)
         best = choose(before, found)
         network, card = load_checkpoint(best.checkpoint)
-        config = dict(card.config) | {"step": best.step, "strengths": run.config["strengths"]}
+        config = dict(card.config) | {"step": best.step, "strengths": run.config["lambdas"]}
         save_checkpoint(run.checkpoint, network, replace(card, run=run.name, config=config))
         _write(run.directory / "candidates.csv", before, found, best)
-    taken = "the network before adaptation" if best is before else f"λ = {best.strength:g}, step {best.step}"
+    taken = "the network before adaptation" if best is before else f"λ = {best.lambda_:g}, step {best.step}"
     report.note(f"chosen of {len(found)} networks: {taken}; {run.directory / 'candidates.csv'} says why")
-    metrics = {"lambda": best.strength, "step": best.step, "agreement": best.agreement}
+    metrics = {"lambda": best.lambda_, "step": best.step, "agreement": best.agreement}
     return TrainingResult(run, False, metrics | {"source_error": best.source_error}, set_aside)
 
 
@@ -115,12 +115,12 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         UsageError: there are fewer than two, or one is no number from 0.
     """
     try:
-        strengths = tuple(sorted({float(part) for part in text.split(",")}))
+        lambdas = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError:
-        strengths = ()
-    if len(strengths) < 2 or not all(0 <= strength < float("inf") for strength in strengths):
-        raise UsageError(f"--strengths cannot be '{text}'", "give at least two numbers from 0, as in 0.5,2,10")
-    return strengths
+        lambdas = ()
+    if len(lambdas) < 2 or not all(0 <= lambda_ < float("inf") for lambda_ in lambdas):
+        raise UsageError(f"--lambdas cannot be '{text}'", "give at least two numbers from 0, as in 0.5,2,10")
+    return lambdas
 
 
 def _measured(
@@ -128,17 +128,19 @@ def _measured(
 ) -> list[Candidate]:
     """The network before adaptation, and all that were kept."""
     kept = [(0.0, 0, job.init)]
-    for strength, of in selection.jobs.items():
+    for lambda_, of in selection.jobs.items():
         steps = {int(path.stem.partition("-")[2]): path for path in of.run.checkpoint.parent.glob("step-*.safetensors")}
         steps[int(of.config.iterations or 0)] = of.run.checkpoint
-        kept += [(strength, step, path) for step, path in sorted(steps.items())]
+        kept += [(lambda_, step, path) for step, path in sorted(steps.items())]
     if not job.source.aside.paths:
-        report.note("no people are held aside (pretrain --hold-people): the source is judged by images of known people")
-    judge = Judge(job, pool, device, report)
+        report.note(
+            "no people are held aside (pretrain --holdout-identities): the source is judged by images of known people"
+        )
+    judge = Scorer(job, pool, device, report)
     found = []
     with report.progress("comparing networks", len(kept), unit="networks") as advance:
-        for strength, step, path in kept:
-            found.append(judge.candidate(strength, step, path))
+        for lambda_, step, path in kept:
+            found.append(judge.candidate(lambda_, step, path))
             advance(1, "")
     return found
 
@@ -147,13 +149,13 @@ def _write(table: Path, before: Candidate, found: Sequence[Candidate], best: Can
     header = ("lambda", "step", "agreement", "source_error", "spread", "chosen", "out", "checkpoint")
     rows = [
         (
-            f"{candidate.strength:g}",
+            f"{candidate.lambda_:g}",
             candidate.step,
             f"{candidate.agreement:.4f}",
             f"{candidate.source_error:.4f}",
             f"{candidate.spread:.2f}",
             "yes" if candidate is best else "",
-            "" if candidate is before else why_out(candidate, before),
+            "" if candidate is before else rejection_reason(candidate, before),
             candidate.checkpoint,
         )
         for candidate in (before, *found)

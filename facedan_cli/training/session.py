@@ -14,25 +14,25 @@ import torch
 
 from facedan_cli.config.common import options
 from facedan_cli.config.training import TrainingConfig
-from facedan_cli.data.batches import FaceImages
+from facedan_cli.data.batches import FaceStore
 from facedan_cli.data.cache import Cache
-from facedan_cli.data.dataset import FaceFolder
-from facedan_cli.devices import choose_device, keep_freed_memory, worker_count
-from facedan_cli.distributed import Ranks, share
+from facedan_cli.data.dataset import FaceDataset
+from facedan_cli.devices import keep_freed_memory, resolve_device, worker_count
+from facedan_cli.distributed import DistEnv, shard_range
 from facedan_cli.errors import Interrupted, UsageError
 from facedan_cli.figures.learning_curves import draw_curves
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
-from facedan_cli.runs import Run, working
+from facedan_cli.runs import Run, running
 from facedan_cli.training.log import check_tensorboard
-from facedan_cli.training.loop import Domains, Examination, train
+from facedan_cli.training.loop import DomainBatches, Validation, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
 
 @dataclass(frozen=True)
-class Work:
+class Session:
     """A training at work.
 
     Args:
@@ -47,27 +47,27 @@ class Work:
 
     config: TrainingConfig
     run: Run
-    ranks: Ranks
+    ranks: DistEnv
     device: torch.device
     pool: ThreadPoolExecutor
     caches: Path
     report: Report
 
-    def images(self, folder: FaceFolder, size: int) -> FaceImages:
+    def images(self, folder: FaceDataset, size: int) -> FaceStore:
         """The faces of a data set, kept as --cache says."""
-        return FaceImages(folder, size, self.pool, self.report, Cache(self.config.cache, self.caches))
+        return FaceStore(folder, size, self.pool, self.report, Cache(self.config.cache, self.caches))
 
     def rows(self, batch: int) -> range:
         """The rows of each batch that this process takes."""
-        return share(batch, self.ranks.rank, self.ranks.count)
+        return shard_range(batch, self.ranks.rank, self.ranks.count)
 
     def head(self, classes: int) -> dict[str, Any]:
         """The classifier's settings, with the classes that this process holds."""
-        own = share(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
+        own = shard_range(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
         return {"head": self.config.head, "margin": self.config.margin, "scale": self.config.scale, "own": own}
 
     def train(
-        self, network: FaceNetwork, domains: Domains, card: Card, examination: Examination, seed: int
+        self, network: FaceNetwork, domains: DomainBatches, card: ModelCard, examination: Validation, seed: int
     ) -> dict[str, Any]:
         """Train, and draw how it went, also of a training that is interrupted.
 
@@ -98,7 +98,7 @@ class Work:
         finally:
             self._draw()
 
-    def unusable(self, *images: FaceImages) -> dict[str, str]:
+    def unusable(self, *images: FaceStore) -> dict[str, str]:
         """Images that could not be read, by any process, with the reason; for the first, others learn nothing."""
         found = [(path, reason) for faces in images for path, reason in faces.unreadable.items()]
         return dict(self.ranks.gather(found))
@@ -113,7 +113,9 @@ class Work:
 
 
 @contextmanager
-def at_work(config: TrainingConfig, run: Run, caches: Path, *, force: bool, report: Report) -> Iterator[Work]:
+def training_session(
+    config: TrainingConfig, run: Run, caches: Path, *, force: bool, report: Report
+) -> Iterator[Session]:
     """Hold a run and what its training needs; of several processes the first holds it for all.
 
     Raises:
@@ -122,17 +124,17 @@ def at_work(config: TrainingConfig, run: Run, caches: Path, *, force: bool, repo
     if config.tensorboard:
         check_tensorboard()
     keep_freed_memory()
-    ranks = Ranks.of(os.environ)
-    device = ranks.device(choose_device(config.device))
+    ranks = DistEnv.of(os.environ)
+    device = ranks.device(resolve_device(config.device))
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
     with ExitStack() as held:
         held.enter_context(ranks.joined(device))
         if ranks.first:
-            held.enter_context(working(run, force=force, device=str(device)))
+            held.enter_context(running(run, force=force, device=str(device)))
         ranks.gather([])
         pool = held.enter_context(ThreadPoolExecutor(workers))
         try:
-            yield Work(config, run, ranks, device, pool, caches, report if ranks.first else SILENT)
+            yield Session(config, run, ranks, device, pool, caches, report if ranks.first else SILENT)
         except Interrupted:
             ranks.gather([])  # the first one still writes the state; torchrun ends it soon after another has ended
             raise
@@ -145,11 +147,11 @@ def training_plan(config: TrainingConfig) -> Plan:
     return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
 
 
-def settle_precision(precision: str, device: str) -> str:
+def resolve_precision(precision: str, device: str) -> str:
     """The precision that "auto" stands for: bfloat16 on GPUs that compute in it, else float32."""
     if precision != "auto":
         return precision
-    chosen = choose_device(device)
+    chosen = resolve_device(device)
     return "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
@@ -163,7 +165,7 @@ def check_processes(config: TrainingConfig, people: int) -> None:
     Raises:
         UsageError: naming the option.
     """
-    count = Ranks.of(os.environ).count
+    count = DistEnv.of(os.environ).count
     batch = int(config.batch or 0)
     if config.grad_accum * count > batch:
         what = f"{config.grad_accum} parts" if count == 1 else f"{count} processes times {config.grad_accum} parts"

@@ -18,7 +18,7 @@ from torch import Tensor, optim
 from facedan_cli.distributed import rank
 from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.kept import parse_object
-from facedan_cli.models.checkpoint import Card, save_tensors
+from facedan_cli.models.checkpoint import ModelCard, save_tensors
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.pretrained.state_dict import open_safetensors
@@ -52,7 +52,7 @@ class Checkpoints:
         keep_every: 0: of the steps before the last only the best one's network is kept.
     """
 
-    def __init__(self, directory: Path, card: Card, keep_every: int = 0) -> None:
+    def __init__(self, directory: Path, card: ModelCard, keep_every: int = 0) -> None:
         self.directory = directory
         self.card = card
         self.keep_every = keep_every

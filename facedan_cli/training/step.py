@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.distributed import gather_rows, rank, share, world_size
+from facedan_cli.distributed import gather_rows, rank, shard_range, world_size
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.dropout import see_rows
+from facedan_cli.models.dropout import set_batch_rows
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import Classification, classification_loss, sample_classes
 from facedan_cli.training.plan import Plan
@@ -64,7 +64,7 @@ class Losses:
 
     classification: Tensor
     accuracy: Tensor
-    added: Tensor | None
+    penalty: Tensor | None
     discrepancies: dict[str, Tensor]
     source: Features
     target: Features
@@ -72,7 +72,7 @@ class Losses:
     @property
     def total(self) -> Tensor:
         """What is minimised (eq. 4)."""
-        return self.classification if self.added is None else self.classification + self.added
+        return self.classification if self.penalty is None else self.classification + self.penalty
 
 
 class Step:
@@ -109,14 +109,14 @@ class Step:
         with self._pass(batch, step, slice(None)):
             source, target = self._features(batch)
             classified = self._classify(source, batch.labels, step, sampled)
-        total, added = classified.total, None
+        total, penalty = classified.total, None
         discrepancies = Features()
         if self.penalty is not None:
             source, target = self._gathered(source), self._gathered(target)
-            added, discrepancies = self._penalty(source, target, step)
-            total = total + added
+            penalty, discrepancies = self._penalty(source, target, step)
+            total = total + penalty
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return _losses([classified], added, discrepancies, source, target)
+        return _losses([classified], penalty, discrepancies, source, target)
 
     def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
         """As `_whole`, with the memory of a part.
@@ -126,17 +126,17 @@ class Step:
         size under memory limited setup"). Dropout is the same in both passes.
         """
         size, count = len(batch.labels), self.plan.grad_accum
-        parts = [slice(rows.start, rows.stop) for rows in (share(size, part, count) for part in range(count))]
+        parts = [slice(rows.start, rows.stop) for rows in (shard_range(size, part, count) for part in range(count))]
         own: list[Features] = [{}, {}]
         slopes: list[Features] = [{}, {}]
-        added, discrepancies = None, Features()
+        penalty, discrepancies = None, Features()
         source, target = own
         if self.penalty is not None:
             own = self._joined(batch, step, parts)
             source, target = (self._gathered(features) for features in own)
-            added, discrepancies = self._penalty(source, target, step)
+            penalty, discrepancies = self._penalty(source, target, step)
             leaves = [rows for features in own for rows in features.values()]
-            found = iter(torch.autograd.grad(added, leaves, allow_unused=True, materialize_grads=True))
+            found = iter(torch.autograd.grad(penalty, leaves, allow_unused=True, materialize_grads=True))
             slopes = [{layer: next(found) for layer in features} for features in own]
         classified, seen = [], []
         for rows in parts:
@@ -152,7 +152,7 @@ class Step:
             seen.append({layer: found.detach() for layer, found in features[0].items()})
         if self.penalty is None:
             source = {layer: torch.cat([features[layer] for features in seen]) for layer in self.network.layers}
-        return _losses(classified, added, discrepancies, source, target)
+        return _losses(classified, penalty, discrepancies, source, target)
 
     def _joined(self, batch: Batch, step: int, parts: list[slice]) -> list[Features]:
         """The source's and the target's features of all parts, as leaves whose gradient can be asked for."""
@@ -173,15 +173,17 @@ class Step:
     def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
         """Random numbers and precision of a pass of some rows; what is drawn belongs to the global batch."""
         torch.manual_seed((self.plan.seed * 1_000_003 + step) % (1 << 63))
-        own = share(self.plan.batch, rank(), world_size())[rows]
+        own = shard_range(self.plan.batch, rank(), world_size())[rows]
         domains = 1 if batch.target is None else 2
         numbers = [row + domain * self.plan.batch for domain in range(domains) for row in own]
         alone = len(own) == self.plan.batch
-        see_rows(self.network, None if alone else torch.tensor(numbers, device=self.device), domains * self.plan.batch)
+        set_batch_rows(
+            self.network, None if alone else torch.tensor(numbers, device=self.device), domains * self.plan.batch
+        )
         dtype = DTYPES[self.plan.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             yield
-        see_rows(self.network, None, None)
+        set_batch_rows(self.network, None, None)
 
     def _features(self, batch: Batch) -> tuple[Features, Features]:
         """Features of both domains, float32: one network sees both in one pass."""
@@ -215,7 +217,7 @@ class Step:
 
 def _losses(
     classified: list[Classification],
-    added: Tensor | None,
+    penalty: Tensor | None,
     discrepancies: dict[str, Tensor],
     source: Features,
     target: Features,
@@ -224,7 +226,7 @@ def _losses(
     return Losses(
         torch.stack([part.loss for part in classified]).sum(),
         torch.stack([part.accuracy for part in classified]).sum(),
-        None if added is None else added.detach(),
+        None if penalty is None else penalty.detach(),
         {name: value.detach() for name, value in discrepancies.items()},
         {layer: rows.detach() for layer, rows in source.items()},
         {layer: rows.detach() for layer, rows in target.items()},

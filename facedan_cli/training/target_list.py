@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.matching import match_images
 from facedan_cli.protocols.sigset import read_sigset
@@ -25,7 +25,7 @@ class Target:
     """
 
     dataset: Dataset
-    folder: FaceFolder
+    folder: FaceDataset
     sigset: Path | None
 
     def describe(self) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def read_target(name: str, workspace: Workspace) -> Target:
     """
     named = workspace.dataset(name)
     if not (named.root.is_file() and named.root.suffix.lower() == ".xml"):
-        return Target(named, read_folder(named.root).remembered_in(workspace.root), None)
+        return Target(named, read_dataset(named.root).remembered_in(workspace.root), None)
     sigset = named.root
     faces = workspace.dataset(sigset.resolve().parent.name)
-    images = read_folder(faces.root).remembered_in(workspace.root)
+    images = read_dataset(faces.root).remembered_in(workspace.root)
     listed = [record.file_name for record in read_sigset(sigset)]
     match = match_images(listed, images.paths, by_base_name=True)
     if not match.rows:
@@ -67,6 +67,6 @@ def target_images(facts: dict[str, Any]) -> list[str]:
     try:
         if "sigset" in facts:
             return [record.file_name for record in read_sigset(Path(facts["sigset"]))]
-        return list(read_folder(Path(facts["root"])).paths)
+        return list(read_dataset(Path(facts["root"])).paths)
     except FacedanError:
         return []

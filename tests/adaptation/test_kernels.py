@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.kernels import (
+    doubling_multipliers,
     gaussian_kernel,
     gaussian_kernels,
     median_bandwidth,
-    octaves,
     squared_distances,
 )
 
@@ -126,8 +126,8 @@ def test_collapsed_or_broken_features_have_no_bandwidth(value: float) -> None:
 
 
 def test_five_kernels_have_the_papers_bandwidths() -> None:
-    assert octaves(5) == (1, 2, 4, 8, 16)
-    assert octaves(1) == (1,)
+    assert doubling_multipliers(5) == (1, 2, 4, 8, 16)
+    assert doubling_multipliers(1) == (1,)
 
 
 def test_of_octaves_only_the_widest_costs_an_exponential(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +144,9 @@ def test_of_octaves_only_the_widest_costs_an_exponential(monkeypatch: pytest.Mon
 def test_the_kernel_is_the_weighted_mean_of_gaussians(weights: tuple[float, ...]) -> None:
     distances, bandwidth = torch.linspace(0, 40, 9, dtype=torch.float64), 2.5
     expected = [
-        sum(b * math.exp(-d / (bandwidth * f)) for b, f in zip(weights, octaves(len(weights)), strict=True))
+        sum(
+            b * math.exp(-d / (bandwidth * f)) for b, f in zip(weights, doubling_multipliers(len(weights)), strict=True)
+        )
         for d in distances.tolist()
     ]
     kernel = gaussian_kernel(distances, bandwidth, weights)

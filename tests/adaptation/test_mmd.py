@@ -150,15 +150,15 @@ def test_features_that_do_not_belong_together_and_unknown_estimators_are_refused
     with pytest.raises(ValueError, match="unknown estimator 'median'"):
         mk_mmd(rows(3), rows(3), bandwidth=1.0, estimator="median")
     with pytest.raises(ValueError, match=r"zip\(\)"):
-        mk_mmd(rows(3), rows(3), bandwidth=1.0, weights=FIVE, multipliers=(1.0, 2.0))
+        mk_mmd(rows(3), rows(3), bandwidth=1.0, weights=FIVE, bandwidth_multipliers=(1.0, 2.0))
 
 
-@pytest.mark.parametrize("multipliers", [(1.0,), (0.5, 3.0), (8.0, 0.25, 2.0, 1.0)])
-def test_any_multipliers_will_do(multipliers: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("bandwidth_multipliers", [(1.0,), (0.5, 3.0), (8.0, 0.25, 2.0, 1.0)])
+def test_any_multipliers_will_do(bandwidth_multipliers: tuple[float, ...]) -> None:
     source, target = rows(5, seed=1), rows(4, seed=2, mean=0.5)
-    weights = [1 / len(multipliers)] * len(multipliers)
-    found = mk_mmd(source, target, bandwidth=6.0, weights=weights, multipliers=multipliers)
-    each = [slow_mmd(source, target, 6.0 * factor, ONE, "unbiased") for factor in multipliers]
+    weights = [1 / len(bandwidth_multipliers)] * len(bandwidth_multipliers)
+    found = mk_mmd(source, target, bandwidth=6.0, weights=weights, bandwidth_multipliers=bandwidth_multipliers)
+    each = [slow_mmd(source, target, 6.0 * factor, ONE, "unbiased") for factor in bandwidth_multipliers]
     assert float(found) == pytest.approx(sum(each) / len(each), rel=1e-10)
 
 

@@ -28,7 +28,7 @@ def features(seed: int) -> dict[str, Tensor]:
 
 
 def penalty(**options: Any) -> Penalty:
-    settings = {"strength": 0.5, "layers": BOTH, "bandwidths": BANDWIDTHS, **options}
+    settings = {"lambda_": 0.5, "layers": BOTH, "bandwidths": BANDWIDTHS, **options}
     return Penalty(**settings)
 
 
@@ -96,7 +96,7 @@ def test_a_running_bandwidth_follows_the_medians() -> None:
         {"discrepancy": "jmmd"},
         {"discrepancy": "coral"},
         {"discrepancy": "energy"},
-        {"multipliers": (0.3, 5.0)},
+        {"bandwidth_multipliers": (0.3, 5.0)},
     ],
     ids=str,
 )
@@ -113,7 +113,7 @@ def test_gradients_are_right(options: dict[str, Any]) -> None:
 def test_optimal_weights_are_used_and_carry_no_gradient() -> None:
     source, target = features(10), features(20)
     leaf = source["fc7"].requires_grad_()
-    measure = penalty(betas="optimal", layers={"fc7": 1.0}, bandwidths={"fc7": 4.0})
+    measure = penalty(kernel_weights="optimal", layers={"fc7": 1.0}, bandwidths={"fc7": 4.0})
     value, _ = measure(source, target)
     weights = measure.settings()["beta_fc7"]
     assert isinstance(weights, list)
@@ -128,8 +128,8 @@ def test_optimal_weights_are_used_and_carry_no_gradient() -> None:
 def with_queue(measure: Penalty, pool: list[dict[str, Tensor]], batch: int) -> tuple[Tensor, list[Tensor]]:
     """The penalty of a batch, the first rows of each domain, whose others lie in the queue; and its gradients."""
     past = [{layer: rows[batch:] for layer, rows in domain.items()} for domain in pool]
-    if measure.queue:
-        measure.remember(*past)
+    if measure.memory_bank:
+        measure.update_memory_bank(*past)
     now = [{layer: rows[:batch].clone().requires_grad_() for layer, rows in domain.items()} for domain in pool]
     value, _ = measure(*now)
     return value, list(torch.autograd.grad(value, [rows for domain in now for rows in domain.values()]))
@@ -142,7 +142,7 @@ def test_a_queue_leaves_the_expected_gradient_as_it_is(discrepancy: str) -> None
         {"fc6": rows(6, 7, seed=3, mean=0.5), "fc7": rows(6, 3, seed=4, mean=0.5)},
     ]
     for source, target in (pool, pool[::-1]):  # what it is to the one domain it is to the other
-        _, found = with_queue(penalty(queue=8, discrepancy=discrepancy), [source, target], 3)
+        _, found = with_queue(penalty(memory_bank=8, discrepancy=discrepancy), [source, target], 3)
         # Without a queue, over all batches of 3 of these rows that the first row of the source is in.
         companions = itertools.combinations(range(1, len(source["fc7"])), 2)
         batches = itertools.product(companions, itertools.combinations(range(len(target["fc7"])), 3))
@@ -161,8 +161,8 @@ def test_a_queue_does_not_weaken_coral() -> None:
         source, target = rows(32, 4, seed=2 * draw), 3 * rows(32, 4, seed=2 * draw + 1)
         source[0] = 1.0
         pool = [{"fc7": source}, {"fc7": target}]
-        for queue, gradients in found.items():
-            measure = penalty(queue=queue, layers={"fc7": 1.0}, discrepancy="coral")
+        for memory_bank, gradients in found.items():
+            measure = penalty(memory_bank=memory_bank, layers={"fc7": 1.0}, discrepancy="coral")
             gradients.append(with_queue(measure, pool, 8)[1][0][0])
     plain, queued = (torch.stack(gradients).mean(dim=0) for gradients in found.values())
     assert float(queued @ plain / plain.square().sum()) == pytest.approx(1, abs=0.1)  # its own bias is of order 1/n
@@ -170,15 +170,15 @@ def test_a_queue_does_not_weaken_coral() -> None:
 
 def test_the_linear_estimator_has_no_queue() -> None:
     with pytest.raises(ValueError, match="compares no row of a batch with the queue"):
-        penalty(queue=8, estimator="linear")
+        penalty(memory_bank=8, estimator="linear")
 
 
 def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
-    measure = penalty(queue=8, layers={"fc7": 1.0})
+    measure = penalty(memory_bank=8, layers={"fc7": 1.0})
     steps = [(features(seed), features(seed + 5)) for seed in (10, 30, 50)]
     for source, target in steps[:2]:
         measure(source, target)
-        measure.remember(source, target)
+        measure.update_memory_bank(source, target)
     source, target = steps[2]
     leaf = source["fc7"].requires_grad_()
     value, _ = measure(source, target)
@@ -189,12 +189,12 @@ def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
     torch.testing.assert_close(found, (6 + 8) / 6 * of_all)
 
 
-@pytest.mark.parametrize("options", [{"running": True}, {"betas": "optimal"}, {"queue": 9}], ids=str)
+@pytest.mark.parametrize("options", [{"running": True}, {"kernel_weights": "optimal"}, {"memory_bank": 9}], ids=str)
 def test_it_goes_on_from_its_state(options: dict[str, Any]) -> None:
     first, second = penalty(**options), penalty(**options)
     for seed in (10, 30):
         first(features(seed), features(seed + 5))
-        first.remember(features(seed), features(seed + 5))
+        first.update_memory_bank(features(seed), features(seed + 5))
     second.load(first.state())
     values = [measure(features(70), features(80))[0] for measure in (first, second)]
     assert torch.equal(*values)
@@ -205,11 +205,11 @@ def test_it_goes_on_from_its_state(options: dict[str, Any]) -> None:
 
 def test_the_ramp_rises_to_lambda_and_stays() -> None:
     measure = penalty(ramp=100)
-    strengths = [measure.strength_at(step) for step in range(1, 201)]
-    assert strengths[0] == pytest.approx(0.5 * math.tanh(0.05))  # 2/(1+exp(−x)) − 1 is tanh(x/2)
-    assert strengths == sorted(strengths)
-    assert set(strengths[99:]) == {0.5}
-    assert penalty().strength_at(1) == 0.5
+    lambdas = [measure.lambda_at(step) for step in range(1, 201)]
+    assert lambdas[0] == pytest.approx(0.5 * math.tanh(0.05))  # 2/(1+exp(−x)) − 1 is tanh(x/2)
+    assert lambdas == sorted(lambdas)
+    assert set(lambdas[99:]) == {0.5}
+    assert penalty().lambda_at(1) == 0.5
     value, _ = measure(features(10), features(20), 50)
     whole, _ = penalty()(features(10), features(20))
     assert float(value) == pytest.approx(math.tanh(2.5) * float(whole))

@@ -582,7 +582,7 @@ class Warnings(Report):
         self.warnings.append(text)
 
 
-def crossed(rows: str) -> str:
+def all_pairs(rows: str) -> str:
     """Lines of eyes with left and right exchanged."""
     lines = [line.split(",") for line in rows.splitlines()]
     return "".join(f"{path},{c},{d},{a},{b}\n" for path, a, b, c, d in lines)
@@ -594,7 +594,7 @@ def test_exchanged_eyes_of_a_whole_file_give_the_same_faces(given_eyes: AlignCon
         draw(given_eyes.raw / "p" / f"{number}.png", seed=number)
     eyes, swapped = given_eyes.out.parent / "right.csv", given_eyes.out.parent / "wrong.csv"
     eyes.write_text(EYES + rows)
-    swapped.write_text(EYES + crossed(rows))
+    swapped.write_text(EYES + all_pairs(rows))
     config = replace(given_eyes, raw=given_eyes.raw / "p", out=given_eyes.out / "right", landmarks=eyes)
     align(config)
     told = Warnings()

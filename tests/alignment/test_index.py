@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from facedan_cli.alignment.index import (
     ABSENT,
-    Ledger,
+    ManifestIndex,
     contained,
     digest64,
     last_of_each,
@@ -53,7 +53,7 @@ def test_a_ledger_is_the_last_word_on_each_photograph(
 ) -> None:
     manifest = tmp_path_factory.mktemp("ledger") / "m.jsonl"
     write(manifest, records)
-    ledger, expected = Ledger(manifest), slow_ledger(records)
+    ledger, expected = ManifestIndex(manifest), slow_ledger(records)
     rows = ledger.find(np.array([digest64(path) for path in "abcde"], np.uint64))
     for path, row in zip("abcde", rows, strict=True):
         if path not in expected:
@@ -67,7 +67,7 @@ def test_a_ledger_is_the_last_word_on_each_photograph(
 
 def test_a_ledger_keeps_to_what_was_there_when_it_was_read(tmp_path: Path) -> None:
     write(tmp_path / "m.jsonl", [record("a", "a.jpg")])
-    ledger = Ledger(tmp_path / "m.jsonl")
+    ledger = ManifestIndex(tmp_path / "m.jsonl")
     write(tmp_path / "m.jsonl", [record("a", None), record("b", "b.jpg")])
     assert len(ledger.keys) == 1
     assert ledger.record(0).output == "a.jpg"

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.alignment import plan as align_plan
-from facedan_cli.alignment.index import Ledger
+from facedan_cli.alignment.index import ManifestIndex
 from facedan_cli.alignment.photograph import Photograph, unreadable
 from facedan_cli.alignment.plan import Plan
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.data.manifest import AlignedRecord, ManifestWriter
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 
 NAMES = ("a.jpg", "a.png", "A.bmp", "a.png.jpg", "a.png.png", "b.jpg", "a.jpg.jpg", "sub/a.jpg", "a")
 
@@ -29,7 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plan")
 
 
-def planned(out: Path, found: list[Photograph], ranks: Ranks | None = None, stretch: int = 3) -> Plan:
+def planned(out: Path, found: list[Photograph], ranks: DistEnv | None = None, stretch: int = 3) -> Plan:
     """A plan for these photographs."""
 
     def these(raw: Path, root: Path, out: Path, passed: object = None) -> Iterator[Photograph]:
@@ -38,7 +38,7 @@ def planned(out: Path, found: list[Photograph], ranks: Ranks | None = None, stre
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(align_plan, "photographs", these)
         patched.setattr(align_plan, "STRETCH", stretch)
-        plan = Plan(AlignConfig(raw=out, out=out), Ledger(out / "aligned.jsonl"), ranks or Ranks())
+        plan = Plan(AlignConfig(raw=out, out=out), ManifestIndex(out / "aligned.jsonl"), ranks or DistEnv())
         listed = list(plan.jobs())
     plan.jobs = lambda: iter(listed)  # type: ignore[method-assign]  # the patches are gone
     return plan
@@ -113,7 +113,7 @@ def test_processes_share_the_photographs_and_agree_on_names(
     out = tmp_path_factory.mktemp("shares")
     found = [photograph(name) for name in listed]
     alone = planned(out, found)
-    shares = [planned(out, found, Ranks(rank, count)) for rank in range(count)]
+    shares = [planned(out, found, DistEnv(rank, count)) for rank in range(count)]
     together = [pair for share in shares for pair in names(share).items()]
     assert len(together) == alone.total == sum(share.total for share in shares) == len(set(listed))
     assert dict(together) == names(alone)

@@ -13,7 +13,7 @@ from facedan_cli.alignment.align import align
 from facedan_cli.alignment.ranks import manifest_of, merge_parts, share_of
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.data.manifest import ManifestWriter
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import FacedanError
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
@@ -86,12 +86,12 @@ def test_parts_are_not_taken_from_a_process_at_work(config: AlignConfig) -> None
 
 
 def test_each_process_has_its_own_manifest() -> None:
-    assert manifest_of(Ranks(), Path("out")) == Path("out/aligned.jsonl")
-    assert manifest_of(Ranks(1, 2), Path("out")) == Path("out/aligned.rank1-of-2.jsonl")
+    assert manifest_of(DistEnv(), Path("out")) == Path("out/aligned.jsonl")
+    assert manifest_of(DistEnv(1, 2), Path("out")) == Path("out/aligned.rank1-of-2.jsonl")
 
 
 def test_shares_are_disjoint_and_complete() -> None:
     keys = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
-    shares = np.array([share_of(Ranks(rank, 3), keys) for rank in range(3)])
+    shares = np.array([share_of(DistEnv(rank, 3), keys) for rank in range(3)])
     assert (shares.sum(0) == 1).all()
     assert (shares.sum(1) > 250).all()

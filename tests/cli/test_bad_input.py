@@ -268,7 +268,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(place: Path, facedan: Facedan, mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_folder", interrupted)
+    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_dataset", interrupted)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (130, "")
     assert "Traceback" not in ended.err
@@ -280,7 +280,7 @@ def test_the_unexpected_is_one_line_unless_debugging(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_folder", broken)
+    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_dataset", broken)
     monkeypatch.delenv("FACEDAN_DEBUG", raising=False)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (1, "")

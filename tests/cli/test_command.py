@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from facedan_cli.cli.command import FormerSpellings, command
 from facedan_cli.cli.options import option
-from facedan_cli.config.common import determining
+from facedan_cli.config.common import hashed_options
 from facedan_cli.config.fields import check_choices, setting
 from facedan_cli.errors import UsageError
 
@@ -87,6 +87,6 @@ def test_a_former_name_goes_on_being_read_and_is_shown_nowhere() -> None:
 
 
 def test_runs_and_checkpoints_keep_the_former_name() -> None:
-    kept = determining(Config(data="x", present=3))
+    kept = hashed_options(Config(data="x", present=3))
     assert kept["past"] == 3
     assert "present" not in kept

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.data import batches
-from facedan_cli.data.batches import FaceImages, Stream, cut, read_face, read_faces
+from facedan_cli.data.batches import BatchStream, FaceStore, cut, read_face, read_faces
 from facedan_cli.data.cache import Cache
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.images import UnreadableImage
-from facedan_cli.distributed import share
+from facedan_cli.distributed import shard_range
 from facedan_cli.errors import FacedanError
 
 SIZE, CROP, COUNT = 12, 8, 7
@@ -37,10 +37,10 @@ def write(path: Path, picture: np.ndarray) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FaceFolder:
+def folder(tmp_path: Path) -> FaceDataset:
     for index in range(COUNT):
         write(tmp_path / f"{index}.png", mapped(index))
-    return read_folder(tmp_path)
+    return read_dataset(tmp_path)
 
 
 @pytest.fixture
@@ -57,19 +57,19 @@ def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def images(folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache) -> FaceImages:
-    return FaceImages(folder, SIZE, pool, cache=cache)
+def images(folder: FaceDataset, pool: ThreadPoolExecutor, cache: Cache) -> FaceStore:
+    return FaceStore(folder, SIZE, pool, cache=cache)
 
 
 def stream(
-    images: FaceImages,
+    images: FaceStore,
     *,
     batch: int = 5,
     seed: tuple[int, ...] = (0, 1),
     labelled: bool = True,
     rows: range | None = None,
-) -> Stream:
-    return Stream(images, LABELS if labelled else None, batch, CROP, seed, rows)
+) -> BatchStream:
+    return BatchStream(images, LABELS if labelled else None, batch, CROP, seed, rows)
 
 
 def expected(step: int, batch: int, seed: tuple[int, ...]) -> tuple[torch.Tensor, list[int]]:
@@ -104,7 +104,7 @@ def test_of_a_picture_that_is_not_square_the_middle_is_taken(tmp_path: Path) -> 
 
 
 def test_faces_come_in_order_and_few_are_held(
-    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    folder: FaceDataset, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder.root / "2.png").write_bytes(b"no image")
     begun: list[Path] = []
@@ -125,7 +125,7 @@ def test_faces_come_in_order_and_few_are_held(
     assert place == len(order) - 1
 
 
-def test_crops_are_windows_of_their_image_mirrored_or_not(images: FaceImages) -> None:
+def test_crops_are_windows_of_their_image_mirrored_or_not(images: FaceStore) -> None:
     corners, mirrored = set(), Counter[bool]()
     for step in range(40):
         crops, labels = stream(images)[step]
@@ -144,7 +144,7 @@ def test_crops_are_windows_of_their_image_mirrored_or_not(images: FaceImages) ->
 
 
 @pytest.mark.parametrize("batch", [1, 5, 3 * COUNT])
-def test_batches_are_what_they_have_always_been(images: FaceImages, batch: int) -> None:
+def test_batches_are_what_they_have_always_been(images: FaceStore, batch: int) -> None:
     for step in (0, 1, 6):
         crops, labels = stream(images, batch=batch, seed=(3, 1))[step]
         wanted = expected(step, batch, (3, 1))
@@ -153,17 +153,17 @@ def test_batches_are_what_they_have_always_been(images: FaceImages, batch: int) 
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5, 8])
-def test_the_shares_of_all_processes_are_the_global_batch(images: FaceImages, processes: int) -> None:
-    shares = [stream(images, rows=share(5, part, processes)) for part in range(processes)]
+def test_the_shares_of_all_processes_are_the_global_batch(images: FaceStore, processes: int) -> None:
+    shares = [stream(images, rows=shard_range(5, part, processes)) for part in range(processes)]
     for step in (0, 1, 8):
         crops, labels = zip(*(own[step] for own in shares), strict=True)
-        assert [len(part) for part in crops] == [len(share(5, part, processes)) for part in range(processes)]
+        assert [len(part) for part in crops] == [len(shard_range(5, part, processes)) for part in range(processes)]
         assert torch.equal(torch.cat(crops), stream(images)[step][0])
         assert torch.equal(torch.cat(labels), stream(images)[step][1])
 
 
 def test_a_process_decodes_its_own_rows_only(
-    folder: FaceFolder, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    folder: FaceDataset, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Path] = []
 
@@ -172,12 +172,12 @@ def test_a_process_decodes_its_own_rows_only(
         return read_face(path, size)
 
     monkeypatch.setattr(batches, "read_face", read)
-    stream(FaceImages(folder, SIZE, pool, cache=Cache("none")), rows=range(1, 3))[0]
+    stream(FaceStore(folder, SIZE, pool, cache=Cache("none")), rows=range(1, 3))[0]
     assert len(begun) == 2
 
 
 @pytest.mark.parametrize("rows", [None, range(1, 4), range(2, 2)])
-def test_a_device_cuts_the_same_crops(images: FaceImages, rows: range | None) -> None:
+def test_a_device_cuts_the_same_crops(images: FaceStore, rows: range | None) -> None:
     faces = stream(images, rows=rows)
     for step in range(9):
         crops, labels = faces._sent(step, torch.device("cpu"), None)
@@ -201,20 +201,20 @@ def test_cut_is_slicing_and_mirroring(size: int, count: int, seed: int, data: st
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_batches_arrive_on_a_gpu_as_they_are_on_the_cpu(images: FaceImages) -> None:
+def test_batches_arrive_on_a_gpu_as_they_are_on_the_cpu(images: FaceStore) -> None:
     device = torch.device("cuda")
     for step, batch in enumerate(stream(images).batches(0, 50, device)):
         assert {tensor.device.type for tensor in batch} == {"cuda"}
         assert all(map(torch.equal, (tensor.cpu() for tensor in batch), stream(images)[step]))
 
 
-def test_an_unlabelled_stream_tells_no_labels(images: FaceImages) -> None:
+def test_an_unlabelled_stream_tells_no_labels(images: FaceStore) -> None:
     crops, labels = stream(images, labelled=False)[3]
     assert torch.equal(labels, torch.zeros(5, dtype=torch.int64))
     assert torch.equal(crops, stream(images)[3][0])
 
 
-def test_each_epoch_shows_each_image_once(images: FaceImages) -> None:
+def test_each_epoch_shows_each_image_once(images: FaceStore) -> None:
     faces = stream(images)
     shown = [label for step in range(3 * COUNT) for label in faces[step][1].tolist()]
     epochs = [shown[start : start + COUNT] for start in range(0, len(shown), COUNT)]
@@ -223,12 +223,12 @@ def test_each_epoch_shows_each_image_once(images: FaceImages) -> None:
     assert len({tuple(epoch) for epoch in epochs}) > 12
 
 
-def test_a_batch_may_be_larger_than_the_data_set(images: FaceImages) -> None:
+def test_a_batch_may_be_larger_than_the_data_set(images: FaceStore) -> None:
     _, labels = stream(images, batch=3 * COUNT)[2]
     assert Counter(labels.tolist()) == Counter(LABELS.tolist() * 3)
 
 
-def test_a_batch_is_a_function_of_seed_and_step(images: FaceImages) -> None:
+def test_a_batch_is_a_function_of_seed_and_step(images: FaceStore) -> None:
     walked = [stream(images)[step] for step in range(9)]
     fresh = stream(images)
     for step in (8, 0, 4):
@@ -239,7 +239,7 @@ def test_a_batch_is_a_function_of_seed_and_step(images: FaceImages) -> None:
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 9), (5, 7), (3, 3)])
-def test_batches_are_the_items_one_after_the_other(images: FaceImages, start: int, stop: int) -> None:
+def test_batches_are_the_items_one_after_the_other(images: FaceStore, start: int, stop: int) -> None:
     found = list(stream(images).batches(start, stop))
     assert len(found) == stop - start
     for step, batch in zip(range(start, stop), found, strict=True):
@@ -247,8 +247,8 @@ def test_batches_are_the_items_one_after_the_other(images: FaceImages, start: in
 
 
 @pytest.mark.parametrize("mode", ["ram", "none"])
-def test_a_reader_that_stops_leaves_no_thread_behind(folder: FaceFolder, pool: ThreadPoolExecutor, mode: str) -> None:
-    images = FaceImages(folder, SIZE, pool, cache=Cache(mode))
+def test_a_reader_that_stops_leaves_no_thread_behind(folder: FaceDataset, pool: ThreadPoolExecutor, mode: str) -> None:
+    images = FaceStore(folder, SIZE, pool, cache=Cache(mode))
     list(pool.map(abs, range(100)))  # all of the pool's own threads are there
     stream(images)[0]
     running = threading.active_count()
@@ -259,17 +259,17 @@ def test_a_reader_that_stops_leaves_no_thread_behind(folder: FaceFolder, pool: T
     assert threading.active_count() == running
 
 
-def test_every_cache_gives_the_same(folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache) -> None:
+def test_every_cache_gives_the_same(folder: FaceDataset, pool: ThreadPoolExecutor, cache: Cache) -> None:
     (folder.root / "3.png").write_bytes(b"no image")
-    plain, kept = (stream(FaceImages(folder, SIZE, pool, cache=one)) for one in (Cache("none"), cache))
+    plain, kept = (stream(FaceStore(folder, SIZE, pool, cache=one)) for one in (Cache("none"), cache))
     for step in range(6):
         assert all(map(torch.equal, plain[step], kept[step]))
     assert plain.images.unreadable == kept.images.unreadable == {"3.png": "not an image of a known format"}
 
 
 @pytest.mark.parametrize("mode", ["ram", "disk"])
-def test_what_is_kept_needs_no_files(folder: FaceFolder, pool: ThreadPoolExecutor, tmp_path: Path, mode: str) -> None:
-    images = FaceImages(folder, SIZE, pool, cache=Cache(mode, tmp_path / "cache"))
+def test_what_is_kept_needs_no_files(folder: FaceDataset, pool: ThreadPoolExecutor, tmp_path: Path, mode: str) -> None:
+    images = FaceStore(folder, SIZE, pool, cache=Cache(mode, tmp_path / "cache"))
     before = stream(images)[0]
     for path in folder.paths:
         os.unlink(folder.root / path)
@@ -278,27 +278,27 @@ def test_what_is_kept_needs_no_files(folder: FaceFolder, pool: ThreadPoolExecuto
 
 @pytest.mark.parametrize("rows", [[1, 2, 5], [6, 0, 3], [4]])
 def test_a_part_is_like_a_data_set_of_its_own(
-    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache, rows: list[int]
+    folder: FaceDataset, pool: ThreadPoolExecutor, cache: Cache, rows: list[int]
 ) -> None:
     (folder.root / "2.png").write_bytes(b"no image")
-    some = FaceFolder(folder.root, tuple(folder.paths[row] for row in rows), ("",) * len(rows))
-    part = FaceImages(folder, SIZE, pool, cache=cache).part(some)
-    alone = FaceImages(some, SIZE, pool)
+    some = FaceDataset(folder.root, tuple(folder.paths[row] for row in rows), ("",) * len(rows))
+    part = FaceStore(folder, SIZE, pool, cache=cache).part(some)
+    alone = FaceStore(some, SIZE, pool)
     assert part.folder == some
     for step in range(4):
-        found, wanted = (Stream(images, LABELS[: len(rows)], 5, CROP, (0, 1))[step] for images in (part, alone))
+        found, wanted = (BatchStream(images, LABELS[: len(rows)], 5, CROP, (0, 1))[step] for images in (part, alone))
         assert all(map(torch.equal, found, wanted))
     assert part.part(some).load([0])[0][0] == part.load([0])[0][0]
 
 
 def test_an_unreadable_image_is_replaced_by_the_next_and_listed(
-    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache
+    folder: FaceDataset, pool: ThreadPoolExecutor, cache: Cache
 ) -> None:
     whole = (folder.root / "4.png").read_bytes()
     (folder.root / "4.png").write_bytes(whole[: len(whole) // 2])
     (folder.root / "5.png").unlink()
     (folder.root / "6.png").write_bytes(b"")
-    images = FaceImages(folder, SIZE, pool, cache=cache)
+    images = FaceStore(folder, SIZE, pool, cache=cache)
     loaded = images.load([4, 5, 6, 3])
     assert [index for index, _ in loaded] == [0, 0, 0, 3]
     np.testing.assert_array_equal(loaded[0][1], mapped(0))
@@ -308,9 +308,9 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_listed(
 
 
 def test_with_no_readable_image_there_is_nothing_to_do(
-    folder: FaceFolder, pool: ThreadPoolExecutor, cache: Cache
+    folder: FaceDataset, pool: ThreadPoolExecutor, cache: Cache
 ) -> None:
     for path in folder.paths:
         (folder.root / path).write_bytes(b"no image")
     with pytest.raises(FacedanError, match=r"no image under .* can be read"):
-        next(stream(FaceImages(folder, SIZE, pool, cache=cache)).batches(0, 1))
+        next(stream(FaceStore(folder, SIZE, pool, cache=cache)).batches(0, 1))

@@ -17,9 +17,9 @@ import pytest
 
 from facedan_cli.config.common import CACHES
 from facedan_cli.data import batches, cache
-from facedan_cli.data.batches import FaceImages, read_faces
+from facedan_cli.data.batches import FaceStore, read_faces
 from facedan_cli.data.cache import Cache, Decoded, expect
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import SILENT, Report
@@ -47,13 +47,13 @@ print(Cache("disk", directory).keep(read_folder(root), 6, faces()).faces[:, 0, 0
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FaceFolder:
+def folder(tmp_path: Path) -> FaceDataset:
     """Uncompressed pictures, each of one grey: none differs from another in the length of its file."""
     root = tmp_path / "faces"
     root.mkdir()
     for index in range(COUNT):
         draw(root / f"{index}.ppm", index)
-    return read_folder(root)
+    return read_dataset(root)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def draw(path: Path, grey: int) -> None:
     assert cv2.imwrite(str(path), np.full((SIZE, SIZE, 3), grey, np.uint8))
 
 
-def keep(folder: FaceFolder, directory: Path, report: Report = SILENT) -> Decoded:
+def keep(folder: FaceDataset, directory: Path, report: Report = SILENT) -> Decoded:
     """Keep the faces on disk, and read them from there."""
     with ThreadPoolExecutor(2) as pool:
         faces = read_faces(folder, range(len(folder)), SIZE, pool)
@@ -109,14 +109,14 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> Decodes:
     return Decodes(monkeypatch)
 
 
-def test_a_second_run_decodes_nothing(folder: FaceFolder, directory: Path, decodes: Decodes) -> None:
+def test_a_second_run_decodes_nothing(folder: FaceDataset, directory: Path, decodes: Decodes) -> None:
     assert greys(keep(folder, directory)) == list(range(COUNT))
     assert len(decodes) == COUNT
     assert greys(keep(folder, directory)) == list(range(COUNT))
     assert len(decodes) == COUNT
 
 
-def test_the_file_is_named_by_data_set_and_size_and_is_an_array(folder: FaceFolder, directory: Path) -> None:
+def test_the_file_is_named_by_data_set_and_size_and_is_an_array(folder: FaceDataset, directory: Path) -> None:
     keep(folder, directory)
     path = only(directory, "*.npy")
     assert path.name == f"faces-{folder.fingerprint[:8]}-{SIZE}.npy"
@@ -124,34 +124,34 @@ def test_the_file_is_named_by_data_set_and_size_and_is_an_array(folder: FaceFold
     assert sorted(entry.suffix for entry in directory.iterdir()) == [".json", ".lock", ".npy"]
 
 
-def test_sizes_and_data_sets_have_files_of_their_own(folder: FaceFolder, directory: Path, decodes: Decodes) -> None:
+def test_sizes_and_data_sets_have_files_of_their_own(folder: FaceDataset, directory: Path, decodes: Decodes) -> None:
     with ThreadPoolExecutor(2) as pool:
-        part = FaceFolder(folder.root, folder.paths[2:], folder.names[2:])
+        part = FaceDataset(folder.root, folder.paths[2:], folder.names[2:])
         for _ in range(2):
             for some, size in ((folder, SIZE), (folder, 9), (part, SIZE)):
-                images = FaceImages(some, size, pool, cache=Cache("disk", directory))
+                images = FaceStore(some, size, pool, cache=Cache("disk", directory))
                 assert images.load([1])[0][1].tolist() == np.full((size, size, 3), COUNT - len(some) + 1).tolist()
     assert len(list(directory.glob("*.npy"))) == 3
     assert len(decodes) == 3 * COUNT - 2
 
 
-def test_all_parts_of_a_data_set_share_its_file(folder: FaceFolder, directory: Path, decodes: Decodes) -> None:
+def test_all_parts_of_a_data_set_share_its_file(folder: FaceDataset, directory: Path, decodes: Decodes) -> None:
     (folder.root / "3.ppm").write_bytes(b"no image")
     for start in (0, 4):  # as pretrain and adapt, of which one may hold more images aside
         with ThreadPoolExecutor(2) as pool:
-            whole = FaceImages(folder, SIZE, pool, cache=Cache("disk", directory))
-            part = whole.part(FaceFolder(folder.root, folder.paths[start:], folder.names[start:]))
+            whole = FaceStore(folder, SIZE, pool, cache=Cache("disk", directory))
+            part = whole.part(FaceDataset(folder.root, folder.paths[start:], folder.names[start:]))
             assert [int(face[0, 0, 0]) for _, face in part.load([0, 1, 4])] == [start, start + 1, start + 4]
             assert part.unreadable == {"3.ppm": "not an image of a known format"}
     assert len(list(directory.glob("*.npy"))) == 1
     assert len(decodes) == COUNT
 
 
-def test_what_cannot_be_read_is_remembered(folder: FaceFolder, directory: Path, decodes: Decodes) -> None:
+def test_what_cannot_be_read_is_remembered(folder: FaceDataset, directory: Path, decodes: Decodes) -> None:
     odd = os.fsdecode(b"\xff\n.ppm")  # names are bytes
     (folder.root / odd).write_bytes(b"no image")
     (folder.root / "4.ppm").write_bytes((folder.root / "4.ppm").read_bytes()[:50])
-    folder = read_folder(folder.root)
+    folder = read_dataset(folder.root)
     first = keep(folder, directory)
     again = keep(folder, directory)
     assert len(decodes) == COUNT + 1
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_remembered(folder: FaceFolder, directory: Path, 
 
 @pytest.mark.parametrize("how", ["rewritten", "rewritten and dated back", "replaced by an older file"])
 def test_a_data_set_that_changed_is_decoded_anew(
-    folder: FaceFolder, directory: Path, how: str, monkeypatch: pytest.MonkeyPatch
+    folder: FaceDataset, directory: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder.root / "5.ppm"
     before = path.stat()
@@ -174,27 +174,27 @@ def test_a_data_set_that_changed_is_decoded_anew(
         os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
     target.replace(path)
     decodes = Decodes(monkeypatch)
-    folder = read_folder(folder.root)
+    folder = read_dataset(folder.root)
     assert greys(keep(folder, directory))[5] == 200
     assert len(decodes) == COUNT
     assert len(list(directory.glob("*.npy"))) == 1  # the new one has taken the place of the old one
 
 
 def test_other_permissions_or_times_are_no_other_faces(
-    folder: FaceFolder, directory: Path, decodes: Decodes, tmp_path: Path
+    folder: FaceDataset, directory: Path, decodes: Decodes, tmp_path: Path
 ) -> None:
     keep(folder, directory)
     (folder.root / "5.ppm").chmod(0o600)
     os.utime(folder.root / "6.ppm")
-    assert greys(keep(read_folder(folder.root), directory)) == list(range(COUNT))
+    assert greys(keep(read_dataset(folder.root), directory)) == list(range(COUNT))
     moved = folder.root.rename(tmp_path / "elsewhere")
     (tmp_path / "more").mkdir()
     moved = moved.rename(tmp_path / "more" / "faces")
-    assert greys(keep(read_folder(moved), directory)) == list(range(COUNT))
+    assert greys(keep(read_dataset(moved), directory)) == list(range(COUNT))
     assert len(decodes) == COUNT
 
 
-def test_what_changes_while_it_is_read_is_not_kept(folder: FaceFolder, directory: Path) -> None:
+def test_what_changes_while_it_is_read_is_not_kept(folder: FaceDataset, directory: Path) -> None:
     def faces() -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
         for index in range(COUNT):
             yield index, np.full((SIZE, SIZE, 3), index, np.uint8)
@@ -202,7 +202,7 @@ def test_what_changes_while_it_is_read_is_not_kept(folder: FaceFolder, directory
 
     with pytest.raises(FacedanError, match="images of 'faces' changed while they were read"):
         Cache("disk", directory).keep(folder, SIZE, faces())
-    assert greys(keep(read_folder(folder.root), directory))[5] == 200
+    assert greys(keep(read_dataset(folder.root), directory))[5] == 200
 
 
 def truncate(path: Path) -> None:
@@ -259,7 +259,7 @@ def other_version(path: Path) -> None:
     ],
 )
 def test_a_damaged_or_foreign_file_is_built_again(
-    folder: FaceFolder, directory: Path, decodes: Decodes, pattern: str, damage: object
+    folder: FaceDataset, directory: Path, decodes: Decodes, pattern: str, damage: object
 ) -> None:
     keep(folder, directory)
     assert callable(damage)
@@ -278,7 +278,7 @@ def test_any_faces_may_be_expected(tmp_path: Path) -> None:
         expect(faces, range(300))
 
 
-def test_an_error_while_it_is_built_leaves_no_file(folder: FaceFolder, directory: Path) -> None:
+def test_an_error_while_it_is_built_leaves_no_file(folder: FaceDataset, directory: Path) -> None:
     def faces() -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
         yield 0, np.zeros((SIZE, SIZE, 3), np.uint8)
         raise KeyboardInterrupt
@@ -290,7 +290,7 @@ def test_an_error_while_it_is_built_leaves_no_file(folder: FaceFolder, directory
 
 
 def test_a_disk_without_room_says_so_at_once(
-    folder: FaceFolder, directory: Path, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
+    folder: FaceDataset, directory: Path, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room = cache.shutil.disk_usage(directory.parents[1])._replace(free=COUNT * SIZE * SIZE * 3 - 1)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: room)
@@ -299,12 +299,12 @@ def test_a_disk_without_room_says_so_at_once(
     assert len(decodes) == 0
 
 
-def test_more_than_all_memory_is_refused_at_once(folder: FaceFolder) -> None:
+def test_more_than_all_memory_is_refused_at_once(folder: FaceDataset) -> None:
     with pytest.raises(FacedanError, match=r"take \d+\.\d GB; \d+\.\d GB is this machine's memory"):
         Cache("ram").keep(folder, 1 << 20, ())
 
 
-def process(folder: FaceFolder, directory: Path, began: Path, pause: float) -> subprocess.Popen[str]:
+def process(folder: FaceDataset, directory: Path, began: Path, pause: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(folder.root), str(directory), str(began), str(pause)],
         stdout=subprocess.PIPE,
@@ -313,7 +313,7 @@ def process(folder: FaceFolder, directory: Path, began: Path, pause: float) -> s
 
 
 def test_of_several_processes_one_builds_and_the_others_wait(
-    folder: FaceFolder, directory: Path, tmp_path: Path
+    folder: FaceDataset, directory: Path, tmp_path: Path
 ) -> None:
     processes = [process(folder, directory, tmp_path / "began", 0.05) for _ in range(3)]
     outputs = [one.communicate(timeout=60)[0] for one in processes]
@@ -321,7 +321,7 @@ def test_of_several_processes_one_builds_and_the_others_wait(
     assert len((tmp_path / "began").read_text().splitlines()) == COUNT
 
 
-def test_who_waits_says_so(folder: FaceFolder, directory: Path) -> None:
+def test_who_waits_says_so(folder: FaceDataset, directory: Path) -> None:
     class Told(Report):
         notes: list[str] = []  # noqa: RUF012
 
@@ -346,7 +346,7 @@ def test_who_waits_says_so(folder: FaceFolder, directory: Path) -> None:
     assert note.endswith("waiting for it")
 
 
-def test_a_killed_builder_is_in_nobodys_way(folder: FaceFolder, directory: Path, tmp_path: Path) -> None:
+def test_a_killed_builder_is_in_nobodys_way(folder: FaceDataset, directory: Path, tmp_path: Path) -> None:
     began = tmp_path / "began"
     killed = process(folder, directory, began, 30)
     deadline = time.monotonic() + 60
@@ -364,11 +364,11 @@ def test_a_killed_builder_is_in_nobodys_way(folder: FaceFolder, directory: Path,
     ("mode", "room", "kept"), [("auto", 1, True), ("auto", 0, False), ("ram", 0, True), ("none", 1, False)]
 )
 def test_what_is_kept_in_memory(
-    folder: FaceFolder, mode: str, room: int, kept: bool, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
+    folder: FaceDataset, mode: str, room: int, kept: bool, decodes: Decodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "CACHE_BYTES", COUNT * SIZE * SIZE * 3 - 1 + room)
     with ThreadPoolExecutor(2) as pool:
-        images = FaceImages(folder, SIZE, pool, cache=Cache(mode))
+        images = FaceStore(folder, SIZE, pool, cache=Cache(mode))
         assert len(decodes) == COUNT * kept
         for _ in range(2):
             assert [int(face[0, 0, 0]) for _, face in images.load(range(COUNT))] == list(range(COUNT))
@@ -376,9 +376,9 @@ def test_what_is_kept_in_memory(
 
 
 @pytest.mark.parametrize("mode", CACHES)
-def test_of_no_faces_none_are_kept(folder: FaceFolder, directory: Path, mode: str) -> None:
+def test_of_no_faces_none_are_kept(folder: FaceDataset, directory: Path, mode: str) -> None:
     with ThreadPoolExecutor(1) as pool:
-        images = FaceImages(FaceFolder(folder.root, (), ()), SIZE, pool, cache=Cache(mode, directory))
+        images = FaceStore(FaceDataset(folder.root, (), ()), SIZE, pool, cache=Cache(mode, directory))
     assert images.load([]) == []
     assert not directory.exists()
 

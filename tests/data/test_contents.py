@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from facedan_cli.data import contents
 from facedan_cli.data.contents import MISSING, NO_FILE, UNREADABLE, Contents, digest_of, is_settled
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 
 NAMES = ("ann/1.pgm", "ann/2.pgm", "bob/1.pgm", "bob/2.pgm")
 
@@ -104,13 +104,13 @@ CHANGES = (rewritten, moved_here, linked_here, swapped, copied_over, link_turned
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_is_another_data_set(root: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
     def fingerprint() -> str:
-        return read_folder(root).remembered_in(tmp_path / "workspace").fingerprint
+        return read_dataset(root).remembered_in(tmp_path / "workspace").fingerprint
 
-    before, sizes = fingerprint(), read_folder(root).fingerprint_by_size
+    before, sizes = fingerprint(), read_dataset(root).fingerprint_by_size
     change(root)
-    assert read_folder(root).fingerprint_by_size == sizes
+    assert read_dataset(root).fingerprint_by_size == sizes
     assert fingerprint() != before
-    assert fingerprint() == read_folder(root).fingerprint
+    assert fingerprint() == read_dataset(root).fingerprint
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -153,18 +153,18 @@ def test_an_unchanged_tree_is_not_read_again_wherever_it_is_moved(root: Path, tm
 def test_equal_trees_are_one_data_set(root: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(root, tmp_path / "copy")
     (tmp_path / "link").symlink_to(root)
-    assert read_folder(copy).fingerprint == read_folder(root).fingerprint
-    assert read_folder(tmp_path / "link").fingerprint == read_folder(root).fingerprint
+    assert read_dataset(copy).fingerprint == read_dataset(root).fingerprint
+    assert read_dataset(tmp_path / "link").fingerprint == read_dataset(root).fingerprint
 
 
 def test_identities_and_order_belong_to_the_data_set(root: Path) -> None:
     paths = NAMES[:2]
     folders = [
-        FaceFolder(root, paths, ("ann", "ann")),
-        FaceFolder(root, paths, ("ann", "bob")),
-        FaceFolder(root, paths[::-1], ("ann", "ann")),
-        FaceFolder(root, paths + paths[:1], ("ann",) * 3),
-        FaceFolder(root, paths, ("ann\0", "ann")),
+        FaceDataset(root, paths, ("ann", "ann")),
+        FaceDataset(root, paths, ("ann", "bob")),
+        FaceDataset(root, paths[::-1], ("ann", "ann")),
+        FaceDataset(root, paths + paths[:1], ("ann",) * 3),
+        FaceDataset(root, paths, ("ann\0", "ann")),
     ]
     assert len({folder.fingerprint for folder in folders}) == len(folders)
 
@@ -175,9 +175,9 @@ def test_fingerprints_are_equal_only_of_equal_lists(
 ) -> None:
     place = tmp_path_factory.getbasetemp()
     paths, names = tuple(path for path, _ in rows), tuple(name for _, name in rows)
-    other = FaceFolder(place, (*paths, "b"), (*names, "xy"))
-    assert FaceFolder(place, paths, names).fingerprint == FaceFolder(place, paths, names).fingerprint
-    assert FaceFolder(place, paths, names).fingerprint != other.fingerprint
+    other = FaceDataset(place, (*paths, "b"), (*names, "xy"))
+    assert FaceDataset(place, paths, names).fingerprint == FaceDataset(place, paths, names).fingerprint
+    assert FaceDataset(place, paths, names).fingerprint != other.fingerprint
 
 
 def test_what_has_no_bytes_has_a_word_in_its_place(root: Path, tmp_path: Path) -> None:

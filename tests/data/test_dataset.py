@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facedan_cli.data.dataset import FaceFolder, list_of_paths, read_folder, walk_images
+from facedan_cli.data.dataset import FaceDataset, list_of_paths, read_dataset, walk_images
 from facedan_cli.data.ways import MOST_WAYS
 from facedan_cli.errors import FacedanError
 
@@ -22,7 +22,7 @@ def touch(root: Path, *names: str | bytes) -> None:
 def test_a_tree_names_people_by_its_first_level(tmp_path: Path) -> None:
     touch(tmp_path, "bob/2.JPG", "bob/more/1.png", "ann/1.webp", "loose.pgm")
     touch(tmp_path, "bob/notes.txt", "bob/.hidden.png", ".cache/x.png", "aligned.jsonl")
-    folder = read_folder(tmp_path)
+    folder = read_dataset(tmp_path)
     assert folder.paths == ("ann/1.webp", "bob/2.JPG", "bob/more/1.png", "loose.pgm")
     assert folder.names == ("ann", "bob", "bob", "")
     assert len(folder) == 4
@@ -43,12 +43,12 @@ def forbid(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
 def test_a_directory_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "ann/1.png", "bob/private/2.png", "bob/1.png")
     forbid(monkeypatch, tmp_path / "bob" / "private")
-    folder = read_folder(tmp_path)
+    folder = read_dataset(tmp_path)
     assert folder.paths == ("ann/1.png", "bob/1.png")
     assert folder.skipped == (("bob/private/", "the directory cannot be read: Permission denied"),)
     forbid(monkeypatch, tmp_path)
     with pytest.raises(FacedanError, match=r"holds no images that can be read; \./: the directory cannot be read"):
-        read_folder(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_whatever_lies_in_a_tree_is_taken_or_counted(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_whatever_lies_in_a_tree_is_taken_or_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ann" / "pipe.png")
     os.mkfifo(tmp_path / "ann" / "pipe")
     (tmp_path / "ann" / "gone.png").symlink_to("nowhere")
-    folder = read_folder(tmp_path)
+    folder = read_dataset(tmp_path)
     names = ["1.jfif", "2.heic", "3.nef", "4.avif", "gone.png", "pipe.png", "subject01.sad"]
     assert folder.paths == tuple(f"ann/{name}" for name in names)
     assert folder.skipped == ()
@@ -73,7 +73,7 @@ def test_linked_folders_are_followed(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/1.png")
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "ann").symlink_to(tmp_path / "elsewhere")
-    assert read_folder(tmp_path / "faces").paths == ("ann/1.png",)
+    assert read_dataset(tmp_path / "faces").paths == ("ann/1.png",)
 
 
 def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "faces" / "lost").symlink_to(tmp_path / "nothing")
     (tmp_path / "faces" / "turning").symlink_to("turning")
     (tmp_path / "more" / "up").symlink_to("..")
-    paths = read_folder(tmp_path / "faces").paths
+    paths = read_dataset(tmp_path / "faces").paths
     assert paths == ("ann/1.png", "more/bob/2.png", "more/bob/back/1.png")
 
 
@@ -97,14 +97,14 @@ def test_people_do_not_depend_on_how_the_root_is_named(
     (tmp_path / "faces" / "bob").symlink_to(tmp_path / "bob")
     (tmp_path / "bob" / "link").symlink_to(tmp_path / "faces")
     monkeypatch.chdir(tmp_path / ("faces" if root == "." else "bob"))
-    assert read_folder(Path(root)).paths == ("ann/1.png", "bob/2.png")
+    assert read_dataset(Path(root)).paths == ("ann/1.png", "bob/2.png")
 
 
 def test_a_list_file_names_images_and_people(tmp_path: Path) -> None:
     touch(tmp_path, "a b/1.png", "2.png")
     path = tmp_path / "list.txt"
     path.write_text("# chosen by hand\n2.png\tbob\n\na b/1.png\n2.png\tbob\n", encoding="utf-8")
-    folder = read_folder(path)
+    folder = read_dataset(path)
     assert folder.root == tmp_path
     assert folder.paths == ("2.png", "a b/1.png", "2.png")
     assert folder.names == ("bob", "", "bob")
@@ -115,39 +115,39 @@ def test_a_list_that_cannot_be_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "1.png")
     path.write_text("gone.png\tbob\n", encoding="utf-8")
     with pytest.raises(FacedanError, match=r"none of the 1 listed images is there, such as gone\.png"):
-        read_folder(path)
+        read_dataset(path)
     path.write_text("# nothing\n", encoding="utf-8")
     with pytest.raises(FacedanError, match="lists no images"):
-        read_folder(path)
+        read_dataset(path)
     path.write_bytes(b"\xff\xd8\xff\xe0\x00\x10JFIF")
     with pytest.raises(FacedanError, match="is not a list of images"):
-        read_folder(path)
+        read_dataset(path)
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FacedanError, match="does not exist"):
-        read_folder(tmp_path / "missing")
+        read_dataset(tmp_path / "missing")
     with pytest.raises(FacedanError, match="holds no images"):
-        read_folder(tmp_path)
+        read_dataset(tmp_path)
 
 
 def test_the_fingerprint_is_of_the_images_and_not_of_their_place(tmp_path: Path) -> None:
     for copy in ("one", "two"):
         touch(tmp_path / copy, "ann/1.png", "bob/1.png")
-    one, two = read_folder(tmp_path / "one"), read_folder(tmp_path / "two")
+    one, two = read_dataset(tmp_path / "one"), read_dataset(tmp_path / "two")
     assert one.fingerprint == two.fingerprint
-    changed = {one.fingerprint, FaceFolder(one.root, one.paths, ("ann", "eve")).fingerprint}
+    changed = {one.fingerprint, FaceDataset(one.root, one.paths, ("ann", "eve")).fingerprint}
     (tmp_path / "two" / "ann" / "1.png").write_bytes(b"other image")
-    changed.add(read_folder(tmp_path / "two").fingerprint)
+    changed.add(read_dataset(tmp_path / "two").fingerprint)
     (tmp_path / "two" / "ann" / "1.png").rename(tmp_path / "two" / "ann" / "2.png")
-    changed.add(read_folder(tmp_path / "two").fingerprint)
-    changed.add(FaceFolder(one.root, ("gone.png", *one.paths), ("ann", *one.names)).fingerprint)
+    changed.add(read_dataset(tmp_path / "two").fingerprint)
+    changed.add(FaceDataset(one.root, ("gone.png", *one.paths), ("ann", *one.names)).fingerprint)
     assert len(changed) == 5
 
 
 def test_what_was_written_or_replaced_since_is_told(tmp_path: Path) -> None:
     touch(tmp_path, "ann/1.png", "bob/1.png")
-    folder = read_folder(tmp_path)
+    folder = read_dataset(tmp_path)
     now = max((tmp_path / path).stat().st_ctime for path in folder.paths)
     assert folder.unchanged_since(now + 1)
     assert not folder.unchanged_since(now)
@@ -159,7 +159,7 @@ def test_what_was_written_or_replaced_since_is_told(tmp_path: Path) -> None:
 
 def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     touch(tmp_path, b"zo\xeb/1.png")
-    folder = read_folder(tmp_path)
+    folder = read_dataset(tmp_path)
     assert os.fsencode(folder.names[0]) == b"zo\xeb"
     assert len(folder.fingerprint) == 64
 

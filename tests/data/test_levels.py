@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.levels import check_levels, deeper_people, warn_of_levels
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import Report
@@ -31,27 +31,27 @@ def tree(root: Path, *folders: str) -> Path:
 )
 def test_divisions_are_not_people(tmp_path: Path, first: tuple[str, ...]) -> None:
     root = tree(tmp_path, *(f"{one}/{person}" for one in first for person in ("ann", "bob")))
-    dataset, folder = Dataset("v", root), read_folder(root)
+    dataset, folder = Dataset("v", root), read_dataset(root)
     with pytest.raises(FacedanError, match=r"seem to lie a level deeper.* such as .*/ann") as caught:
         check_levels(dataset, folder)
     assert str(root / min(first)) in caught.value.fix
     listed = root / "list.txt"
     listed.write_text("".join(f"{path}\t{path.split('/')[1]}\n" for path in folder.paths), encoding="utf-8")
-    check_levels(Dataset("v", listed), read_folder(listed))
+    check_levels(Dataset("v", listed), read_dataset(listed))
 
 
 def test_few_folders_with_many_folders_each_are_doubted(tmp_path: Path) -> None:
     root = tree(tmp_path, *(f"{half}/{person}" for half in ("a", "b") for person in range(4)))
     heard = Heard()
-    check_levels(Dataset("v", root), read_folder(root))
-    warn_of_levels(heard, Dataset("v", root), read_folder(root))
+    check_levels(Dataset("v", root), read_dataset(root))
+    warn_of_levels(heard, Dataset("v", root), read_dataset(root))
     assert "2 people, but most images lie in 8 folders below" in heard.warnings[0]
 
 
 def test_people_with_sessions_are_people(tmp_path: Path) -> None:
     root = tree(tmp_path, *(f"{person}/{clip}" for person in ("ann", "bob", "cid", "dan") for clip in range(3)))
-    assert deeper_people(read_folder(root)) is None
+    assert deeper_people(read_dataset(root)) is None
 
 
 def test_people_called_train_are_people_where_their_images_lie_in_their_folders(tmp_path: Path) -> None:
-    assert deeper_people(read_folder(tree(tmp_path, "train", "test"))) is None
+    assert deeper_people(read_dataset(tree(tmp_path, "train", "test"))) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.errors import FacedanError
 
 NFC, NFD = (unicodedata.normalize(form, "José") for form in ("NFC", "NFD"))
@@ -31,20 +31,20 @@ def listed(root: Path, text: str | bytes, encoding: str = "utf-8") -> Path:
 def test_lists_in_every_encoding_name_the_same(tmp_path: Path, encoding: str, end: str) -> None:
     touch(tmp_path, "zoë/1.png", "b.png")
     text = end.join(["# by hand", "zoë/1.png\tZoë", "b.png\tBob", ""])
-    folder = read_folder(listed(tmp_path, text, encoding))
+    folder = read_dataset(listed(tmp_path, text, encoding))
     assert (folder.paths, folder.names) == (("zoë/1.png", "b.png"), ("Zoë", "Bob"))
 
 
 def test_missing_files_cost_the_others_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "1.png")
-    folder = read_folder(listed(tmp_path, "gone.png\tann\n1.png\tbob\n"))
+    folder = read_dataset(listed(tmp_path, "gone.png\tann\n1.png\tbob\n"))
     assert (folder.paths, folder.names) == (("gone.png", "1.png"), ("ann", "bob"))
 
 
 def test_images_are_found_in_another_form_than_listed(tmp_path: Path) -> None:
     touch(tmp_path, f"{NFD}/1.png", "a/2.png", b"caf\xe9.png", "é.png", "with\ttab.png", "#1.png")
     entries = [f"{NFC}/1.png", "a\\2.png", "  a/2.png ", "with\ttab.png", "#1.png"]
-    folder = read_folder(listed(tmp_path, "\n".join(entries).encode() + b"\ncaf\xe9.png\n\xe9.png\n"))
+    folder = read_dataset(listed(tmp_path, "\n".join(entries).encode() + b"\ncaf\xe9.png\n\xe9.png\n"))
     assert folder.paths[:5] == (f"{NFD}/1.png", "a/2.png", "a/2.png", "with\ttab.png", "#1.png")
     assert [os.fsencode(path) for path in folder.paths[5:]] == [b"caf\xe9.png", "é.png".encode()]
 
@@ -54,7 +54,7 @@ def test_one_file_under_two_people_is_left_out_and_said(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to("1.png")
     os.link(tmp_path / "2.png", tmp_path / "hard.png")
     text = "1.png\tann\n./link.png\tbob\n2.png\tann\nhard.png\tcid\n3.png\tann\n3.png\tann\n"
-    folder = read_folder(listed(tmp_path, text))
+    folder = read_dataset(listed(tmp_path, text))
     assert (folder.paths, folder.names) == (("3.png", "3.png"), ("ann", "ann"))
     assert dict(folder.skipped) == {
         "1.png": "it is listed under 2 people: ann, bob",
@@ -63,14 +63,14 @@ def test_one_file_under_two_people_is_left_out_and_said(tmp_path: Path) -> None:
         "hard.png": "it is listed under 2 people: ann, cid",
     }
     with pytest.raises(FacedanError, match="lists no images that can be taken"):
-        read_folder(listed(tmp_path, "1.png\tann\n1.png\tbob\n"))
+        read_dataset(listed(tmp_path, "1.png\tann\n1.png\tbob\n"))
 
 
 def test_names_of_people_have_one_form(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png")
-    assert read_folder(listed(tmp_path, f"1.png\t{NFC}\n2.png\t{NFD}\n1.png\t{NFD}\n")).names == (NFC,) * 3
+    assert read_dataset(listed(tmp_path, f"1.png\t{NFC}\n2.png\t{NFD}\n1.png\t{NFD}\n")).names == (NFC,) * 3
     touch(tmp_path / "tree", f"{NFC}/1.png", f"{NFD}/2.png", "bob/1.png")
-    folder = read_folder(tmp_path / "tree")
+    folder = read_dataset(tmp_path / "tree")
     assert sorted(folder.names) == sorted([NFC, NFC, "bob"])
     assert f"{NFC}: folders of one name in two Unicode forms" in folder.remark
 
@@ -81,6 +81,6 @@ def test_a_pipe_is_a_list_whose_paths_start_here(tmp_path: Path, monkeypatch: py
     os.mkfifo(tmp_path / "list")
     writer = threading.Thread(target=(tmp_path / "list").write_text, args=("1.png\tann\n",))
     writer.start()
-    folders = [read_folder(tmp_path / "list") for _ in range(2)]
+    folders = [read_dataset(tmp_path / "list") for _ in range(2)]
     writer.join()
     assert [(folder.root, folder.paths) for folder in folders] == [(Path(), ("1.png",))] * 2

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from facedan_cli.config.common import EmbedConfig
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.embed import embed
 from facedan_cli.embedding.model import LBP
 from facedan_cli.runs import Run
@@ -39,11 +39,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_embed_sets_them_aside(tree: Path) -> None:
-    result = embed(EmbedConfig(dataset="faces"), read_folder(tree / "faces"), LBP, Workspace.open(tree))
+    result = embed(EmbedConfig(dataset="faces"), read_dataset(tree / "faces"), LBP, Workspace.open(tree))
     assert result.images == 2
     lost = {"bob/private/": REASON, "ann/pipe.png": "a named pipe, not a file"}
     assert read_set_aside(result.set_aside) == lost
-    again = embed(EmbedConfig(dataset="faces"), read_folder(tree / "faces"), LBP, Workspace.open(tree))
+    again = embed(EmbedConfig(dataset="faces"), read_dataset(tree / "faces"), LBP, Workspace.open(tree))
     assert again.skipped
     assert read_set_aside(again.set_aside) == lost
 
@@ -52,4 +52,4 @@ def test_trainings_set_them_aside(tree: Path) -> None:
     source = read_source(Dataset("faces", tree / "faces"))
     assert source.folder.paths == ("ann/1.png", "ann/pipe.png", "bob/1.png")
     run = Run(tree / "run", "pretrain", {}, "", {})
-    assert read_set_aside(write_unusable(run, {}, source.nameless, source.folder.skipped)) == {"bob/private/": REASON}
+    assert read_set_aside(write_unusable(run, {}, source.unlabelled, source.folder.skipped)) == {"bob/private/": REASON}

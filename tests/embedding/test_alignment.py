@@ -6,49 +6,49 @@ import pytest
 import torch
 from tiny import mark_aligned
 
-from facedan_cli.data.dataset import FaceFolder
+from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.embedding.alignment import alignment_warnings, template_name
-from facedan_cli.embedding.model import LBP, Recogniser
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.embedding.model import LBP, FaceModel
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.networks import build
 
 
-def model(template: str | None) -> Recogniser:
-    return Recogniser(Card("vggface-mini", ("a", "b"), "pretrain", "run", {}, template=template), Path("x"))
+def model(template: str | None) -> FaceModel:
+    return FaceModel(ModelCard("vggface-mini", ("a", "b"), "pretrain", "run", {}, template=template), Path("x"))
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FaceFolder:
+def folder(tmp_path: Path) -> FaceDataset:
     for person in ("anna", "bo"):
         (tmp_path / "faces" / person).mkdir(parents=True)
-    return FaceFolder(tmp_path / "faces", ("anna/1.jpg", "bo/1.jpg"), ("anna", "bo"))
+    return FaceDataset(tmp_path / "faces", ("anna/1.jpg", "bo/1.jpg"), ("anna", "bo"))
 
 
-def warnings(folder: FaceFolder, *models: Recogniser) -> list[str]:
+def warnings(folder: FaceDataset, *models: FaceModel) -> list[str]:
     return alignment_warnings({f"model {number}": one for number, one in enumerate(models)}, {"gate": folder})
 
 
-def test_faces_of_which_nothing_is_said_are_warned_of_once(folder: FaceFolder) -> None:
+def test_faces_of_which_nothing_is_said_are_warned_of_once(folder: FaceDataset) -> None:
     (warning,) = warnings(folder, model("vggface"), model(None), LBP)
     assert "no aligned.jsonl says that the faces of 'gate' are aligned" in warning
     assert f"facedan align {folder.root} ALIGNED" in warning
 
 
-def test_faces_on_the_template_that_was_learnt_are_not_warned_of(folder: FaceFolder) -> None:
+def test_faces_on_the_template_that_was_learnt_are_not_warned_of(folder: FaceDataset) -> None:
     mark_aligned(folder.root, "lfw")
     assert template_name(folder.root / "anna") == "lfw"
     assert warnings(folder, model("lfw"), model(None), LBP) == []
 
 
-def test_each_network_that_learnt_another_template_is_named(folder: FaceFolder) -> None:
+def test_each_network_that_learnt_another_template_is_named(folder: FaceDataset) -> None:
     mark_aligned(folder.root, "lfw")
     (warning,) = warnings(folder, model("arcface"), model("lfw"), LBP)
     assert "'gate' are aligned to the template lfw, those that 'model 0' learnt from to arcface" in warning
     assert "--template arcface" in warning
 
 
-def test_a_part_that_is_not_aligned_is_noticed(folder: FaceFolder) -> None:
+def test_a_part_that_is_not_aligned_is_noticed(folder: FaceDataset) -> None:
     mark_aligned(folder.root / "anna")
     (warning,) = warnings(folder, model("vggface"))
     assert "no aligned.jsonl" in warning

@@ -17,16 +17,16 @@ from tiny import ADAPT, Notes
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import read_face
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.manifest import ALIGNED, AlignedRecord
 from facedan_cli.data.templates import TEMPLATES
 from facedan_cli.embedding.embed import EmbedResult, embed
-from facedan_cli.embedding.model import LBP, Recogniser, find_model
+from facedan_cli.embedding.model import LBP, FaceModel, find_model
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.protocols import evaluate_gbu
-from facedan_cli.evaluation.trials import Side, Trials
+from facedan_cli.evaluation.trials import ImageSet, Trials
 from facedan_cli.metrics.fusion import fuse
 from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.checkpoint import load_checkpoint, load_pcanet, read_card
@@ -47,10 +47,10 @@ def learn(workspace: Workspace, report: Report | None = None, **options: Any) ->
     return pretrain(plan_pretrain(replace(PCANET, **options), workspace), report=report or Report()).run
 
 
-def features(workspace: Workspace, model: Recogniser, report: Report | None = None, **options: Any) -> EmbedResult:
+def features(workspace: Workspace, model: FaceModel, report: Report | None = None, **options: Any) -> EmbedResult:
     dataset = workspace.dataset("casia")
     config = replace(EmbedConfig(dataset="casia", batch=5), **options)
-    return embed(config, read_folder(dataset.root), model, workspace, report=report or Report())
+    return embed(config, read_dataset(dataset.root), model, workspace, report=report or Report())
 
 
 def windows(root: Path, frame: Frame, template: str = "vggface") -> torch.Tensor:
@@ -107,12 +107,12 @@ def test_trials_are_scored_by_the_similarity(similarity: Similarity) -> None:
     query[:, 2] = target[:, 2] = 0  # a label that no face has
     slow = {COSINE: lambda a, b: sum(a * b), CHI_SQUARE: lambda a, b: -slow_chi_square(a, b)}[similarity]
     rows = np.array([4, 0, 2]), np.array([3, 1, 1])
-    sides = [Side(row, np.array(["a", "b", "c"]), []) for row in rows]
-    crossed = Trials(*sides).score(query, target, similarity)
-    np.testing.assert_allclose(crossed, [[slow(query[i], target[j]) for j in rows[1]] for i in rows[0]], rtol=1e-5)
-    paired = Trials(*sides, crossed=False, same=np.ones(3, bool)).score(query, target, similarity)
-    np.testing.assert_allclose(paired, np.diagonal(crossed), rtol=1e-5)
-    assert crossed.dtype == paired.dtype == np.float32
+    sides = [ImageSet(row, np.array(["a", "b", "c"]), []) for row in rows]
+    all_pairs = Trials(*sides).score(query, target, similarity)
+    np.testing.assert_allclose(all_pairs, [[slow(query[i], target[j]) for j in rows[1]] for i in rows[0]], rtol=1e-5)
+    paired = Trials(*sides, all_pairs=False, same=np.ones(3, bool)).score(query, target, similarity)
+    np.testing.assert_allclose(paired, np.diagonal(all_pairs), rtol=1e-5)
+    assert all_pairs.dtype == paired.dtype == np.float32
 
 
 def test_pcanet_is_learnt_from_faces_that_are_nobodys(learnt: tuple[Workspace, Run]) -> None:
@@ -227,7 +227,7 @@ def test_what_is_streamed_must_be_an_inner_product(workspace: Workspace) -> None
 @pytest.mark.parametrize("options", [{"layer": "fc7"}, {"flip": True}])
 def test_options_of_networks_mean_nothing_for_them(learnt: tuple[Workspace, Run], options: dict[str, Any]) -> None:
     workspace, run = learnt
-    for model, name in ((LBP, "LBP"), (Recogniser.of(run.checkpoint), "PCANet")):
+    for model, name in ((LBP, "LBP"), (FaceModel.of(run.checkpoint), "PCANet")):
         with pytest.raises(UsageError, match=f"--{next(iter(options))} means nothing for {name}"):
             features(workspace, model, **options)
     with pytest.raises(UsageError, match="means nothing for LBP"):
@@ -270,7 +270,7 @@ def test_adaptation_passes_over_a_pcanet_that_is_newer_than_the_network(trained:
     ("typed", "what"),
     [
         (("--lr", "1"), "--lr means nothing for --model pcanet"),
-        (("--hold-aside", "0"), "--hold-aside means nothing for --model pcanet"),
+        (("--holdout", "0"), "--holdout means nothing for --model pcanet"),
         (("--init", "x"), "--init means nothing for --model pcanet"),
     ],
 )

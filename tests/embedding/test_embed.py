@@ -16,9 +16,9 @@ import torch
 from torch.nn import functional as F
 
 from facedan_cli.config.common import EmbedConfig
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.embedding.embed import EmbedResult, embed
-from facedan_cli.embedding.model import Recogniser, find_model
+from facedan_cli.embedding.model import FaceModel, find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import load_checkpoint
 from facedan_cli.report import Advance, Report
@@ -34,10 +34,10 @@ def model(trained: Any) -> Path:
 
 
 def run(
-    workspace: Workspace, model: Path, folder: FaceFolder | None = None, report: Report | None = None, **options: Any
+    workspace: Workspace, model: Path, folder: FaceDataset | None = None, report: Report | None = None, **options: Any
 ) -> EmbedResult:
-    folder = folder or read_folder(workspace.root / "aligned" / "gbu")
-    return embed(replace(CONFIG, **options), folder, Recogniser.of(model), workspace, report=report or Report())
+    folder = folder or read_dataset(workspace.root / "aligned" / "gbu")
+    return embed(replace(CONFIG, **options), folder, FaceModel.of(model), workspace, report=report or Report())
 
 
 def slow_features(root: Path, model: Path, layer: str, *, mirrored: bool = False) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_rows_are_the_networks_features_of_length_one(
 
 
 def test_the_files_are_plain_numpy_and_csv(workspace: Workspace, model: Path) -> None:
-    result = run(workspace, model, read_folder(workspace.root / "aligned" / "casia"), dataset="casia")
+    result = run(workspace, model, read_dataset(workspace.root / "aligned" / "casia"), dataset="casia")
     assert sorted(os.listdir(result.directory)) == [".lock", "embedding.json", "images.csv", "vectors.npy"]
     vectors = np.load(result.directory / "vectors.npy", mmap_mode="r")
     assert isinstance(vectors, np.memmap)
@@ -152,10 +152,10 @@ def test_features_are_found_again_where_the_faces_were_moved_or_copied(workspace
     copied = shutil.copytree(gbu, workspace.root / "copies" / "of it")
     moved = gbu.rename(workspace.root / "aligned" / "others")
     for root, name in ((copied, "of it"), (moved, "others")):
-        found = run(workspace, model, read_folder(root), dataset=name)
+        found = run(workspace, model, read_dataset(root), dataset=name)
         assert (found.skipped, found.directory) == (True, first.directory)
     rotate(moved)
-    assert run(workspace, model, read_folder(moved), dataset="others").directory != first.directory
+    assert run(workspace, model, read_dataset(moved), dataset="others").directory != first.directory
 
 
 @pytest.mark.parametrize("name", ["vectors.npy", "images.csv", "set-aside.tsv", "embedding.json"])

@@ -14,13 +14,13 @@ from tiny import ADAPT, draw
 
 from facedan_cli.config.common import EvaluateConfig, options
 from facedan_cli.config.training import PRESETS, AdaptConfig
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.models import find_models, label_of
 from facedan_cli.evaluation.protocols import evaluate_gbu, evaluate_identify, evaluate_pairs
 from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.bee import read_matrix
 from facedan_cli.protocols.gbu import PARTITIONS
 from facedan_cli.runs import checkpoint_of
@@ -186,40 +186,54 @@ def test_networks_of_one_run_and_copies_are_measured_each_by_itself(trained: Any
         ({"lambda": 0.5, "kernels": 5, "layers": "fc7,fc6:0.5"}, "DAN_m67 fc6:0.5"),
         ({"lambda": 0.5, "kernels": 5, "layers": "fc6:1,fc7:1.0"}, "DAN_m67"),
         ({"lambda": 0.5, "kernels": 5, "layers": "embedding:2,pool"}, "DAN_membedding+pool embedding:2"),
-        ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
+        ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "bandwidth_multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
         (
-            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "estimator": "biased", "queue": 64, "lambda_ramp": 100},
+            {
+                "lambda": 0.5,
+                "kernels": 5,
+                "layers": "fc7",
+                "estimator": "biased",
+                "memory_bank": 64,
+                "lambda_ramp": 100,
+            },
             "DAN_m7 biased queue=64 ramp=100",
         ),
         (
-            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "betas": "optimal", "bandwidth": "ema"},
+            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "kernel_weights": "optimal", "bandwidth": "ema"},
             "DAN_m7 γ=ema β=optimal",
         ),
     ],
 )
 def test_labels_follow_the_paper_and_say_what_differs(config: dict[str, Any], label: str) -> None:
-    assert label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", config)) == label
+    assert label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", config)) == label
 
 
 def test_every_option_of_the_penalty_changes_the_label() -> None:
     config = AdaptConfig(source="a", target="b")
-    others = {"lambda_": 1.0, "kernels": 2, "layers": "fc6:0.5,fc7", "discrepancy": "coral", "multipliers": "1,3,9"}
+    others = {
+        "lambda_": 1.0,
+        "kernels": 2,
+        "layers": "fc6:0.5,fc7",
+        "discrepancy": "coral",
+        "bandwidth_multipliers": "1,3,9",
+    }
     others |= {
         "lambda_ramp": 5,
         "estimator": "linear",
         "bandwidth": "3",
         "median": "sigma",
-        "betas": "optimal",
-        "queue": 9,
+        "kernel_weights": "optimal",
+        "memory_bank": 9,
     }
     assert others.keys() == PRESETS["paper"].keys()
     usual = replace(config, layers="fc6,fc7")
     labels = {
-        label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", options(replace(usual, **{name: value}))))
+        label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", options(replace(usual, **{name: value}))))
         for name, value in others.items()
     }
     assert (
-        len(labels | {label_of(Card("vggface", (), "adapt", "adapt-a-b-00000000", options(usual)))}) == len(others) + 1
+        len(labels | {label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", options(usual)))})
+        == len(others) + 1
     )
 
 
@@ -277,7 +291,7 @@ def test_what_is_no_far_is_refused_before_any_work(place: Workspace, far: str) -
 
 
 def every_pair(root: Path) -> list[tuple[str, str, bool]]:
-    paths = read_folder(root).paths
+    paths = read_dataset(root).paths
     return [(a, b, a.split("/")[0] == b.split("/")[0]) for i, a in enumerate(paths) for b in paths[:i]]
 
 
@@ -329,7 +343,7 @@ def test_a_list_that_contradicts_the_folders_is_refused(place: Workspace) -> Non
 
 def split_casia(place: Workspace) -> tuple[Dataset, Dataset]:
     """Each person's first picture as gallery, the others as probes."""
-    for image in read_folder(place.root / "aligned" / "casia").paths:
+    for image in read_dataset(place.root / "aligned" / "casia").paths:
         side = "gallery" if image.endswith("/0.png") else "probe"
         target = place.root / "aligned" / side / image
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation import evaluate as evaluation
 from facedan_cli.evaluation.models import Faces, Model
 from facedan_cli.evaluation.protocols import evaluate_feret, evaluate_gbu
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu
 from facedan_cli.protocols.sigset import Record, read_sigset, stem
@@ -44,7 +44,7 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, np.nd
 
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.touch()
-    model = Model(Card("vggface", (), "pretrain", "none", {}), checkpoint, "invented")
+    model = Model(ModelCard("vggface", (), "pretrain", "none", {}), checkpoint, "invented")
     monkeypatch.setattr(evaluation, "embed_faces", embed_faces)
     monkeypatch.setattr(evaluation, "find_models", lambda *_: [model])
     return features

@@ -23,7 +23,7 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.protocols import evaluate_identify, evaluate_pairs
 from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.evaluation.trials import Failures, Side, Trials, crossed_trials, search_trials
+from facedan_cli.evaluation.trials import Failures, ImageSet, Trials, all_pairs_trials, search_trials
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Dataset, Workspace
@@ -149,23 +149,23 @@ def test_a_pair_of_an_image_and_its_copy_is_left_out(tmp_path: Path, sets: Any) 
 CODES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=8)
 
 
-@given(query=CODES, target=CODES, itself=st.booleans())
-def test_what_is_left_out_is_counted_as_it_is_masked(query: Any, target: Any, itself: bool) -> None:
-    def side(images: Any) -> Side:
+@given(query=CODES, target=CODES, symmetric=st.booleans())
+def test_what_is_left_out_is_counted_as_it_is_masked(query: Any, target: Any, symmetric: bool) -> None:
+    def side(images: Any) -> ImageSet:
         people, contents = zip(*images, strict=True)
         files = [Path(str(row)) for row in range(len(images))]
-        return Side(np.arange(len(images)), np.array(people, str), files, np.array(contents, np.int64))
+        return ImageSet(np.arange(len(images)), np.array(people, str), files, np.array(contents, np.int64))
 
-    sides = side(query), side(query if itself else target)
-    found = crossed_trials(*sides, Failures(), itself=itself)
-    every = Trials(*sides, itself=itself)
+    sides = side(query), side(query if symmetric else target)
+    found = all_pairs_trials(*sides, Failures(), symmetric=symmetric)
+    every = Trials(*sides, symmetric=symmetric)
     for kind in ("genuine", "impostor"):
         left_out = getattr(every, kind) & ~getattr(found, kind)
         assert int(left_out.sum()) == getattr(found.left_out, kind)
         same = np.equal.outer(sides[0].contents, sides[1].contents)
         assert not (getattr(found, kind) & same).any()
         assert (left_out <= same).all()
-    if not itself:
+    if not symmetric:
         search = search_trials(*sides, Failures())
         mates = np.equal.outer(search.query.subjects, search.target.subjects)
         assert (mates.any(axis=1) <= search.genuine.any(axis=1)).all()

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.evaluation.trials import Side, Trials, crossing_failures, search_failures
+from facedan_cli.evaluation.trials import ImageSet, Trials, crossing_failures, search_failures
 
 
-def side(subjects: list[str]) -> Side:
-    return Side(np.arange(len(subjects)), np.array(subjects, str), [Path(f"{row}.png") for row in range(len(subjects))])
+def side(subjects: list[str]) -> ImageSet:
+    return ImageSet(
+        np.arange(len(subjects)), np.array(subjects, str), [Path(f"{row}.png") for row in range(len(subjects))]
+    )
 
 
 SUBJECTS = st.lists(st.sampled_from("abcd"), min_size=1, max_size=8)
@@ -36,11 +38,11 @@ def test_what_is_made_and_what_failed_are_all_that_the_protocol_means(
 def test_of_one_set_each_pair_counts_once(subjects: list[str], data: st.DataObject) -> None:
     there = np.array(data.draw(st.lists(st.booleans(), min_size=len(subjects), max_size=len(subjects))), bool)
     names = np.array(subjects)
-    failures = crossing_failures(names, names, there, there, 0, itself=True)
+    failures = crossing_failures(names, names, there, there, 0, symmetric=True)
     lost = [(i, j) for j in range(len(names)) for i in range(j) if not (there[i] and there[j])]
     assert sorted(failures.genuine) == sorted(names[i] for i, j in lost if names[i] == names[j])
     assert failures.impostor == sum(bool(names[i] != names[j]) for i, j in lost)
-    trials = Trials(side(subjects), side(subjects), itself=True)
+    trials = Trials(side(subjects), side(subjects), symmetric=True)
     count = len(subjects) * (len(subjects) - 1) // 2
     assert int(trials.genuine.sum() + trials.impostor.sum()) == count
 
@@ -60,7 +62,7 @@ def test_a_probe_without_its_only_mate_has_failed_and_one_without_any_has_not() 
 def test_scores_and_subjects_belong_together() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(5, 4))
-    trials = Trials(side(["a", "b", "a"]), Side(np.array([3, 4]), np.array(["b", "a"]), [Path("x"), Path("y")]))
+    trials = Trials(side(["a", "b", "a"]), ImageSet(np.array([3, 4]), np.array(["b", "a"]), [Path("x"), Path("y")]))
     scores = trials.score(vectors, vectors)
     compared = trials.compare(scores)
     expected = {(i, j): vectors[i] @ vectors[j] for i in range(3) for j in (3, 4)}
@@ -77,7 +79,7 @@ def test_pairs_are_scored_row_by_row_however_many() -> None:
     vectors = rng.normal(size=(9, 4)).astype(np.float32)
     rows = rng.integers(9, size=(2, (1 << 16) + 3))
     names = np.full(rows.shape[1], "a")
-    sides = [Side(row, names, []) for row in rows]
-    trials = Trials(*sides, crossed=False, same=np.ones(rows.shape[1], bool))
+    sides = [ImageSet(row, names, []) for row in rows]
+    trials = Trials(*sides, all_pairs=False, same=np.ones(rows.shape[1], bool))
     np.testing.assert_allclose(trials.score(vectors, vectors), (vectors[rows[0]] * vectors[rows[1]]).sum(1), rtol=1e-5)
     assert trials.sides(5) == (5, 5)

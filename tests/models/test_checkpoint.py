@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from facedan_cli.config import models
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.checkpoint import Card, build, load_checkpoint, read_card, save_checkpoint, save_tensors
+from facedan_cli.models.checkpoint import ModelCard, build, load_checkpoint, read_card, save_checkpoint, save_tensors
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 
 SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32)
-CARD = Card("small", ("ann", "bob", "Zoë"), "pretrain", "pretrain-casia-00000000", {"lr": 1e-4, "init": None})
+CARD = ModelCard("small", ("ann", "bob", "Zoë"), "pretrain", "pretrain-casia-00000000", {"lr": 1e-4, "init": None})
 
 
 def make_small(classes: int, *, image_size: int, crop: int, **head: Any) -> VGGFace:

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.checkpoint import Card, load_checkpoint, save_checkpoint
-from facedan_cli.models.dropout import see_rows
+from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
+from facedan_cli.models.dropout import set_batch_rows
 from facedan_cli.models.facenet import RELEASES, Facenet, fetch_release, release_file
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
@@ -113,7 +113,7 @@ def test_dropout_lies_before_the_embedding_and_is_that_of_the_whole_batch(networ
     assert not torch.equal(network(pictures(4))["embedding"], whole["embedding"])
     parts = []
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 3])):
-        see_rows(network, rows, 4)
+        set_batch_rows(network, rows, 4)
         torch.manual_seed(3)
         parts.append(network(pictures(4)[rows])["embedding"])
     torch.testing.assert_close(torch.cat(parts), whole["embedding"], rtol=1e-4, atol=1e-4)
@@ -132,7 +132,7 @@ def test_random_weights_give_signals_of_even_strength_through_the_depth() -> Non
 
 def test_a_checkpoint_gives_back_weights_and_statistics(network: Facenet, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_checkpoint(path, network, Card("facenet", tuple("abcde"), "pretrain", "run", {}))
+    save_checkpoint(path, network, ModelCard("facenet", tuple("abcde"), "pretrain", "run", {}))
     loaded, _ = load_checkpoint(path)
     state = loaded.state_dict()
     assert state.keys() == network.state_dict().keys()
@@ -222,4 +222,4 @@ def test_convolutions_are_all_below_the_pooling() -> None:
 def test_recipes_differ_in_the_new_classifiers_rate_alone() -> None:
     pretrain, adapt = NETWORKS["facenet"].pretrain, NETWORKS["facenet"].adapt
     assert pretrain.batch == 32
-    assert replace(pretrain, classifier_lr=1.0) == adapt
+    assert replace(pretrain, classifier_lr_mult=1.0) == adapt

@@ -69,8 +69,8 @@ def test_a_face_is_known_by_the_file_that_it_was_made_from() -> None:
     }
     assert match_images(["A/1.png", "A/1.jpg"], ["A/1.jpg", "A/1.png.jpg"]).rows == {"A/1.png": 1, "A/1.jpg": 0}
     # The name of one face is that of another's file: which is meant, nobody knows.
-    crossed = match_images(["A/1.jpg"], [("A/1.jpg", "A/1.png"), ("A/1.jpg.jpg", "A/1.jpg")])
-    assert crossed.absent == {"A/1.jpg": "2 images fit the name: A/1.jpg and A/1.jpg.jpg"}
+    all_pairs = match_images(["A/1.jpg"], [("A/1.jpg", "A/1.png"), ("A/1.jpg.jpg", "A/1.jpg")])
+    assert all_pairs.absent == {"A/1.jpg": "2 images fit the name: A/1.jpg and A/1.jpg.jpg"}
 
 
 def test_accents_stored_apart_and_suffixes_in_capitals_are_the_same_name() -> None:

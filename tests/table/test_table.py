@@ -26,11 +26,11 @@ from facedan_cli.table.fill import TableProtocol, fill_table
 from facedan_cli.table.formats import as_latex, as_markdown, gains_table, rates_table
 from facedan_cli.table.reported import TABLE_1, TABLE_2, published_feret, published_gbu
 from facedan_cli.table.result import CSV_HEADER, TableResult
-from facedan_cli.table.runs import plan_table, settle_rows
+from facedan_cli.table.runs import plan_table, resolve_rows
 from facedan_cli.workspace import Workspace
 
 EVALUATE = EvaluateConfig(far=("0.1", "0.5"), replicates=50)
-CONFIG = TableConfig(rows=settle_rows(None, "gbu", None), pretrain=PRETRAIN, adapt=ADAPT, evaluate=EVALUATE)
+CONFIG = TableConfig(rows=resolve_rows(None, "gbu", None), pretrain=PRETRAIN, adapt=ADAPT, evaluate=EVALUATE)
 RUNS_IN_TRAINED = ("before", "control", "dan_s7", "dan_m67")
 
 
@@ -204,7 +204,7 @@ def test_before_stage_1_the_adaptations_have_no_name_yet(workspace: Workspace) -
         ({"adapt": replace(ADAPT, lambda_=0.0)}, "every row would be the control"),
         ({"adapt": replace(ADAPT, target="nowhere")}, "no data set 'nowhere'"),
         ({"adapt": replace(ADAPT, estimator="best")}, "--estimator does not know 'best'"),
-        ({"adapt": replace(ADAPT, conv_lr=-1.0)}, "--conv-lr must be a number from 0"),
+        ({"adapt": replace(ADAPT, backbone_lr_mult=-1.0)}, "--backbone-lr-mult must be a number from 0"),
         ({"adapt": replace(ADAPT, target="casia")}, "source and target are the same"),
         ({"pretrain": replace(PRETRAIN, model="pcanet")}, "--model does not know 'pcanet'"),
         ({"rows": ("lbp", "source"), "evaluate": replace(EVALUATE, flip=True)}, "mean nothing for lbp"),
@@ -302,7 +302,7 @@ def test_searches_have_rank_1_rates(place: Workspace) -> None:
     ],
 )
 def test_rows_stand_in_the_papers_order(asked: str, protocol: str, init: str, rows: tuple[str, ...]) -> None:
-    assert settle_rows(asked, protocol, init) == rows
+    assert resolve_rows(asked, protocol, init) == rows
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_rows_stand_in_the_papers_order(asked: str, protocol: str, init: str, ro
 )
 def test_rows_that_cannot_be_are_refused(asked: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        settle_rows(asked, "gbu", None)
+        resolve_rows(asked, "gbu", None)
 
 
 def test_the_papers_averages_are_the_means_of_its_rates() -> None:

@@ -12,9 +12,9 @@ from together import joined
 from torch import Tensor, nn, optim
 
 from facedan_cli.config.training import HEADS
-from facedan_cli.distributed import average_gradients, share
+from facedan_cli.distributed import average_gradients, shard_range
 from facedan_cli.models.classifier import Classifier
-from facedan_cli.models.dropout import see_rows
+from facedan_cli.models.dropout import set_batch_rows
 from facedan_cli.training.classification import (
     classification_loss,
     gather_classes,
@@ -41,10 +41,10 @@ class Rank:
 
     def __init__(self, part: int, parts: int, *, head: str = "softmax", divided: bool = True, dropout: float = 0.0):
         drawn = batch()
-        self.rows = share(BATCH, part, parts)
+        self.rows = shard_range(BATCH, part, parts)
         self.inputs, self.labels = drawn["inputs"][list(self.rows)], drawn["labels"][list(self.rows)]
         self.network = nn.Parameter(drawn["network"])
-        own = share(CLASSES, part, parts) if divided else None
+        own = shard_range(CLASSES, part, parts) if divided else None
         self.classifier = Classifier(6, CLASSES, head=head, own=own, dropout=dropout).double()
         held = slice(self.classifier.own.start, self.classifier.own.stop)
         self.classifier.load_state_dict({key: drawn[key][held] for key in self.classifier.state_dict()})
@@ -56,7 +56,7 @@ class Rank:
             parameter.grad = None
         value, accuracy = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for call in range(calls):
-            own = share(len(self.labels), call, calls)
+            own = shard_range(len(self.labels), call, calls)
             x = self.inputs[own.start : own.stop] @ self.network
             labels = self.labels[own.start : own.stop]
             found = classification_loss(
@@ -79,7 +79,7 @@ def sampled_step(rank: Rank, rate: float) -> dict[str, Tensor]:
 
 def dropped_step(rank: Rank) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    see_rows(rank.classifier, torch.tensor(rank.rows), BATCH)
+    set_batch_rows(rank.classifier, torch.tensor(rank.rows), BATCH)
     return rank.step()
 
 

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from tiny import ADAPT, PRETRAIN, Notes, metrics, same
 
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.data.batches import FaceImages, Stream, _permutation
+from facedan_cli.data.batches import BatchStream, FaceStore, _permutation
 from facedan_cli.data.cache import Cache
-from facedan_cli.data.dataset import FaceFolder, read_folder
+from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError, Interrupted, UsageError
 from facedan_cli.models.checkpoint import load_checkpoint, read_card, save_checkpoint
@@ -28,10 +28,10 @@ from facedan_cli.models.vggface import VGGFace
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.training.adapt import _sample_features, adapt, plan_adapt
-from facedan_cli.training.datasets import TrainingResult, hold_aside, part_of
+from facedan_cli.training.datasets import TrainingResult, hold_out, part_of
 from facedan_cli.training.domain_test import PEOPLE_UNKNOWN
-from facedan_cli.training.held_out import HeldAside
-from facedan_cli.training.penalty_options import parse_bandwidth, parse_layers, parse_multipliers, settle_penalty
+from facedan_cli.training.held_out import HeldOut
+from facedan_cli.training.penalty_options import parse_bandwidth, parse_layers, parse_multipliers, resolve_penalty
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Workspace
 
@@ -76,7 +76,7 @@ def test_it_starts_from_the_newest_pretraining_on_the_source_and_says_so(pretrai
     [
         {"optimizer": "sgd"},
         {"bandwidth": "batch", "estimator": "biased"},
-        {"bandwidth": "ema", "betas": "optimal", "queue": 9, "lambda_ramp": 4},
+        {"bandwidth": "ema", "kernel_weights": "optimal", "memory_bank": 9, "lambda_ramp": 4},
         {"discrepancy": "energy", "estimator": "linear"},
     ],
     ids=str,
@@ -135,10 +135,10 @@ def test_the_bandwidth_is_measured_with_dropout(pretrained: Workspace, trained: 
     network, _ = load_checkpoint(checkpoint_of(trained.before))
     assert isinstance(network, VGGFace)
     network.dropout.probability = 0.5  # as vggface's
-    folder = part_of(read_folder(pretrained.root / "aligned" / "casia"), [0])
+    folder = part_of(read_dataset(pretrained.root / "aligned" / "casia"), [0])
     with ThreadPoolExecutor(1) as pool:
-        face = FaceImages(folder, network.crop, pool)  # and its mirror image
-        one = Stream(face, None, 8, network.crop, (0,))
+        face = FaceStore(folder, network.crop, pool)  # and its mirror image
+        one = BatchStream(face, None, 8, network.crop, (0,))
         job = plan_adapt(ADAPT, pretrained)
         features = [_sample_features(job, network.eval(), one, one) for _ in range(2)]
     for source, target in features:
@@ -149,20 +149,20 @@ def test_the_bandwidth_is_measured_with_dropout(pretrained: Workspace, trained: 
 
 
 @pytest.fixture
-def randomness(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[Stream], set[int]]]:
+def randomness(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[BatchStream], set[int]]]:
     """Gives what was drawn from since it was last asked: the streams of images, and the seeds of dropout."""
-    streams: list[Stream] = []
+    streams: list[BatchStream] = []
     seeds: list[int] = []
-    made, seeded = Stream.__init__, torch.manual_seed
+    made, seeded = BatchStream.__init__, torch.manual_seed
 
-    def init(self: Stream, *arguments: Any, **named: Any) -> None:
+    def init(self: BatchStream, *arguments: Any, **named: Any) -> None:
         made(self, *arguments, **named)
         streams.append(self)
 
-    monkeypatch.setattr(Stream, "__init__", init)
+    monkeypatch.setattr(BatchStream, "__init__", init)
     monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or seeded(seed))
 
-    def since() -> tuple[list[Stream], set[int]]:
+    def since() -> tuple[list[BatchStream], set[int]]:
         found = (streams.copy(), set(seeds))
         streams.clear()
         seeds.clear()
@@ -172,7 +172,7 @@ def randomness(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[Strea
 
 
 def test_no_training_draws_what_another_drew_before_it(
-    workspace: Workspace, randomness: Callable[[], tuple[list[Stream], set[int]]]
+    workspace: Workspace, randomness: Callable[[], tuple[list[BatchStream], set[int]]]
 ) -> None:
     first = pretrain(plan_pretrain(PRETRAIN, workspace)).run
     again = pretrain(plan_pretrain(replace(PRETRAIN, init=first.name), workspace)).run
@@ -196,8 +196,8 @@ def test_no_training_draws_what_another_drew_before_it(
 
 def test_the_same_training_draws_the_same(pretrained: Workspace, randomness: Any) -> None:
     found = []
-    for strength in (0.0, 5.0):
-        run(pretrained, lambda_=strength)
+    for lambda_ in (0.0, 5.0):
+        run(pretrained, lambda_=lambda_)
         streams, seeds = randomness()
         found.append(([stream.seed for stream in streams], seeds))
     assert found[0] == found[1]
@@ -229,10 +229,10 @@ def test_spellings_of_one_setting_are_one_run(
     monkeypatch.chdir(pretrained.root)
     assert plan_adapt(replace(ADAPT, source="./aligned/casia", target="aligned/frgc"), pretrained).run.name == name
     assert plan_adapt(replace(ADAPT, layers="fc7:1,fc6:1.0"), pretrained).run.name == name
-    assert plan_adapt(replace(ADAPT, multipliers="16,8,4,2,1"), pretrained).run.name == name
+    assert plan_adapt(replace(ADAPT, bandwidth_multipliers="16,8,4,2,1"), pretrained).run.name == name
     assert plan_adapt(replace(ADAPT, layers="fc6"), pretrained).run.name != name
     assert plan_adapt(replace(ADAPT, layers="fc6:0.5,fc7"), pretrained).run.name != name
-    assert plan_adapt(replace(ADAPT, multipliers="1,2,4,8,32"), pretrained).run.name != name
+    assert plan_adapt(replace(ADAPT, bandwidth_multipliers="1,2,4,8,32"), pretrained).run.name != name
 
 
 def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained: Workspace, trained: Any) -> None:
@@ -259,7 +259,7 @@ def test_target_images_that_cannot_be_read_are_listed(pretrained: Workspace) -> 
 def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
     for name, template in (("casia", "vggface"), ("frgc", "lfw")):
         record = AlignedRecord(
-            path="a.jpg", output="a.png", status="aligned", template=template, size=250, bytes=1, modified=1
+            path="a.jpg", output="a.jpg", status="aligned", template=template, size=250, bytes=1, modified=1
         )
         (pretrained.root / "aligned" / name / "aligned.jsonl").write_text(record.to_line(), encoding="utf-8")
     report = Notes()
@@ -276,23 +276,23 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
         ({"layers": ","}, "names no layer"),
         ({"layers": "fc6:0,fc7"}, "'0' is no weight of a layer"),
         ({"layers": "fc6:", "kernels": 1}, "'' is no weight of a layer"),
-        ({"multipliers": "1,-2"}, "--multipliers cannot be '1,-2'"),
-        ({"multipliers": "1,1"}, "--multipliers cannot be '1,1'"),
-        ({"betas": "best"}, "--betas does not know 'best'"),
+        ({"bandwidth_multipliers": "1,-2"}, "--bandwidth-multipliers cannot be '1,-2'"),
+        ({"bandwidth_multipliers": "1,1"}, "--bandwidth-multipliers cannot be '1,1'"),
+        ({"kernel_weights": "best"}, "--kernel-weights does not know 'best'"),
         ({"discrepancy": "mmd"}, "--discrepancy does not know 'mmd'"),
         ({"discrepancy": "coral", "estimator": "biased"}, "--estimator means nothing for --discrepancy coral"),
         ({"discrepancy": "energy", "bandwidth": "batch"}, "--bandwidth means nothing for --discrepancy energy"),
-        ({"discrepancy": "jmmd", "betas": "optimal"}, "--betas means nothing for --discrepancy jmmd"),
+        ({"discrepancy": "jmmd", "kernel_weights": "optimal"}, "--kernel-weights means nothing for --discrepancy jmmd"),
         ({"discrepancy": "jmmd", "layers": "fc6:2,fc7"}, "they have no weights"),
-        ({"queue": -1}, "--queue must be at least 0"),
-        ({"queue": 8, "estimator": "linear"}, "--queue means nothing for --estimator linear"),
-        ({"betas": "optimal", "batch": 2}, "needs a --batch of 3 at least, not 2"),
-        ({"betas": "optimal", "estimator": "linear", "batch": 3}, "needs a --batch of 4 at least, not 3"),
+        ({"memory_bank": -1}, "--memory-bank must be at least 0"),
+        ({"memory_bank": 8, "estimator": "linear"}, "--memory-bank means nothing for --estimator linear"),
+        ({"kernel_weights": "optimal", "batch": 2}, "needs a --batch of 3 at least, not 2"),
+        ({"kernel_weights": "optimal", "estimator": "linear", "batch": 3}, "needs a --batch of 4 at least, not 3"),
         ({"median": "mean"}, "--median does not know 'mean'"),
         ({"median": "sigma", "bandwidth": "3"}, "--median means nothing for --bandwidth 3"),
         ({"median": "sigma", "discrepancy": "coral"}, "--median means nothing for --discrepancy coral"),
         ({"kernels": 2000}, "--kernels must be at least 1 and at most 16"),
-        ({"multipliers": "1e-300,1"}, "--multipliers cannot be '1e-300,1'"),
+        ({"bandwidth_multipliers": "1e-300,1"}, "--bandwidth-multipliers cannot be '1e-300,1'"),
         ({"bandwidth": "1e300"}, "--bandwidth does not know '1e300'"),
         ({"lambda_ramp": -1}, "--lambda-ramp must be at least 0"),
         ({"head": "cosine"}, "--head does not know 'cosine'"),
@@ -305,8 +305,8 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
         ({"grad_accum": 0}, "--grad-accum must be at least 1"),
         ({"keep_every": 3}, "--keep-every 3 is no multiple of --checkpoint-every 500"),
         ({"shard_classifier": True, "precision": "fp16"}, "--shard-classifier does not go with --precision fp16"),
-        ({"conv_lr": -0.1}, "--conv-lr must be a number from 0"),
-        ({"hold_aside": -1}, "--hold-aside must be at least 0"),
+        ({"backbone_lr_mult": -0.1}, "--backbone-lr-mult must be a number from 0"),
+        ({"holdout": -1}, "--holdout must be at least 0"),
         ({"kernels": 0}, "--kernels must be at least 1"),
         ({"lambda_": -0.5}, "--lambda must be a number from 0"),
         ({"lambda_": math.nan}, "--lambda must be a number from 0"),
@@ -330,11 +330,11 @@ def test_the_source_under_another_name_is_still_the_source(pretrained: Workspace
 
 
 def test_a_layer_that_no_training_reaches_is_refused() -> None:
-    settle_penalty(replace(ADAPT, layers="embedding", conv_lr=0.0), NETWORKS["facenet"])
-    settle_penalty(replace(ADAPT, layers="pool", conv_lr=0.1), NETWORKS["facenet"])
+    resolve_penalty(replace(ADAPT, layers="embedding", backbone_lr_mult=0.0), NETWORKS["facenet"])
+    resolve_penalty(replace(ADAPT, layers="pool", backbone_lr_mult=0.1), NETWORKS["facenet"])
     for layers in (None, "pool", "pool:2,embedding"):
-        with pytest.raises(UsageError, match="--conv-lr 0 keeps what alone could change pool"):
-            settle_penalty(replace(ADAPT, layers=layers, conv_lr=0.0), NETWORKS["facenet"])
+        with pytest.raises(UsageError, match="--backbone-lr-mult 0 keeps what alone could change pool"):
+            resolve_penalty(replace(ADAPT, layers=layers, backbone_lr_mult=0.0), NETWORKS["facenet"])
 
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
@@ -402,8 +402,8 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
         assert entry.get("warnings", []) == [PEOPLE_UNKNOWN] * beyond
     assert (PEOPLE_UNKNOWN in report.notes) == ("warnings" in before or "warnings" in after)
 
-    kept, held = hold_aside(read_folder(target), 128, labelled=False)
-    assert len(held) == len(read_folder(target)) // 10
+    kept, held = hold_out(read_dataset(target), 128, labelled=False)
+    assert len(held) == len(read_dataset(target)) // 10
     assert not set(kept.paths) & set(held.paths)
     for path in held.paths:  # what is not trained on changes nothing
         (target / path).write_bytes(b"no image")
@@ -414,33 +414,33 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
 
 def test_an_image_held_aside_that_cannot_be_read_stands_for_no_other(pretrained: Workspace, trained: Any) -> None:
     network, _ = load_checkpoint(checkpoint_of(trained.before))
-    folder = read_folder(pretrained.root / "aligned" / "casia")
+    folder = read_dataset(pretrained.root / "aligned" / "casia")
     labels = np.arange(len(folder)) % 4
     (folder.root / folder.paths[3]).write_bytes(b"no image")
     with ThreadPoolExecutor(1) as pool:
-        lazily = HeldAside(network, FaceImages(folder, 72, pool, cache=Cache("none")), labels)
+        lazily = HeldOut(network, FaceStore(folder, 72, pool, cache=Cache("none")), labels)
         losses = [lazily.loss(), lazily.loss()]  # before it is known, and after
-        at_once = HeldAside(network, FaceImages(folder, 72, pool, cache=Cache("ram")), labels)
+        at_once = HeldOut(network, FaceStore(folder, 72, pool, cache=Cache("ram")), labels)
         assert losses == [at_once.loss()] * 2
     others = [row for row in range(len(folder)) if row != 3]
     with ThreadPoolExecutor(1) as pool:
-        without = HeldAside(network, FaceImages(part_of(folder, others), 72, pool), labels[others])
+        without = HeldOut(network, FaceStore(part_of(folder, others), 72, pool), labels[others])
         assert without.loss() == pytest.approx(losses[0])
 
 
 def test_a_labelled_sample_has_one_image_a_person_who_keeps_three() -> None:
     names = tuple(f"p{person}" for person in range(60) for _ in range(2 + person % 5))
-    folder = FaceFolder(Path("x"), tuple(f"{name}/{index}.png" for index, name in enumerate(names)), names)
-    kept, held = hold_aside(folder, 128, labelled=True)
+    folder = FaceDataset(Path("x"), tuple(f"{name}/{index}.png" for index, name in enumerate(names)), names)
+    kept, held = hold_out(folder, 128, labelled=True)
     assert len(held) == len(folder) // 10
     assert len(set(held.names)) == len(held)
     assert set(kept.names) == set(names)
     assert min(kept.names.count(name) for name in held.names) >= 3
-    fewer = hold_aside(folder, 12, labelled=True)[1]
+    fewer = hold_out(folder, 12, labelled=True)[1]
     assert len(fewer) == 12
     assert set(fewer.paths) < set(held.paths)
     for most in (0, 9):  # too few to say anything
-        assert len(hold_aside(folder, most, labelled=True)[1]) == 0
+        assert len(hold_out(folder, most, labelled=True)[1]) == 0
 
 
 def test_bandwidths_are_words_or_positive_numbers() -> None:

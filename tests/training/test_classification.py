@@ -15,7 +15,7 @@ from together import run_together
 from torch import Tensor, optim
 
 from facedan_cli.config.training import HEADS
-from facedan_cli.distributed import share
+from facedan_cli.distributed import shard_range
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.training.classification import (
     classification_loss,
@@ -112,7 +112,7 @@ def test_one_process_has_the_loss_of_the_formula(head: str) -> None:
 def test_divided_classes_have_the_loss_of_whole_ones(shares: Shares, head: str, calls: str) -> None:
     expected = slow_step(head, smoothing=SMOOTHING[head])
     for part, found in enumerate(shares):
-        assert_same(case(found, f"{head}-True{calls}"), expected, share(CLASSES, part, len(shares)))
+        assert_same(case(found, f"{head}-True{calls}"), expected, shard_range(CLASSES, part, len(shares)))
         assert_same(case(found, f"{head}-False{calls}"), expected)
 
 
@@ -121,7 +121,9 @@ def test_dropout_is_that_of_the_whole_batch(shares: Shares, divided: bool) -> No
     torch.manual_seed(1)
     expected = slow_step("softmax", kept=2.0 * (torch.rand(BATCH, 6) >= 0.5))
     for part, found in enumerate(shares):
-        assert_same(case(found, f"dropped-{divided}"), expected, share(CLASSES, part, len(shares)) if divided else None)
+        assert_same(
+            case(found, f"dropped-{divided}"), expected, shard_range(CLASSES, part, len(shares)) if divided else None
+        )
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -134,7 +136,7 @@ def test_of_sampled_classes_it_is_the_loss_among_these(shares: Shares, divided: 
     assert (labels < set(classes) < set(range(CLASSES))) if rate == 0.5 else (labels == set(classes))
     expected = slow_step("arcface", smoothing=0.1, classes=classes)
     for part, each in enumerate(found):
-        rows = share(CLASSES, part, len(shares)) if divided else range(CLASSES)
+        rows = shard_range(CLASSES, part, len(shares)) if divided else range(CLASSES)
         assert taken[part] == [number for number in classes if number in rows]
         assert_same(each, expected, rows)
 
@@ -156,7 +158,7 @@ def test_the_first_process_saves_what_one_alone_would(shares: Shares, divided: b
 def test_each_process_reads_its_own_classes(shares: Shares) -> None:
     expected = {key.removeprefix("classifier."): value for key, value in whole_state().items()}
     for part, found in enumerate(shares):
-        assert_same(case(found, "read"), expected, share(CLASSES, part, len(shares)))
+        assert_same(case(found, "read"), expected, shard_range(CLASSES, part, len(shares)))
 
 
 def test_one_process_saves_and_reads_all(tmp_path: Path) -> None:
@@ -193,7 +195,7 @@ def test_the_labels_classes_take_part_and_the_same_others_however_they_are_divid
     whole = taken(range(50))
     assert set(labels) <= set(whole) <= set(range(50))
     assert whole == sorted(set(whole))
-    assert [number for part in range(3) for number in taken(share(50, part, 3))] == whole
+    assert [number for part in range(3) for number in taken(shard_range(50, part, 3))] == whole
 
 
 def test_every_step_takes_other_classes_each_as_often_as_asked() -> None:

@@ -10,7 +10,7 @@ import two_ranks
 from safetensors.torch import load_file
 from together import run_together
 
-from facedan_cli.distributed import Ranks, share
+from facedan_cli.distributed import DistEnv, shard_range
 from facedan_cli.errors import UsageError
 
 SCRIPT = Path(two_ranks.__file__)
@@ -42,7 +42,9 @@ def assert_alike(one: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"estimator": "linear", "betas": "optimal"}, {"queue": 9}, {"grad_accum": 2}], ids=str
+    "options",
+    [{}, {"estimator": "linear", "kernel_weights": "optimal"}, {"memory_bank": 9}, {"grad_accum": 2}],
+    ids=str,
 )
 def test_two_processes_are_one(tmp_path: Path, options: dict[str, Any]) -> None:
     """Also with dropout, whose mask is that of the global batch."""
@@ -79,23 +81,25 @@ def test_another_number_of_processes_goes_on_from_a_state(tmp_path: Path, divide
 
 @pytest.mark.parametrize(("batch", "parts"), [(32, 1), (32, 2), (7, 3), (2, 5)])
 def test_shares_are_neighbours_and_make_the_whole(batch: int, parts: int) -> None:
-    shares = [share(batch, part, parts) for part in range(parts)]
+    shares = [shard_range(batch, part, parts) for part in range(parts)]
     assert [row for own in shares for row in own] == list(range(batch))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_ranks_are_what_the_launcher_says() -> None:
-    assert Ranks.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == Ranks(3, 4, 1, 2)
-    assert Ranks.of({"PATH": "/bin"}) == Ranks(0, 1, 0, 1)
+    assert DistEnv.of({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == DistEnv(
+        3, 4, 1, 2
+    )
+    assert DistEnv.of({"PATH": "/bin"}) == DistEnv(0, 1, 0, 1)
 
 
 def test_every_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    second = Ranks(5, 8, local_rank=1, local_count=2)
+    second = DistEnv(5, 8, local_rank=1, local_count=2)
     assert str(second.device(torch.device("cuda"))) == "cuda:1"
     assert str(second.device(torch.device("cpu"))) == "cpu"
-    assert str(Ranks().device(torch.device("cuda:1"))) == "cuda:1"
+    assert str(DistEnv().device(torch.device("cuda:1"))) == "cuda:1"
     with pytest.raises(UsageError, match="several processes cannot share cuda:0"):
         second.device(torch.device("cuda:0"))
     with pytest.raises(UsageError, match="there are 3 processes here and 2 GPUs"):
-        Ranks(2, 3, local_rank=2, local_count=3).device(torch.device("cuda"))
+        DistEnv(2, 3, local_rank=2, local_count=3).device(torch.device("cuda"))

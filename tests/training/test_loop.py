@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from facedan_cli.adaptation.mmd import mk_mmd
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.data.batches import Stream
+from facedan_cli.data.batches import BatchStream
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.models.checkpoint import Card
-from facedan_cli.models.dropout import see_rows
+from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.dropout import set_batch_rows
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.report import Advance, Report
-from facedan_cli.training.loop import Domains, Examination, train
+from facedan_cli.training.loop import DomainBatches, Validation, train
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer
 from facedan_cli.training.state import Checkpoints
 
@@ -35,15 +35,15 @@ BANDWIDTHS = {"fc6": 20.0, "fc7": 5.0}
 
 def penalty(**options: Any) -> Penalty:
     """A fresh one: it may remember batches."""
-    settings = {"strength": 0.5, "layers": {"fc6": 1.0, "fc7": 1.0}, "bandwidths": BANDWIDTHS, **options}
+    settings = {"lambda_": 0.5, "layers": {"fc6": 1.0, "fc7": 1.0}, "bandwidths": BANDWIDTHS, **options}
     return Penalty(**settings)
 
 
 PLAN = Plan(
     optimizer="sgd",
     lr=1e-3,
-    conv_lr=1.0,
-    classifier_lr=10.0,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=10.0,
     schedule="onecycle",
     batch=BATCH,
     iterations=STEPS,
@@ -54,18 +54,18 @@ PLAN = Plan(
     checkpoint_every=2,
     log_every=1,
 )
-CARD = Card("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
+CARD = ModelCard("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
 OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd"},
     {"optimizer": "sgd", "momentum": 0.0},
     {"optimizer": "adamw"},
-    {"optimizer": "adamw", "conv_lr": 0.0},
+    {"optimizer": "adamw", "backbone_lr_mult": 0.0},
 ]
 
 
 @dataclass
 class Drawn:
-    """A stream of random pictures: as `Stream`, batch i is a function of i."""
+    """A stream of random pictures: as `BatchStream`, batch i is a function of i."""
 
     seed: int
     value: int | None = None
@@ -106,9 +106,9 @@ def break_down() -> None:
     raise RuntimeError("the process is gone")
 
 
-def domains(*, target: bool = True, penalized: bool = True, value: int | None = None, **options: Any) -> Domains:
-    source, other = cast(Stream, Drawn(1, value)), cast(Stream, Drawn(2, value))
-    return Domains(source, other if target else None, penalty(**options) if target and penalized else None)
+def domains(*, target: bool = True, penalized: bool = True, value: int | None = None, **options: Any) -> DomainBatches:
+    source, other = cast(BatchStream, Drawn(1, value)), cast(BatchStream, Drawn(2, value))
+    return DomainBatches(source, other if target else None, penalty(**options) if target and penalized else None)
 
 
 def network() -> VGGFace:
@@ -116,7 +116,7 @@ def network() -> VGGFace:
     return VGGFace(SPEC, PEOPLE).to(memory_format=torch.channels_last)
 
 
-def run(directory: Path, plan: Plan = PLAN, data: Domains | None = None, report: Report | None = None) -> VGGFace:
+def run(directory: Path, plan: Plan = PLAN, data: DomainBatches | None = None, report: Report | None = None) -> VGGFace:
     """Train from the start, or from the state that lies in the directory."""
     trained = network()
     fit(trained, directory, plan, data, report)
@@ -127,9 +127,9 @@ def fit(
     trained: VGGFace,
     directory: Path,
     plan: Plan = PLAN,
-    data: Domains | None = None,
+    data: DomainBatches | None = None,
     report: Report | None = None,
-    examination: Examination | None = None,
+    examination: Validation | None = None,
     keep_every: int = 0,
 ) -> None:
     """Train a network that a test has its hands on."""
@@ -141,7 +141,7 @@ def fit(
             plan,
             checkpoints=checkpoints,
             log=directory / "metrics.jsonl",
-            examination=examination or Examination(),
+            examination=examination or Validation(),
             report=report or Report(),
         )
 
@@ -158,7 +158,15 @@ def same(one: VGGFace, other: VGGFace) -> bool:
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 8])
 @pytest.mark.parametrize(
     "data",
-    [{}, {"target": False}, {"running": True}, {"bandwidths": None}, {"betas": "optimal"}, {"queue": 10}, {"ramp": 20}],
+    [
+        {},
+        {"target": False},
+        {"running": True},
+        {"bandwidths": None},
+        {"kernel_weights": "optimal"},
+        {"memory_bank": 10},
+        {"ramp": 20},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
@@ -236,7 +244,7 @@ def test_lambda_zero_is_training_on_the_same_batches_without_the_penalty(
     tmp_path: Path, options: dict[str, Any]
 ) -> None:
     plan = replace(PLAN, **options)
-    control = run(tmp_path / "control", plan, domains(strength=0.0))
+    control = run(tmp_path / "control", plan, domains(lambda_=0.0))
     without = run(tmp_path / "without", plan, domains(penalized=False))
     assert same(control, without)
     assert not same(control, run(tmp_path / "adapted", plan))
@@ -245,17 +253,25 @@ def test_lambda_zero_is_training_on_the_same_batches_without_the_penalty(
     assert logged["mmd2_fc7"] != 0  # measured, though it does not act
 
 
-@pytest.mark.parametrize("conv_lr", [1.0, 0.5, 0.0])
-def test_a_step_is_that_of_equation_4(tmp_path: Path, conv_lr: float) -> None:
+@pytest.mark.parametrize("backbone_lr_mult", [1.0, 0.5, 0.0])
+def test_a_step_is_that_of_equation_4(tmp_path: Path, backbone_lr_mult: float) -> None:
     """Plain SGD written out: w ← w − rate·∂(L_c + λ Σ MMD²)/∂w, the classifier at ten times the rate."""
-    plan = replace(PLAN, momentum=0.0, weight_decay=0.0, iterations=2, schedule="constant", lr=1e-2, conv_lr=conv_lr)
-    rates = {"conv": 1e-2 * conv_lr, "clas": 1e-1}
+    plan = replace(
+        PLAN,
+        momentum=0.0,
+        weight_decay=0.0,
+        iterations=2,
+        schedule="constant",
+        lr=1e-2,
+        backbone_lr_mult=backbone_lr_mult,
+    )
+    rates = {"conv": 1e-2 * backbone_lr_mult, "clas": 1e-1}
     trained = run(tmp_path, plan)
     slow = network().train()
     batches = zip(Drawn(1).batches(0, 2), Drawn(2).batches(0, 2), metrics(tmp_path), strict=True)
     for step, ((source, labels), (target, _), logged) in enumerate(batches, start=1):
         torch.manual_seed(PLAN.seed * 1_000_003 + step)
-        see_rows(slow, None, 2 * BATCH)  # the mask of the classifier's dropout is drawn for both domains
+        set_batch_rows(slow, None, 2 * BATCH)  # the mask of the classifier's dropout is drawn for both domains
         features = slow(torch.cat([source, target]))
         logits = slow.classifier(features["fc7"][:BATCH])
         classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
@@ -282,14 +298,14 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path, conv_lr: float) -> None:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr=1.0, iterations=200, label_smoothing=0.0)
+    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr_mult=1.0, iterations=200, label_smoothing=0.0)
 
     class Same(Drawn):
         def batches(self, start: int, stop: int, device: torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
             for _ in range(start, stop):
                 yield from super().batches(0, 1)
 
-    run(tmp_path, plan, Domains(cast(Stream, Same(1))))
+    run(tmp_path, plan, DomainBatches(cast(BatchStream, Same(1))))
     logged = metrics(tmp_path)
     assert logged[-1]["classification"] < 0.3 * logged[0]["classification"]
     assert logged[-1]["accuracy"] > 0.8
@@ -311,8 +327,8 @@ def test_before_the_first_state_none_is_promised(tmp_path: Path) -> None:
     with pytest.raises(FacedanError, match="at step 1; no state was saved before it"):
         run(
             tmp_path,
-            replace(PLAN, lr=math.inf, classifier_lr=0.0),
-            domains(strength=math.nan),
+            replace(PLAN, lr=math.inf, classifier_lr_mult=0.0),
+            domains(lambda_=math.nan),
         )
 
 
@@ -333,7 +349,7 @@ def test_a_gradient_that_is_no_number_is_refused_before_it_does_harm(tmp_path: P
 
 
 def test_the_log_tells_bandwidths_weights_and_how_features_lie(tmp_path: Path) -> None:
-    run(tmp_path, data=domains(betas="optimal", running=True, ramp=4))
+    run(tmp_path, data=domains(kernel_weights="optimal", running=True, ramp=4))
     logged = metrics(tmp_path)
     for layer in ("fc6", "fc7"):
         assert len({entry[f"gamma_{layer}"] for entry in logged}) == STEPS
@@ -345,8 +361,8 @@ def test_the_log_tells_bandwidths_weights_and_how_features_lie(tmp_path: Path) -
     assert logged[0]["lambda"] < logged[3]["lambda"] == 0.5
     assert all(entry["gradient_norm"] > 0 for entry in logged)
     for entry in logged:
-        added = entry["lambda"] * (entry["mmd2_fc6"] + entry["mmd2_fc7"])
-        assert entry["loss"] == pytest.approx(entry["classification"] + added, rel=1e-5)
+        penalty = entry["lambda"] * (entry["mmd2_fc6"] + entry["mmd2_fc7"])
+        assert entry["loss"] == pytest.approx(entry["classification"] + penalty, rel=1e-5)
 
 
 def test_features_that_collapse_are_warned_of_once(tmp_path: Path) -> None:
@@ -380,7 +396,7 @@ def test_the_network_is_examined_before_the_first_step_and_after_the_last(tmp_pa
         return {"examined": len(calls)}
 
     def go(report: Report) -> None:
-        fit(network(), tmp_path, report=report, examination=Examination(ends=examine))
+        fit(network(), tmp_path, report=report, examination=Validation(ends=examine))
 
     with pytest.raises(RuntimeError, match="gone"):
         go(At(5, break_down))
@@ -409,7 +425,7 @@ def test_a_constant_rate_is_constant() -> None:
 @pytest.mark.parametrize(("kind", "cls"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_convolutions_and_classifier_have_rates_of_their_own(kind: str, cls: type) -> None:
     trained = network()
-    optimizer = make_optimizer(trained, replace(PLAN, optimizer=kind, conv_lr=0.1))
+    optimizer = make_optimizer(trained, replace(PLAN, optimizer=kind, backbone_lr_mult=0.1))
     assert type(optimizer) is cls
     assert [group["scale"] for group in optimizer.param_groups] == [0.1, 1.0, 10.0]
     names = {id(value): name for name, value in trained.named_parameters()}
@@ -432,7 +448,13 @@ def test_progress_tells_the_loss_and_each_layers_discrepancy(tmp_path: Path) -> 
 @pytest.mark.parametrize("parts", [2, 4, 6])
 @pytest.mark.parametrize(
     "data",
-    [{}, {"target": False}, {"queue": 10}, {"estimator": "linear", "bandwidths": None}, {"betas": "optimal"}],
+    [
+        {},
+        {"target": False},
+        {"memory_bank": 10},
+        {"estimator": "linear", "bandwidths": None},
+        {"kernel_weights": "optimal"},
+    ],
     ids=str,
 )
 def test_a_batch_in_parts_is_the_batch(tmp_path: Path, data: dict[str, Any], parts: int) -> None:
@@ -454,7 +476,7 @@ def test_weights_that_are_not_trained_stay_to_the_bit(tmp_path: Path, options: d
     for parts in (1, 3):
         after = run(tmp_path / str(parts), replace(PLAN, grad_accum=parts, **options)).named_parameters()
         stayed = {name for name, value in after if torch.equal(value, before[name])}
-        assert stayed == {name for name in before if name.startswith("conv") and "conv_lr" in options}
+        assert stayed == {name for name in before if name.startswith("conv") and "backbone_lr_mult" in options}
 
 
 @pytest.mark.parametrize("parts", [1, 3])
@@ -503,7 +525,7 @@ def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(t
 
             return follow()
 
-    fit(trained, tmp_path, report=Watch(0, break_down), examination=Examination(loss=loss), keep_every=4)
+    fit(trained, tmp_path, report=Watch(0, break_down), examination=Validation(loss=loss), keep_every=4)
     logged = {entry["step"]: entry["held_aside_loss"] for entry in metrics(tmp_path) if "held_aside_loss" in entry}
     assert logged == {2: 0.9, 4: 0.4, 6: 0.6, 8: 0.5, 9: 0.4}
     names = {"step-4.safetensors": 4, "step-8.safetensors": 8, "best.safetensors": 4, "model.safetensors": STEPS}
@@ -519,7 +541,7 @@ def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(t
 def test_what_was_best_before_an_interruption_stays_best(tmp_path: Path) -> None:
     def go(losses: list[float], report: Report) -> None:
         left = iter(losses)
-        fit(network(), tmp_path, report=report, examination=Examination(loss=lambda: next(left)))
+        fit(network(), tmp_path, report=report, examination=Validation(loss=lambda: next(left)))
 
     with pytest.raises(RuntimeError, match="gone"):
         go([0.5, 0.1], At(5, break_down))

@@ -18,7 +18,7 @@ from facedan_cli.config.common import BANDWIDTHS, BETAS, ESTIMATORS, MEDIANS
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import UsageError
-from facedan_cli.training.penalty_options import check_batch, parse_bandwidth, settle_penalty
+from facedan_cli.training.penalty_options import check_batch, parse_bandwidth, resolve_penalty
 
 LAYERS = {"fc6": 40, "fc7": 6}
 STEPS = 3
@@ -37,7 +37,7 @@ def works(**options: Any) -> bool:
     """Whether the options are taken; then three steps must give numbers, and rows a gradient."""
     config = replace(ADAPT, **options)
     try:
-        config, layers, multipliers = settle_penalty(config, NETWORKS["vggface-mini"])
+        config, layers, bandwidth_multipliers = resolve_penalty(config, NETWORKS["vggface-mini"])
         check_batch(config)
     except UsageError:
         return False
@@ -46,16 +46,16 @@ def works(**options: Any) -> bool:
     before = features(64, 0), features(64, 1, shift=0.5)
     medians = {layer: fixed or median_bandwidth(*(part[layer] for part in before), config.median) for layer in layers}
     penalty = Penalty(
-        strength=config.lambda_,
+        lambda_=config.lambda_,
         layers=layers,
         discrepancy=config.discrepancy,
-        multipliers=multipliers,
-        betas=config.betas,
+        bandwidth_multipliers=bandwidth_multipliers,
+        kernel_weights=config.kernel_weights,
         estimator=config.estimator,
         bandwidths=None if config.bandwidth == "batch" else medians,
         running=config.bandwidth == "ema",
         median=config.median,
-        queue=config.queue,
+        memory_bank=config.memory_bank,
     )
     for step in range(1, STEPS + 1):
         source, target = features(batch, 2 * step), features(batch, 2 * step + 1, shift=0.5)
@@ -69,19 +69,19 @@ def works(**options: Any) -> bool:
         for weights in penalty.weights.values():
             assert sum(weights) == pytest.approx(1)
             assert min(weights) >= 0
-        penalty.remember(source, target)
-    at_rest, _ = penalty.at_rest()(features(5, 90), features(7, 91))
-    assert at_rest.isfinite()
+        penalty.update_memory_bank(source, target)
+    frozen, _ = penalty.frozen()(features(5, 90), features(7, 91))
+    assert frozen.isfinite()
     return True
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize("betas", BETAS)
-def test_small_and_odd_batches_with_each_estimator(estimator: str, betas: str) -> None:
-    least = {"equal": 2, "optimal": 4 if estimator == "linear" else 3}[betas]
-    for batch, queue in itertools.product((2, 3, 4, 5), (0, 3)):
-        taken = works(estimator=estimator, betas=betas, batch=batch, queue=queue)
-        assert taken == (batch >= least and not (queue and estimator == "linear"))
+@pytest.mark.parametrize("kernel_weights", BETAS)
+def test_small_and_odd_batches_with_each_estimator(estimator: str, kernel_weights: str) -> None:
+    least = {"equal": 2, "optimal": 4 if estimator == "linear" else 3}[kernel_weights]
+    for batch, memory_bank in itertools.product((2, 3, 4, 5), (0, 3)):
+        taken = works(estimator=estimator, kernel_weights=kernel_weights, batch=batch, memory_bank=memory_bank)
+        assert taken == (batch >= least and not (memory_bank and estimator == "linear"))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -90,18 +90,20 @@ def test_small_and_odd_batches_with_each_estimator(estimator: str, betas: str) -
         {
             "estimator": st.sampled_from(ESTIMATORS),
             "discrepancy": st.sampled_from(tuple(DISCREPANCIES)),
-            "betas": st.sampled_from(BETAS),
+            "kernel_weights": st.sampled_from(BETAS),
             "bandwidth": st.sampled_from((*BANDWIDTHS, "1e-12", "30", "1e24")),
             "median": st.sampled_from(MEDIANS),
             "layers": st.sampled_from((None, "fc7", "fc6:0.5,fc7")),
             "batch": st.integers(2, 9),
-            "queue": st.sampled_from((0, 1, 2, 7, 64)),
+            "memory_bank": st.sampled_from((0, 1, 2, 7, 64)),
             "lambda_": st.sampled_from((0.0, 0.5, 10.0)),
         },
     ),
     st.one_of(
         st.fixed_dictionaries({"kernels": st.integers(0, 18)}),
-        st.fixed_dictionaries({"multipliers": st.sampled_from(("1", "1e-6,1e6", "0.25,1,4", "1e-40,1", "3,3"))}),
+        st.fixed_dictionaries(
+            {"bandwidth_multipliers": st.sampled_from(("1", "1e-6,1e6", "0.25,1,4", "1e-40,1", "3,3"))}
+        ),
     ),
 )
 def test_any_combination_works_or_is_refused(options: dict[str, Any], kernels: dict[str, Any]) -> None:

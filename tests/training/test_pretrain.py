@@ -124,7 +124,7 @@ def test_a_source_is_the_images_in_folders_of_people(workspace: Workspace) -> No
     casia = workspace.root / "aligned" / "casia"
     draw(casia / "loose.png", 0, 0)
     source = read_source(workspace.dataset("casia"))
-    assert source.nameless == ("loose.png",)
+    assert source.unlabelled == ("loose.png",)
     assert source.identities == ("person0", "person1", "person2", "person3")
     assert source.folder.paths == tuple(f"person{person}/{picture}.png" for person in range(4) for picture in range(4))
     assert source.labels_of(source.folder).tolist() == [person for person in range(4) for _ in range(4)]
@@ -152,7 +152,7 @@ def test_weights_of_others_are_a_start(workspace: Workspace) -> None:
     path = workspace.root / "start.pth"
     torch.save(start.state_dict(), path)
     report = Notes()
-    made = run(workspace, init=str(path), lr=0.0, classifier_lr=0.0, weight_decay=0.0, report=report).run
+    made = run(workspace, init=str(path), lr=0.0, classifier_lr_mult=0.0, weight_decay=0.0, report=report).run
     assert f"starting from {path} (facedan, trained on RGB)" in report.notes
     assert read_card(made.checkpoint).init == {"form": "facedan", "sha256": sha256_file(path), "channels": "rgb"}
     found = weights(made)
@@ -177,7 +177,7 @@ def test_vggface_from_nothing_is_warned_of(workspace: Workspace, monkeypatch: py
 
 def test_random_convolutions_that_are_kept_are_warned_of(workspace: Workspace) -> None:
     report = Notes()
-    run(workspace, conv_lr=0.0, report=report)
+    run(workspace, backbone_lr_mult=0.0, report=report)
     assert any("convolutions of random weights stay" in warning for warning in report.warnings)
 
 

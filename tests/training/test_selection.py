@@ -19,12 +19,12 @@ from facedan_cli.models.checkpoint import read_card
 from facedan_cli.runs import checkpoint_of, read_record
 from facedan_cli.synthetic.render import STUDIO
 from facedan_cli.training.adapt import plan_adapt
-from facedan_cli.training.candidates import Candidate, choose, decidability, why_out
+from facedan_cli.training.candidates import Candidate, choose, decidability, rejection_reason
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.training.selection import parse_strengths, plan_selection, select
 from facedan_cli.workspace import Workspace
 
-ADAPT = AdaptConfig(source="casia", target="frgc", iterations=12, batch=6, strengths="0.5,4")
+ADAPT = AdaptConfig(source="casia", target="frgc", iterations=12, batch=6, lambdas="0.5,4")
 BEFORE = Candidate(0.0, 0, Path("before"), 1.0, 0.10, 30.0)
 
 
@@ -48,7 +48,7 @@ def test_the_one_that_knows_target_images_best_is_chosen() -> None:
 )
 def test_what_has_collapsed_or_lost_the_source_is_out(values: dict[str, Any], why: str) -> None:
     other = candidate(**{"agreement": 9.0, **values})
-    assert why_out(other, BEFORE) == why
+    assert rejection_reason(other, BEFORE) == why
     assert (choose(BEFORE, [candidate(), other]) is other) == (why == "")
 
 
@@ -79,7 +79,7 @@ def test_decidability_does_not_depend_on_the_scale_of_scores(scale: float, shift
 def test_strengths_are_two_numbers_or_more() -> None:
     assert parse_strengths("10, 0.5,2,2") == (0.5, 2, 10)
     for text in ("0.5", "", "a,b", "-1,2", "1,inf", "1,nan"):
-        with pytest.raises(UsageError, match="--strengths cannot be"):
+        with pytest.raises(UsageError, match="--lambdas cannot be"):
             parse_strengths(text)
 
 
@@ -91,7 +91,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for picture in range(6):
             draw(made / "aligned" / "casia" / f"p{person:02d}" / f"{picture}.png", person, picture)
             draw(made / "aligned" / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO)
-    config = PretrainConfig(source="casia", model="vggface-mini", iterations=40, batch=16, hold_people=3)
+    config = PretrainConfig(source="casia", model="vggface-mini", iterations=40, batch=16, holdout_identities=3)
     pretrain(plan_pretrain(config, Workspace.open(made)))
     return made
 
@@ -104,7 +104,7 @@ def test_it_trains_each_strength_and_keeps_the_chosen_network(root: Path, monkey
     result = select(selection, report=report)
     with (result.run.directory / "candidates.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    steps = [("0", "0")] + [(strength, str(step)) for strength in ("0.5", "4") for step in range(2, 13, 2)]
+    steps = [("0", "0")] + [(lambda_, str(step)) for lambda_ in ("0.5", "4") for step in range(2, 13, 2)]
     assert [(row["lambda"], row["step"]) for row in rows] == steps
     (chosen,) = (row for row in rows if row["chosen"])
     left = [row for row in rows[1:] if not row["out"]]
@@ -131,10 +131,10 @@ def test_people_held_aside_are_trained_on_by_no_stage(root: Path) -> None:
     job = plan_adapt(ADAPT, place)
     assert len(set(job.source.aside.names)) == 3
     assert not set(job.source.aside.names) & set(job.source.identities)
-    assert job.config.hold_people == 3
+    assert job.config.holdout_identities == 3
     assert job.card.identities == job.source.identities
     with pytest.raises(UsageError, match="was trained with 3 people held aside"):
-        plan_adapt(replace(ADAPT, hold_people=2), place)
+        plan_adapt(replace(ADAPT, holdout_identities=2), place)
 
 
 def test_without_images_held_aside_there_is_nothing_to_judge_by(workspace: Workspace) -> None:

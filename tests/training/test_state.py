@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor, optim
 
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.training.state import Best, Checkpoints
 
 SPEC = Spec(widths=(4, 4, 4, 4, 4), hidden=4, image_size=36, crop=32, scale=64.0, dropout=0.0)
-CARD = Card("vggface-mini", ("ann", "bob"), "pretrain", "pretrain-casia-00000000", {})
+CARD = ModelCard("vggface-mini", ("ann", "bob"), "pretrain", "pretrain-casia-00000000", {})
 REMEMBERED = {"gamma.fc7": torch.tensor(3.5, dtype=torch.float64), "source.fc7": torch.arange(8.0).view(4, 2)}
 
 

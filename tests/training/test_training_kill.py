@@ -61,7 +61,14 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     [
         {"optimizer": "adamw"},
         {"optimizer": "sgd", "schedule": "constant", "target": "frgc"},
-        {"target": "frgc", "bandwidth": "ema", "betas": "optimal", "queue": 9, "lambda_ramp": 60, "grad_accum": 2},
+        {
+            "target": "frgc",
+            "bandwidth": "ema",
+            "kernel_weights": "optimal",
+            "memory_bank": 9,
+            "lambda_ramp": 60,
+            "grad_accum": 2,
+        },
         {"target": "frgc", "precision": "bf16"},
     ],
     ids=str,

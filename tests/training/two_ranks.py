@@ -17,11 +17,11 @@ from together import joined
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
-from facedan_cli.data.batches import Stream
-from facedan_cli.distributed import gather_rows, share
-from facedan_cli.models.checkpoint import Card
+from facedan_cli.data.batches import BatchStream
+from facedan_cli.distributed import gather_rows, shard_range
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.vggface import Spec, VGGFace
-from facedan_cli.training.loop import Domains, train
+from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
@@ -30,8 +30,8 @@ PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three
 PLAN = Plan(
     optimizer="sgd",
     lr=2e-3,
-    conv_lr=1.0,
-    classifier_lr=10.0,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=10.0,
     schedule="constant",
     batch=BATCH,
     iterations=STEPS,
@@ -43,7 +43,7 @@ PLAN = Plan(
     log_every=5,
 )
 
-CARD = Card("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
+CARD = ModelCard("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Drawn:
     die_after: int | None = None
 
     def batches(self, start: int, stop: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        own = list(share(BATCH, self.part, self.parts))
+        own = list(shard_range(BATCH, self.part, self.parts))
         for step in range(start, stop):
             if step == self.die_after:
                 time.sleep(0.5)  # a state that is being written gets written
@@ -71,10 +71,10 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
     """Value and gradient of the penalty of one global batch, as this process has them."""
     random = torch.Generator().manual_seed(5)
     batches = [torch.randn(BATCH, 6, generator=random, dtype=torch.float64) + shift for shift in (0.0, 0.7)]
-    own = list(share(BATCH, part, parts))
+    own = list(shard_range(BATCH, part, parts))
     leaves = [batch[own].requires_grad_() for batch in batches]
     source, target = ({"fc7": gather_rows(leaf, BATCH)} for leaf in leaves)
-    value, _ = Penalty(strength=0.5, layers={"fc7": 1.0}, bandwidths={"fc7": 8.0}, **options)(source, target)
+    value, _ = Penalty(lambda_=0.5, layers={"fc7": 1.0}, bandwidths={"fc7": 8.0}, **options)(source, target)
     value.backward()
     gradients = [leaf.grad / parts for leaf in leaves if leaf.grad is not None]
     return {"value": value.detach(), "source": gradients[0], "target": gradients[1]}
@@ -86,14 +86,20 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
     divided = bool(options.pop("divided", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
     head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
-    head["own"] = share(PEOPLE, part, parts) if divided else None
+    head["own"] = shard_range(PEOPLE, part, parts) if divided else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
     torch.manual_seed(0)
     network = VGGFace(SPEC, PEOPLE, **head)
-    penalty = Penalty(strength=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
-    source, target = (cast(Stream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
+    penalty = Penalty(lambda_=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
+    source, target = (cast(BatchStream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
     with Checkpoints(directory, CARD) as checkpoints:
-        train(network, Domains(source, target, penalty), plan, checkpoints=checkpoints, log=directory / "metrics.jsonl")
+        train(
+            network,
+            DomainBatches(source, target, penalty),
+            plan,
+            checkpoints=checkpoints,
+            log=directory / "metrics.jsonl",
+        )
 
 
 if __name__ == "__main__":

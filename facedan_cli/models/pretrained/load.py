@@ -45,7 +45,7 @@ class PublicWeights:
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, str]:
-        """What a checkpoint says of them (`Card.init`)."""
+        """What a checkpoint says of them (`ModelCard.init`)."""
         return {"form": self.form, "sha256": self.sha256, "channels": self.channels}
 
 

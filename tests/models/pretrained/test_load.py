@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.checkpoint import Card, save_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.pretrained.load import PublicWeights, load_public_weights
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.workspace import sha256_file
@@ -186,7 +186,7 @@ def test_our_own_names_are_read_through_the_usual_wrappings(
 
 
 def test_a_checkpoint_of_ours_is_a_start_too(network: VGGFace, tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "model.safetensors", network, Card("vggface", ("a",) * 5, "pretrain", "run", {}))
+    save_checkpoint(tmp_path / "model.safetensors", network, ModelCard("vggface", ("a",) * 5, "pretrain", "run", {}))
     other = VGGFace(SMALL, 5)
     assert load_public_weights(tmp_path / "model.safetensors", other).form == "facedan"
     assert torch.equal(other.fc6.weight, network.fc6.weight)
