@@ -176,7 +176,8 @@ def _more(field: Field[Any], command: str) -> dict[str, Any]:
         more["min"] = facts["min"]
     if field.name.endswith("_") or facts["former"]:
         names = [name for name in (field.name.rstrip("_"), facts["former"]) if name]
-        more["envvar"] = [f"FACEDAN_{command.upper()}_{name.upper()}" for name in names]
+        variables = [f"FACEDAN_{command.upper()}_{name.upper()}" for name in names]
+        more["envvar"] = variables if facts["former"] else variables[0]
     return more
 
 

@@ -101,7 +101,8 @@ def test_environment_variables_follow_the_rule_of_the_man_pages() -> None:
     for context in contexts():
         for parameter in context.command.params:
             if parameter.param_type_name == "option" and parameter.allow_from_autoenv:
-                names = {f"{context.auto_envvar_prefix}_{parameter.name.upper()}", parameter.envvar}
+                given = [parameter.envvar] if isinstance(parameter.envvar, str) else parameter.envvar or []
+                names = {f"{context.auto_envvar_prefix}_{parameter.name.upper()}", *given}
                 written = max(parameter.opts, key=len).removeprefix("--").upper().replace("-", "_")
                 assert f"{context.auto_envvar_prefix}_{written}" in names
 
