@@ -1,4 +1,4 @@
-"""Write completions/ and man/ from the command line; `--check` writes nothing and names what is out of step."""
+"""Write completions/, man/ and docs/architecture.md from the code; `--check` only names what is out of step."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "facedan_cli"
 sys.path.insert(0, str(ROOT))
 
+import architecture  # noqa: E402
 import manpages  # noqa: E402
 from commands import facedan  # noqa: E402
 
 import completions  # noqa: E402
+
+_ARCHITECTURE = "docs/architecture.md"
+"""The one file of its folder that is generated."""
 
 
 def generated() -> dict[str, str]:
@@ -22,6 +27,7 @@ def generated() -> dict[str, str]:
         "completions/facedan.bash": completions.bash(root),
         "completions/_facedan": completions.zsh(root),
         "completions/facedan.fish": completions.fish(root),
+        _ARCHITECTURE: architecture.page(PACKAGE),
         **pages,
     }
 
@@ -29,11 +35,8 @@ def generated() -> dict[str, str]:
 def out_of_step() -> list[str]:
     """Files that differ from what would be generated, are missing, or should not be there."""
     expected = generated()
-    found = {
-        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-        for folder in ("completions", "man")
-        for path in (ROOT / folder).glob("*")
-    }
+    paths = [path for pattern in ("completions/*", "man/*", _ARCHITECTURE) for path in ROOT.glob(pattern)]
+    found = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
     return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 
@@ -43,7 +46,7 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: generate.py [--check]")
     stale = out_of_step()
     if arguments and stale:
-        sys.exit(f"out of step with the command line: {', '.join(stale)}\nrun: python .ci/generate.py")
+        sys.exit(f"out of step with the code: {', '.join(stale)}\nrun: python .ci/generate.py")
     expected = generated()
     for name in stale:
         path = ROOT / name

@@ -66,15 +66,42 @@ def test_check_names_stale_files_and_generating_repairs_them(
 ) -> None:
     for folder in ("completions", "man"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "by-hand.md").write_text("no generated file")
     monkeypatch.setattr(generate, "ROOT", tmp_path)
     (tmp_path / "man" / "facedan.1").write_text("edited by hand")
     (tmp_path / "man" / "facedan-gone.1").write_text("a command that was removed")
     (tmp_path / "completions" / "_facedan").unlink()
 
-    with pytest.raises(SystemExit, match=r"completions/_facedan, man/facedan-gone\.1, man/facedan\.1"):
+    with pytest.raises(
+        SystemExit, match=r"completions/_facedan, docs/architecture\.md, man/facedan-gone\.1, man/facedan\.1"
+    ):
         generate.main(["--check"])
     generate.main([])
     generate.main(["--check"])
+    assert (tmp_path / "docs" / "by-hand.md").exists()
+
+
+def test_the_drawing_has_the_imports_that_no_other_way_implies(generate: ModuleType, tmp_path: Path) -> None:
+    modules = {
+        "low/__init__.py": "",
+        "low/a.py": "from facedan_cli.errors import UsageError",
+        "middle/b.py": "from facedan_cli.low.a import x",
+        "high/c.py": "def later():\n    import facedan_cli.middle.b\n    from facedan_cli.low import a",
+        "errors.py": "import math",
+    }
+    for name, text in modules.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    graph = generate.architecture.imports(tmp_path)
+    assert graph == {"low": {"errors"}, "middle": {"low"}, "high": {"middle", "low"}, "errors": set()}
+    assert set(generate.architecture.reduced(graph)) == {("low", "errors"), ("middle", "low"), ("high", "middle")}
+
+
+def test_every_room_is_in_the_architecture_page(generate: ModuleType) -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for room in generate.architecture.imports(ROOT / "facedan_cli"):
+        assert f"**{room}.**" in page or f"`{room}`" in page
 
 
 def test_every_command_and_parameter_has_help() -> None:
