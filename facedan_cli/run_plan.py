@@ -9,19 +9,20 @@ from glob import escape
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from facedan_cli.config.common import hashed_in_0_1
 from facedan_cli.runs import Run, read_record
 from facedan_cli.workspace import Workspace, digest
 
 
 class Images(Protocol):
-    """A data set, as far as runs of earlier versions have to be recognised."""
+    """A data set, as far as runs of version 0.1.0 have to be recognised."""
 
     @property
     def fingerprint_by_size(self) -> str:
-        """By which those versions knew it."""
+        """By which that version knew it."""
 
-    def unchanged_since(self, moment: float) -> bool:
-        """Whether no image has been written since a moment, seconds since 1970."""
+    def newest_times(self) -> tuple[float, float]:
+        """When an image was last written (mtime), and last changed here in any way (ctime), seconds since 1970."""
 
 
 def plan_run(
@@ -41,9 +42,9 @@ def plan_run(
         stage: the command.
         datasets: the names of its data sets, for the directory's name.
         config: the resolved configuration, whole.
-        determining: those of its values that determine the result.
+        hashed_options: those of its values that determine the result, and the `method` of the training, if any.
         inputs: by role, what is read; its `contents` and `sha256` determine the run, names and paths do not.
-        images: by role, the data sets among them: with them runs of versions are found that knew them by size.
+        images: by role, the data sets among them: by them runs of version 0.1.0 are found.
     """
     known = {
         role: {key: facts[key] for key in ("contents", "sha256") if key in facts} for role, facts in inputs.items()
@@ -57,41 +58,52 @@ def plan_run(
     for directory in sorted((workspace.root / "runs").glob(f"{stage}-*-{identity[:8]}")):
         if read_record(directory).get("identity") == identity:  # the data set had another name
             return replace(run, directory=directory)
-    earlier = _of_earlier_version(workspace, run, datasets, hashed_options, images)
-    return run if earlier is None else earlier
+    return _of_version_0_1(workspace, run, datasets, hashed_options, images)
 
 
-def _of_earlier_version(
+def _of_version_0_1(
     workspace: Workspace,
     run: Run,
     datasets: Sequence[str],
     hashed_options: Mapping[str, Any],
     images: Mapping[str, Images],
-) -> Run | None:
-    """The run as a version made it that knew images by name and size: the same one if none was written since.
+) -> Run:
+    """The run as version 0.1.0 made it, where it may stand for this one; else this one, with a remark on the other.
 
-    Where one was, the new run comes back with a remark on the old one; None where there is no old one.
+    That version knew images by name and size, and other options. Its run may stand where no image was written since it
+    began: by their ctimes; in a workspace that was copied or unpacked by their mtimes alone, with a warning. It stands
+    only as it is where the `method` of the training is another since: an interrupted one is not gone on with.
     """
     beside = [
         read_record(path) for path in (workspace.root / "runs").glob("-".join([run.stage, *map(escape, datasets), "*"]))
     ]
     if not any("fingerprint" in facts for record in beside for facts in _inputs_of(record).values()):
-        return None
+        return run
     known = {
         role: {key: facts[key] for key in ("name", "sha256") if key in facts}
         | ({"fingerprint": images[role].fingerprint_by_size} if role in images else {})
         for role, facts in run.inputs.items()
     }
-    identity = digest({"stage": run.stage, "config": hashed_options, "inputs": known})
+    identity = digest({"stage": run.stage, "config": hashed_in_0_1(hashed_options), "inputs": known})
     directory = workspace.run_directory(run.stage, datasets, identity)
     record = read_record(directory)
     if record.get("identity") != identity:
-        return None
-    alone = f"{directory.name} knows its images by name and size alone"
-    if all(of.unchanged_since(_began(record)) for of in images.values()):
-        remark = f"{alone}; none of them has been written since it began"
-        return replace(run, directory=directory, identity=identity, remark=remark)
-    return replace(run, remark=f"{alone}, and some were written or copied since it began: it is not taken for this one")
+        return run
+    earlier, name = replace(run, directory=directory, identity=identity), directory.name
+    if "method" in hashed_options and not earlier.finished:
+        return replace(run, remark=f"{name} is of an earlier version and not finished: the training begins again")
+    times = [of.newest_times() for of in images.values()]
+    written, changed = (max(column) for column in zip(*times, strict=True))
+    began, alone = _began(record), f"{name} knows its images by name and size alone"
+    if changed < began:
+        return replace(earlier, remark=f"{alone}; none of them has been written since it began")
+    if written < began:
+        return replace(
+            earlier,
+            warning=f"{alone}: they were copied or moved since it began, and their times of writing are older, but "
+            "whether they hold what it was trained on could not be checked; --force trains again",
+        )
+    return replace(run, remark=f"{alone}, and some were written since it began: it is not taken for this one")
 
 
 def _inputs_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -35,7 +35,8 @@ class Run:
         config: the resolved configuration, by option.
         identity: the SHA-256 of configuration and inputs; its first eight digits end the directory's name.
         inputs: what the run reads, with digests.
-        remark: what whoever takes the run for finished has to know; "" where there is nothing.
+        remark: what to tell whoever takes the run for finished, or looks for an earlier one; "" where there is nothing.
+        warning: what may be wrong with it; "" where nothing is.
     """
 
     directory: Path
@@ -44,6 +45,7 @@ class Run:
     identity: str
     inputs: Mapping[str, Any]
     remark: str = ""
+    warning: str = ""
 
     @property
     def name(self) -> str:

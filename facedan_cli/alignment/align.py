@@ -66,6 +66,7 @@ class _Share:
     failures: list[tuple[str, str]]
     without_landmarks: int
     exchanged: int
+    unchecked: int
     odd: list[OddLine]
 
 
@@ -99,6 +100,11 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
             report.warn(
                 f"in {exchanged} lines of {config.landmarks} left and right are exchanged: these eyes were swapped, or "
                 "their faces would be upside down; righteyex is the subject's right eye, on the left of the image"
+            )
+        if unchecked := sum(share.unchecked for share in shares):
+            report.warn(
+                f"{unchecked} photographs were copied or moved since an earlier version aligned them: size and time of "
+                "writing are the same, their contents could not be checked; --force aligns them again"
             )
         set_aside = None
         odd = [line for share in shares[:1] for line in share.odd]  # all processes found the same
@@ -171,7 +177,7 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
                     failures.append((record.path, record.reason))
                     report.detail(f"{record.path}: {record.reason}")
             advance(len(records), "")
-    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, ledger.odd)
+    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, plan.unchecked, ledger.odd)
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:

@@ -79,6 +79,7 @@ class Plan:
         total: photographs of this share.
         already: those with an aligned face.
         failures: path and reason of those that failed earlier and have not changed.
+        unchecked: those with an aligned face of which only size and time of writing are known, and were copied since.
         remark: what to tell of what else lies in the input; "" where there is nothing.
     """
 
@@ -86,6 +87,7 @@ class Plan:
         self._config = config
         self._ledger = ledger
         self._ranks = ranks
+        self.unchecked = 0
         self._found_same = tuple(array("q") for _ in range(4))
         keys, names = array("Q"), array("Q")
         done, met = np.zeros(len(ledger.keys), bool), np.zeros(len(ledger.keys), bool)
@@ -154,8 +156,11 @@ class Plan:
         record = self._ledger.record(row)
         if not photograph.name:  # nothing can be read
             same = now is None and record.version == (photograph.size, photograph.modified)
-        elif record.digest is None:  # an earlier version made no digests: only a face that is newer than its photograph
-            same = record.version == (photograph.size, photograph.modified) and now is not None and now[0] < aligned
+        elif record.digest is None:  # version 0.1.0 made no digests: only a face that is newer than its photograph
+            unchanged = now is not None and now[0] < aligned
+            copied = not unchanged and photograph.modified < aligned // 10**9
+            same = record.version == (photograph.size, photograph.modified) and (unchanged or copied)
+            self.unchecked += same and copied
         else:
             same = bool(record.digest) and record.bytes == photograph.size and record.digest == photograph.digest()
         if same and now and record.changed is not None:

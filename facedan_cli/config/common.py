@@ -182,6 +182,9 @@ _NOT_DETERMINING = frozenset(
 _AS_BEFORE = (("backbone_lr_mult", 1.0),)
 """Values of later options that mean what was done without them: runs of earlier versions keep their names."""
 
+_UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))
+"""What names runs since, and did not in version 0.1.0; None: whatever its value."""
+
 
 def options(config: Any) -> dict[str, Any]:
     """A configuration by option name: what is a Python keyword there carries an underscore here (`lambda_`)."""
@@ -199,6 +202,12 @@ def hashed_options(config: Any) -> dict[str, Any]:
         for key, value in options(config).items()
         if key not in _NOT_DETERMINING and (key, value) not in _AS_BEFORE
     }
+
+
+def hashed_in_0_1(hashed: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `hashed_options`, and of the training's method, named a run in version 0.1.0."""
+    later = dict(_UNKNOWN_TO_0_1)
+    return {key: value for key, value in hashed.items() if key not in later or later[key] not in (None, value)}
 
 
 def as_toml(command: str, values: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,12 +72,16 @@ class FaceDataset:
             hasher.update(f"{path}\t{name}\t{size}\n".encode(errors="surrogateescape"))
         return hasher.hexdigest()
 
-    def unchanged_since(self, moment: float) -> bool:
-        """Whether no image has been written, replaced or moved here since a moment, seconds since 1970."""
+    def newest_times(self) -> tuple[float, float]:
+        """When an image was last written (mtime), and last changed here in any way (ctime), seconds since 1970.
+
+        Both are infinite where an image is not there.
+        """
         try:
-            return all((self.root / path).stat().st_ctime < moment for path in self.paths)
+            states = [(self.root / path).stat() for path in self.paths]
         except OSError:
-            return False
+            return math.inf, math.inf
+        return max(state.st_mtime for state in states), max(state.st_ctime for state in states)
 
     def is_as_it_was(self) -> bool:
         """Whether the images still hold what they held when the fingerprint was made."""

@@ -196,6 +196,8 @@ def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, rep
         folder.contents.keep()
     if run.remark and not force:
         report.note(run.remark)
+    if run.warning and not force:
+        report.warn(run.warning)
     if run.finished and not force:
         tidy(run)
         return TrainingResult(run, True, run.last_metrics, run.set_aside)

@@ -60,17 +60,17 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
         jobs[lambda_] = replace(job, config=kept, run=replace(job.run, config=options(kept)))
     first = jobs[lambdas[0]]
     images_to_verify(first.source, first.config.holdout)
-    chosen = {"select": True, "lambdas": ",".join(f"{lambda_:g}" for lambda_ in lambdas)}
+    tried = ",".join(f"{lambda_:g}" for lambda_ in lambdas)
 
-    def of_all(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if key != "lambda"} | chosen
+    def of_all(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key != "lambda"} | {"select": True, name: tried}
 
     run = plan_run(
         workspace,
         "adapt",
         [first.source.dataset.name, first.target.dataset.name],
-        config=of_all(options(first.config)),
-        hashed_options=of_all(hashed_options(first.config)) | {"method": METHOD},
+        config=of_all(options(first.config), "lambdas"),
+        hashed_options=of_all(hashed_options(first.config), "strengths") | {"method": METHOD},
         inputs=first.run.inputs,
         images={"source": first.source.folder, "target": first.target.folder},
     )
