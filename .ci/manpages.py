@@ -17,10 +17,10 @@ _FILES = (
         "Defaults: a section a command, such as [adapt], with options as keys; [datasets] gives data sets names.",
         ("align", "pretrain", "adapt", "embed", "evaluate", "demo"),
     ),
-    ("raw/DATASET/", "Photographs, where the user keeps them.", ("align", "demo")),
+    ("raw/DATASET/", "Raw images, where the user keeps them.", ("align", "demo")),
     (
         "aligned/DATASET/",
-        "Aligned faces, the tree of raw/ mirrored. aligned/aligned.jsonl has a line for each photograph.",
+        "Aligned faces, the tree of raw/ mirrored. aligned/aligned.jsonl has a line for each image.",
         ("align", "pretrain", "adapt", "embed", "evaluate", "demo"),
     ),
     ("protocols/NAME/", "Files of a protocol, as its owners hand them out.", ("evaluate", "demo")),
@@ -32,7 +32,7 @@ _FILES = (
     ),
     (
         "embeddings/DATASET-HASH/",
-        "Features by one model: vectors.npy, one row an image, and images.csv.",
+        "Features of one model: vectors.npy, one row per image, and images.csv.",
         ("embed", "evaluate", "demo"),
     ),
     (

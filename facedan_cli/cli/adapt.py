@@ -47,8 +47,7 @@ def adapt(
     preset: Annotated[
         str | None,
         option(
-            "Set all of the penalty but what is typed: paper (eq. 2 to the letter, 5 kernels, λ = 0.5) or strong (the"
-            " defaults with λ = 10, for domains that differ much).",
+            "Preset of the penalty's options: paper (biased estimator, λ = 0.5) or strong (λ = 10).",
             show_default=False,
             complete=tuple(PRESETS),
         ),
@@ -56,8 +55,8 @@ def adapt(
 ) -> None:
     """Stage 2: adapt the network to the target without its labels; prints the path of its checkpoint.
 
-    Source classification plus λ times MK-MMD² between the source's and the target's features of each layer (eq. 4).
-    Before and after, a permutation test of images held aside says whether the domains differ beyond chance.
+    Minimises source classification plus λ times the sum over layers of MK-MMD² between source and target (eq. 4).
+    Before and after, a permutation test on held-out images says whether the domains differ beyond chance.
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """

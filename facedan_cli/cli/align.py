@@ -1,4 +1,4 @@
-"""`facedan align`: photographs to aligned faces."""
+"""`facedan align`: raw images to aligned faces."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @command(AlignConfig)
 def align(context: typer.Context, settings: AlignConfig) -> None:
-    """Find the face in each photograph and bring eyes and mouth to one template; prints the aligned directory.
+    """Detect the face in each image and warp it to a template; prints the aligned directory.
 
-    MTCNN finds the faces; of several the large and central one is taken. aligned.jsonl has a line for each photograph.
-    Running it again does only what is missing. Archives in the directory are looked into. Under torchrun the processes
-    share the photographs.
+    MTCNN detects the faces; of several the large and central one is taken. aligned.jsonl has a line for each image.
+    A second run does only what is missing. Archives in the directory are read. Under torchrun the processes share the
+    images.
 
     Example: facedan align ./raw ./aligned
     """
@@ -48,7 +48,7 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
             found = inspect(settings)
             done = f"{found.already} aligned before, {len(found.failures)} set aside before"
             if ranks.first:
-                console.result(f"{found.total} photographs in {context.params['raw']} to {settings.out}: {done}")
+                console.result(f"{found.total} images in {context.params['raw']} to {settings.out}: {done}")
             return
         result = run(settings, console)
     if ranks.first:

@@ -42,7 +42,7 @@ _KNOWN = (
 
 app = typer.Typer(
     name="facedan",
-    help="Adapt a face recogniser to a new world of faces without labels: MK-MMD on fc6 and fc7 (Luo et al. 2018).",
+    help="Unsupervised domain adaptation for face recognition: MK-MMD on fc6 and fc7 (Luo et al. 2018).",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs set aside, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,

@@ -35,12 +35,12 @@ def _flag(help: str, *names: str, **more: Any) -> Any:
 _OF_ALL = {
     "workspace": WorkspaceOption,
     "config": ConfigOption,
-    "force": _flag("Do again what is done already.", "--force", rich_help_panel=COMMON),
-    "dry_run": _flag("Print the plan and do nothing.", "--dry-run", rich_help_panel=COMMON),
+    "force": _flag("Repeat work that is finished.", "--force", rich_help_panel=COMMON),
+    "dry_run": _flag("Print the plan only.", "--dry-run", rich_help_panel=COMMON),
     "as_json": _flag("Print the result as JSON.", "--json", allow_from_autoenv=False, rich_help_panel=COMMON),
-    "as_csv": _flag("Print the figures as CSV.", "--csv", allow_from_autoenv=False),
-    "quiet": _flag("No notes, no progress.", "--quiet", "-q", rich_help_panel=COMMON),
-    "verbose": _flag("More detail.", "--verbose", "-v", rich_help_panel=COMMON),
+    "as_csv": _flag("Print the rates as CSV.", "--csv", allow_from_autoenv=False),
+    "quiet": _flag("Print no notes and no progress.", "--quiet", "-q", rich_help_panel=COMMON),
+    "verbose": _flag("Print more detail.", "--verbose", "-v", rich_help_panel=COMMON),
 }
 """The options that are no field of a configuration, in the order of the help."""
 

@@ -30,12 +30,12 @@ PEOPLE_ASIDE = 24
 def demo(
     context: typer.Context,
     settings: DemoConfig,
-    far: Annotated[list[str], option("False-accept rate; may be repeated.")] = _FARS,
+    far: Annotated[list[str], option("False-accept rate; repeatable.")] = _FARS,
 ) -> None:
-    """Draw invented faces, adapt from web to studio pictures, show what it gave; prints a table and a plot's path.
+    """Run the whole pipeline on drawn faces, from web to studio images; prints a table and the path of a figure.
 
-    Draws labelled `web` faces, unlabelled `studio` faces of other people and a small GBU of yet others, then runs the
-    five commands on them. Nothing is downloaded. It takes a few minutes on two processor cores.
+    Draws labelled `web` faces, unlabelled `studio` faces of other identities and a small GBU of yet others, then runs
+    the five commands on them. Nothing is downloaded. It takes a few minutes on two processor cores.
 
     Example: facedan demo --workspace demo
     """

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @command(EmbedConfig)
 def embed(context: typer.Context, settings: EmbedConfig) -> None:
-    """Features of aligned faces, L2-normalised; prints the directory of vectors.npy and images.csv.
+    """Compute L2-normalised features of aligned faces; prints the directory of vectors.npy and images.csv.
 
-    Those of lbp are weighted histograms, to be compared by their chi-square.
+    Features of lbp are weighted histograms, to be compared by chi-square.
 
-    With --json one line an image: {"row": 0, "path": …, "identity": …, "vector": […]}.
+    --json prints a line per image: {"row": 0, "path": …, "identity": …, "vector": […]}.
 
     Example: find aligned/gate -name '*.jpg' | facedan embed - --json
     """

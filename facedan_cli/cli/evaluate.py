@@ -14,7 +14,7 @@ from facedan_cli.cli.options import complete_datasets, console_of, option, works
 from facedan_cli.config.common import EvaluateConfig
 
 app = typer.Typer(
-    help="Measure models: verification at a false-accept rate, identification, by the field's protocols.",
+    help="Measure models by a protocol: verification at a false-accept rate, or identification.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -23,7 +23,7 @@ _COMMON = ("force", "as_json", "as_csv", "quiet", "verbose")
 _OF_MODELS = ("model", "fuse", "save_scores", "layer", "flip", "batch", "workers", "device")
 """Options that mean nothing where scores are given."""
 
-Images = Annotated[str, option("The aligned faces: a path or a data set's name.", complete=complete_datasets)]
+Images = Annotated[str, option("Aligned faces: a path or a data set's name.", complete=complete_datasets)]
 
 
 @app.command("gbu")
@@ -39,8 +39,7 @@ def gbu(
     """Verification on the Good, the Bad and the Ugly (Phillips et al. 2012), the paper's Table I.
 
     Reads GBU_{Good,Bad,Ugly}_{Target,Query}.xml and finds the images by base name. VR is the largest true-accept rate
-    whose false accepts stay within floor(FAR × impostors). Of several models those that differ from the first are
-    marked.
+    with at most floor(FAR × impostors) false accepts. Models that differ from the first are marked.
 
     Example: facedan evaluate gbu --far 0.001 --model RUN_BEFORE --model RUN_AFTER
     """
@@ -62,10 +61,10 @@ def feret(
         Path | None, option("Directory of the lists. Default: protocols/feret in the workspace.", show_default=False)
     ] = None,
     any_lists: Annotated[
-        bool, option("Take lists that are not the published ones; their figures compare with nothing.", "--any-lists")
+        bool, option("Accept lists other than the published ones; their rates are not comparable.", "--any-lists")
     ] = False,
 ) -> None:
-    """Rank-1 identification by the FERET protocol: fb, fc, dup1, dup2 and their plain mean, the paper's Table II.
+    """Rank-1 identification by the FERET protocol: fb, fc, dup1, dup2 and their mean, the paper's Table II.
 
     Reads fa, fb, fc, dup1 and dup2 as sigsets or .srt, checks them against the published lists, and finds the images of
     the grey release by base name. Colour FERET cannot run this protocol.
@@ -89,10 +88,10 @@ def lfw(
     images: Images = "lfw",
     pairs: Annotated[
         Path | None,
-        option("The list of pairs. Default: protocols/lfw/pairs.txt in the workspace.", show_default=False),
+        option("List of pairs. Default: protocols/lfw/pairs.txt in the workspace.", show_default=False),
     ] = None,
 ) -> None:
-    """Accuracy by View 2 of LFW (Huang et al. 2007): ten folds, the threshold for each chosen on the other nine.
+    """Accuracy by View 2 of LFW (Huang et al. 2007): ten folds, each with the threshold of the other nine.
 
     Example: facedan evaluate lfw --pairs pairs.txt
     """
@@ -134,13 +133,13 @@ def identify(
     context: typer.Context,
     settings: EvaluateConfig,
     gallery: Annotated[
-        str, option("Known people, one folder each, or a list of path<TAB>person.", complete=complete_datasets)
+        str, option("Known subjects: one folder each, or a list of path<TAB>subject.", complete=complete_datasets)
     ],
-    probe: Annotated[str, option("Faces to be recognised, in folders or a list likewise.", complete=complete_datasets)],
+    probe: Annotated[str, option("Faces to identify: folders of subjects, or a list.", complete=complete_datasets)],
 ) -> None:
     """Identification: rank-1 rate and CMC; ties count against the mate.
 
-    Where some probes have no mate in the gallery: also the rate of detection and identification (DIR, TPIR) at a
+    If some probes have no mate in the gallery, also the detection and identification rate (DIR, TPIR) at a
     false-positive identification rate.
 
     Example: facedan evaluate identify --gallery gate/enrolled --probe gate/today
@@ -161,7 +160,7 @@ def verify(
     query: Annotated[
         str,
         typer.Argument(
-            help="Faces in folders of people: a path or a data set's name.",
+            help="Faces, one folder per subject: a path or a data set's name.",
             show_default=False,
             show_envvar=False,
             autocompletion=complete_datasets,
@@ -170,7 +169,7 @@ def verify(
     target: Annotated[
         str | None,
         typer.Argument(
-            help="Faces to compare them with. Default: each other.",
+            help="Faces to compare with. Default: those of QUERY, each other.",
             show_default=False,
             show_envvar=False,
             autocompletion=complete_datasets,
@@ -179,8 +178,8 @@ def verify(
 ) -> None:
     """Verification of every face of a data set with every face of another, or with each other.
 
-    More than ten million comparisons are streamed in two passes: the same rates in memory that does not grow, with
-    Wilson's intervals. Under torchrun (--nproc-per-node 8 -m facedan_cli evaluate verify …) processes share them.
+    More than ten million comparisons are streamed in two passes: the same rates in bounded memory, with Wilson's
+    intervals. Under torchrun (--nproc-per-node 8 -m facedan_cli evaluate verify …) the processes share them.
 
     Example: facedan evaluate verify lfw --far 1e-6
     """
@@ -202,20 +201,20 @@ def scores(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="BEE matrices (.mtx); or text: label and score, or Bob's 4 or 5 columns; a row each.",
+            help="BEE matrices (.mtx), or text: label and score, or Bob's 4 or 5 columns; one row each.",
             show_default=False,
             show_envvar=False,
         ),
     ],
     mask: Annotated[
         Path | None,
-        option("The mask of the matrices. Default: what the sigsets beside them say.", show_default=False),
+        option("Mask of the matrices. Default: by the sigsets beside them.", show_default=False),
     ] = None,
 ) -> None:
-    """Verification figures of the scores of any other system; a higher score means more alike (BEE distances: lower).
+    """Verification rates from the scores of any other system; a higher score is more alike (BEE distances: lower).
 
-    Intervals over people need a file that tells whose the comparisons are: Bob's columns, or a matrix with its sigsets
-    beside it. Else they are Wilson's.
+    Intervals over subjects need a file that names the subjects: Bob's columns, or a matrix with its sigsets beside it.
+    Else the intervals are Wilson's.
 
     Example: facedan evaluate scores openbr.mtx --mask mask.mtx --far 0.001 --convention openbr
     """

@@ -11,11 +11,11 @@ from facedan_cli.config.common import ExportConfig
 
 @command(ExportConfig)
 def export(context: typer.Context, settings: ExportConfig) -> None:
-    """A network with its preprocessing inside, for other programs; prints the file, which was read back and compared.
+    """Export a network with its preprocessing for other programs; prints the file, read back and compared.
 
-    Input `images`: aligned RGB faces, float 0-255, (batch, 3, S, S). Output `features`: L2-normalised, as embed's.
+    Input `images`: aligned RGB faces, float 0-255, (batch, 3, S, S). Output `features`: L2-normalised, as of `embed`.
 
-    The file's metadata say S, crop, normalisation, model, layer and run. safetensors holds the weights alone.
+    The file's metadata name S, crop, normalisation, model, layer and run. safetensors holds the weights alone.
 
     Example: facedan export adapt-casia-frgc-1a2b3c4d model.onnx
     """

@@ -108,7 +108,7 @@ WorkspaceOption = Annotated[
 ConfigOption = Annotated[
     Path | None,
     option(
-        "Take defaults from this TOML file (such as a run's config.toml) before facedan.toml.",
+        "TOML file of defaults that override facedan.toml, such as a run's config.toml.",
         "--config",
         is_eager=True,
         callback=_read_config_file,

@@ -17,7 +17,7 @@ from facedan_cli.errors import UsageError
 
 @command(PretrainConfig)
 def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
-    """Stage 1: train a classifier of the source's people; prints the path of its checkpoint.
+    """Stage 1: train a classifier of the source's identities; prints the path of its checkpoint.
 
     The paper starts from VGG-Face's published weights (--init) and trains on CASIA-WebFace. It names no optimiser,
     momentum or weight decay: those of `vggface` are VGG's own.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from facedan_cli.table.result import TableResult
     from facedan_cli.table.runs import Cell
 
-_TESTED = "By what it is measured"
+_TESTED = "Evaluation"
 _FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 
 
@@ -35,32 +35,32 @@ def table(
         str,
         typer.Argument(
             metavar="PROTOCOL",
-            help=f"By what the models are measured: {', '.join(TABLE_PROTOCOLS)}, as `facedan evaluate` does.",
+            help=f"Protocol of the evaluation: {', '.join(TABLE_PROTOCOLS)}.",
             show_default=False,
             show_envvar=False,
             autocompletion=lambda: list(TABLE_PROTOCOLS),
         ),
     ],
     source: Annotated[
-        str, option("Labelled faces, one folder a person: a path or a data set's name.", complete=complete_datasets)
+        str, option("Labelled faces, one folder per identity: a path or a data set's name.", complete=complete_datasets)
     ],
     target: Annotated[str, option("Unlabelled faces, as `adapt` takes them.", complete=complete_datasets)],
     rows: Annotated[
         str | None,
         option(
-            f"Rows, as in source,m67; of {', '.join(TABLE_ROWS)}. Default: all, but vgg only with --init, lbp and "
+            f"Rows, such as source,m67: of {', '.join(TABLE_ROWS)}. Default: all; vgg only with --init, lbp and "
             "pcanet only of feret.",
             show_default=False,
         ),
     ] = None,
-    seeds: Annotated[str, option("Seeds of the trainings, as in 0,1,2; each has models of its own.")] = "0",
+    seeds: Annotated[str, option("Seeds of the trainings, such as 0,1,2.")] = "0",
     model: Annotated[
         str | None, option("Network. Default: that of `pretrain`.", show_default=False, complete=NETWORKS)
     ] = None,
     init: Annotated[
         str | None,
         option(
-            "Weights that stage 1 starts from; as loaded they are the row vgg.",
+            "Weights that stage 1 starts from, and the row vgg.",
             show_default=False,
             complete=complete_runs,
         ),
@@ -98,17 +98,17 @@ def table(
         ),
     ] = None,
     any_lists: Annotated[
-        bool, option("Take lists of feret that are not the published ones.", "--any-lists", rich_help_panel=_TESTED)
+        bool, option("Accept lists of feret other than the published ones.", "--any-lists", rich_help_panel=_TESTED)
     ] = False,
-    pairs: Annotated[Path | None, option("The list of pairs.", show_default=False, rich_help_panel=_TESTED)] = None,
+    pairs: Annotated[Path | None, option("List of pairs.", show_default=False, rich_help_panel=_TESTED)] = None,
     gallery: Annotated[
         str | None,
-        option("Known people of identify.", show_default=False, complete=complete_datasets, rich_help_panel=_TESTED),
+        option("Known subjects of identify.", show_default=False, complete=complete_datasets, rich_help_panel=_TESTED),
     ] = None,
     probe: Annotated[
         str | None,
         option(
-            "Faces to be recognised of identify.",
+            "Faces that identify identifies.",
             show_default=False,
             complete=complete_datasets,
             rich_help_panel=_TESTED,
@@ -117,7 +117,7 @@ def table(
     far: Annotated[
         list[str] | None,
         option(
-            "False-accept rate; may be repeated. Default: that of `evaluate`.",
+            "False-accept rate; repeatable. Default: that of `evaluate`.",
             show_default=False,
             rich_help_panel=_TESTED,
         ),
@@ -136,28 +136,28 @@ def table(
         option("Bootstrap replicates. Default: those of `evaluate`.", show_default=False, rich_help_panel=_TESTED),
     ] = None,
     format: Annotated[
-        str, option(f"What is printed: {', '.join(TABLE_FORMATS)}; all are written.", complete=TABLE_FORMATS)
+        str, option(f"Printed format: {', '.join(TABLE_FORMATS)}; all are written.", complete=TABLE_FORMATS)
     ] = "text",
     workers: Annotated[
         int | None,
-        option("Threads that decode images; 0: one a processor.", show_default=False, rich_help_panel="Common"),
+        option("Threads that decode images; 0: one per core.", show_default=False, rich_help_panel="Common"),
     ] = None,
     device: Annotated[
         str | None,
         option(
-            "Where to compute: auto, cpu, cuda or cuda:N.",
+            "Device: auto, cpu, cuda or cuda:N.",
             show_default=False,
             complete=("auto", "cpu", "cuda"),
             rich_help_panel="Common",
         ),
     ] = None,
 ) -> None:
-    """The paper's whole table: train what is missing, measure each model, print the rates with their intervals.
+    """Fill the paper's table: train missing models, measure each, print the rates with their intervals.
 
-    Rows: the weights as loaded, stage 1, the control λ = 0, the paper's four adaptations (kernels 1 or 5, last layer or
-    all) and their fusion; of feret also LBP and PCANet. Every model is an ordinary run: finished ones are taken, an
-    interrupted table goes on. Other settings come from the sections pretrain, adapt and evaluate of facedan.toml. By
-    the paper's own protocols its figures stand beside.
+    Rows: the weights as loaded, stage 1, the control λ = 0, the paper's four adaptations (1 or 5 kernels, last layer or
+    all) and their fusion; of feret also LBP and PCANet. Every model is an ordinary run: finished runs are reused, an
+    interrupted table resumes. Other options come from the sections pretrain, adapt and evaluate of facedan.toml. On the
+    paper's own protocols its rates stand beside.
 
     Example: facedan table gbu --source casia --target frgc --init vgg_face_dag.pth --seeds 0,1,2
     """

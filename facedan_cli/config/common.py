@@ -1,4 +1,4 @@
-"""One frozen configuration a command, of all but the trainings; the command line reads its defaults from here."""
+"""The options of every command but the trainings: one frozen configuration a command."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from facedan_cli.config.fields import (
 )
 
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
-"""The options of `pretrain` that mean something for `pcanet`."""
+"""The options of `pretrain` that `pcanet` uses."""
 
 TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
 REFERENCE_OFFSET = "reference"
-"""That of facenet-pytorch, and of aligned trees that do not name theirs."""
+"""The offset of facenet-pytorch, and of aligned trees whose settings name none."""
 
 LANDMARK_OFFSETS = ("corrected", REFERENCE_OFFSET)
 ESTIMATORS = ("unbiased", "biased", "linear")
@@ -43,30 +43,30 @@ CHANNELS = ("auto", "rgb", "bgr")
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """What `align` does to photographs."""
+    """Alignment of raw images."""
 
     raw: Path = setting(
-        help="Photographs: a directory, a .rec or tar archive, or a list of paths; - reads the list from stdin.",
+        help="Images: a directory, a .rec or tar archive, or a list of paths (- for stdin).",
         argument=True,
     )
-    out: Path = setting(help="Directory for the aligned faces; the tree of RAW is mirrored in it.", argument=True)
-    root: Path = setting(Path(), "The directory whose tree is mirrored where RAW is a list.")
-    size: int = setting(250, "Side of an aligned face, pixels.", min=32)
-    template: str = setting("vggface", f"Where eyes and mouth go: {', '.join(TEMPLATE_NAMES)}.", choices=TEMPLATE_NAMES)
-    min_face: int = setting(40, "Smallest face to look for, pixels.", min=20)
-    second_pass: bool = setting(True, "Search again, more patiently, where no face was found.")
+    out: Path = setting(help="Directory of the aligned faces, which mirrors the tree of RAW.", argument=True)
+    root: Path = setting(Path(), "Directory whose tree is mirrored, where RAW is a list.")
+    size: int = setting(250, "Side of an aligned face in pixels.", min=32)
+    template: str = setting(
+        "vggface", f"Positions of eyes and mouth: {', '.join(TEMPLATE_NAMES)}.", choices=TEMPLATE_NAMES
+    )
+    min_face: int = setting(40, "Smallest face to detect, in pixels.", min=20)
+    second_pass: bool = setting(True, "Search again, more thoroughly, where no face was found.")
     landmark_offset: str = setting(
         "corrected",
-        "Where found landmarks lie: corrected, or reference: a pixel right and below, as facenet-pytorch has them.",
+        "Landmark positions: corrected, or reference (one pixel to the lower right, as in facenet-pytorch).",
         choices=LANDMARK_OFFSETS,
     )
-    detector_batch: int = setting(32, "Photographs that are searched together.", min=1)
-    landmarks: Path | None = setting(
-        None, "CSV of eye or five-point coordinates to use where it has them (GBU's eyes.csv)."
-    )
-    no_align: bool = setting(False, "The faces are aligned already: copy them, and scale those of another size.")
-    contact_sheet: Path | None = setting(None, "Draw the 100 least certain faces with their points into this picture.")
-    workers: int = setting(0, "Processes that align, threads with a GPU; 0: one a processor.", min=0, panel=COMMON)
+    detector_batch: int = setting(32, "Images per batch of the detector.", min=1)
+    landmarks: Path | None = setting(None, "CSV of eye or five-point coordinates, used instead of detected ones.")
+    no_align: bool = setting(False, "Copy faces that are aligned already; scale those of another size.")
+    contact_sheet: Path | None = setting(None, "File for a sheet of the 100 least certain faces with their landmarks.")
+    workers: int = setting(0, "Worker processes (threads with a GPU); 0: one per core.", min=0, panel=COMMON)
     device: str = device_setting()
     force: bool = False
 
@@ -76,16 +76,18 @@ class EmbedConfig:
     """Features of a data set by one model."""
 
     dataset: str = setting(
-        help="Aligned faces: a path or a data set's name; - reads a list of image paths from stdin.",
+        help="Aligned faces: a path, a data set's name, or - for a list of paths on stdin.",
         argument=True,
         complete="dataset",
     )
     model: str | None = setting(
-        None, "Run, checkpoint or lbp. Default: the newest finished adaptation, else pretraining.", complete="model"
+        None,
+        "Run, checkpoint or lbp. Default: the newest finished adaptation, else the newest pretraining.",
+        complete="model",
     )
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
-    batch: int = setting(64, "Images at a time.", min=1)
+    batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
     device: str = device_setting()
     force: bool = False
@@ -93,38 +95,38 @@ class EmbedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """How models are measured; the protocol itself is named by the subcommand."""
+    """How models are measured; the subcommand names the protocol."""
 
     model: tuple[str, ...] = setting(
         (),
-        "Run, checkpoint or lbp; repeat it for a row each. Default: the newest finished adaptation, else pretraining.",
+        "Run, checkpoint or lbp; repeatable, one row each. Default: the newest finished adaptation, else pretraining.",
         complete="model",
         leading=True,
     )
-    far: tuple[str, ...] = setting(("0.001",), "False-accept rate; may be repeated.", leading=True)
+    far: tuple[str, ...] = setting(("0.001",), "False-accept rate; repeatable.", leading=True)
     fpir: tuple[str, ...] = setting(
         ("0.01",),
-        "False-positive identification rate, where some probes have no mate; may be repeated.",
+        "False-positive identification rate of open-set identification; repeatable.",
         leading=True,
     )
     convention: str = setting(
         "max-tar",
-        f"Rule for the threshold at a FAR: {', '.join(CONVENTIONS)}; the first is ours, the others are other tools'.",
+        f"Rule for the threshold at a FAR: {', '.join(CONVENTIONS)}.",
         choices=CONVENTIONS,
     )
     ci: str = setting(
         "bootstrap",
-        "95 % intervals: bootstrap over people, wilson (binomial: too narrow) or none.",
+        "95 % intervals: bootstrap over subjects, wilson (binomial, too narrow) or none.",
         choices=INTERVALS,
     )
     replicates: int = setting(1000, "Bootstrap replicates; 0: no intervals.", min=0)
     seed: int = seed_setting()
-    fuse: bool = setting(False, "Add a row that sums the z-normalised scores of the models.")
-    save_scores: bool = setting(False, "Write the scores too: BEE matrices, or Bob's columns of lists of pairs.")
-    plot: str = setting("png", "Format of the pictures: png, svg or pdf.", choices=PLOT_FORMATS)
+    fuse: bool = setting(False, "Add a row for the sum of the models' z-normalised scores.")
+    save_scores: bool = setting(False, "Write the scores as well: BEE matrices, or Bob's columns for lists of pairs.")
+    plot: str = setting("png", "Format of the figures: png, svg or pdf.", choices=PLOT_FORMATS)
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
-    batch: int = setting(64, "Images at a time.", min=1)
+    batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
     device: str = device_setting()
     force: bool = False
@@ -136,19 +138,19 @@ EXPORT_SUFFIXES = {
     ".ts": "torchscript",
     ".safetensors": "safetensors",
 }
-"""The formats that a model is exported in, by the suffixes that mean them."""
+"""Export formats by file suffix."""
 EXPORT_FORMATS = tuple(dict.fromkeys(EXPORT_SUFFIXES.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
-    """A model as a file for other programs."""
+    """Export of a model for other programs."""
 
     model: str = setting(help="Run or checkpoint.", argument=True, complete="run")
     out: Path = setting(help="File to write.", argument=True)
     format: str | None = setting(
         None,
-        f"{', '.join(EXPORT_FORMATS)}. Default: what the file's suffix says ({', '.join(EXPORT_SUFFIXES)}).",
+        f"{', '.join(EXPORT_FORMATS)}. Default: by the suffix of OUT ({', '.join(EXPORT_SUFFIXES)}).",
         choices=EXPORT_FORMATS,
     )
     layer: str | None = layer_setting()
@@ -158,7 +160,7 @@ class ExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig:
-    """The world that `demo` draws: how many people, and pictures of each."""
+    """The data that `demo` draws: numbers of identities, and of images of each."""
 
     source_people: int = 240
     source_images: int = 10
@@ -170,31 +172,31 @@ class DemoConfig:
     workers: int = workers_setting()
 
 
-# How fast or how chattily a run goes, never what it computes; and the inputs, of which the run keeps digests.
+# Options of speed and logging, which change no result; and the inputs, of which the run keeps digests.
 _NOT_DETERMINING = frozenset(
     {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
     | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
     | {"source", "target", "init", "gallery"}
-    | {"select", "lambdas"}  # they determine which runs there are
+    | {"select", "lambdas"}  # each λ is a run of its own
 )
 
 
 _AS_BEFORE = (("backbone_lr_mult", 1.0),)
-"""Values of later options that mean what was done without them: runs of earlier versions keep their names."""
+"""Values that earlier versions, without the option, implied: runs with them keep their names."""
 
 _UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))
 """What names runs since, and did not in version 0.1.0; None: whatever its value."""
 
 
 def options(config: Any) -> dict[str, Any]:
-    """A configuration by option name: what is a Python keyword there carries an underscore here (`lambda_`)."""
+    """A configuration by option name; a field whose option is a Python keyword ends in an underscore (`lambda_`)."""
     return {field.name.rstrip("_"): getattr(config, field.name) for field in fields(config)}
 
 
 def hashed_options(config: Any) -> dict[str, Any]:
-    """Those options that determine the result of a run, under the names that they keep on disk.
+    """The options that determine the result of a run, under their names on disk.
 
-    A field that has a new name stands here by its former one: runs keep their names, and checkpoints their keys.
+    A renamed field keeps its former name here, so that runs keep their names and checkpoints their keys.
     """
     on_disk = {new.rstrip("_"): old for old, new in former_names(config).items()}
     return {
@@ -211,7 +213,7 @@ def hashed_in_0_1(hashed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_toml(command: str, values: Mapping[str, Any]) -> str:
-    """The section of a command as it may stand in facedan.toml or be given to --config; what is None is left out."""
+    """The section of a command in facedan.toml or a file for --config; options that are None are left out."""
     lines = [f"[{command}]"]
     for key, value in values.items():
         if value is not None:

@@ -1,4 +1,4 @@
-"""The table of discrepancies between two domains: a row each. Free of torch, so that the command line can read it."""
+"""The table of discrepancies between two domains, a row each. It imports no torch, for the command line's sake."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DiscrepancyEntry:
-    """What the package knows of a discrepancy beside its own function.
+    """A discrepancy: everything but its own function.
 
     Args:
-        measure: "module:function", which gives the discrepancy of each layer of a batch
+        measure: "module:function" that computes the discrepancy of each layer of a batch
             (`adaptation.discrepancies.Measure`).
         log: its name in metrics.jsonl.
-        title: its name for people.
+        title: its name in notes, tables and figures.
         kernels: whether it has bandwidths and kernel weights.
-        idle: options of `adapt` that mean nothing for it.
-        joint: whether it measures all layers as one.
+        idle: options of `adapt` that it does not use.
+        joint: whether it measures all layers jointly.
     """
 
     measure: str
@@ -43,7 +43,7 @@ DISCREPANCIES: Mapping[str, DiscrepancyEntry] = {
         measure=f"{_HERE}:energy", log="energy", title="energy", kernels=False, idle=_KERNEL_OPTIONS
     ),
 }
-"""The discrepancies by the values of --discrepancy."""
+"""The discrepancies by the value of --discrepancy."""
 
 TITLES = {entry.log: entry.title for entry in DISCREPANCIES.values()}
-"""Their names for people, by those in the log."""
+"""Titles by the names in the log."""

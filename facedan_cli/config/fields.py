@@ -1,6 +1,6 @@
-"""An option is a field of a command's configuration: type and default as of any field, the rest in its metadata.
+"""An option is a field of a command's configuration: its type and default are the field's, the rest is metadata.
 
-`cli.options` makes the command line of them, so that nothing of an option stands twice.
+`cli.command` makes the command line from the fields.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from facedan_cli.config.models import LAYERS
 from facedan_cli.errors import UsageError, did_you_mean
 
 COMMON = "Common"
-"""The panel of what many commands have; it comes last."""
+"""The help panel of the options that most commands have; it comes last."""
 
 
 def setting(
@@ -33,19 +33,19 @@ def setting(
     """A field of a configuration that is an option of its command.
 
     Args:
-        default: without one the option is required.
-        help: one short sentence.
-        names: spellings, where `--field-name` is not meant.
-        choices: the only values.
-        suggest: values that a shell's completion offers; others are taken too.
-        complete: what a shell looks up: "dataset", "run" or "model" (runs, and lbp).
+        default: an option without one is required.
+        help: one short imperative sentence, or a noun phrase.
+        names: spellings of the option, if not `--field-name`.
+        choices: the values that are allowed.
+        suggest: values that the shell completes; others are allowed.
+        complete: what the shell completes from the workspace: "dataset", "run" or "model" (runs and lbp).
         min: smallest value.
-        panel: heading of the option in the help.
-        argument: it is positional.
-        leading: it comes before the options that only one protocol or command has.
-        recipe: where it is None the model's recipe says it; the help names each model's value.
-        former: the field's name in earlier versions. It goes on being read where people or files say it, and is the
-            name under which runs and checkpoints keep the value (`config.common.hashed_options`).
+        panel: heading in the help.
+        argument: whether it is positional.
+        leading: whether it comes before the options of a single protocol or command.
+        recipe: whether None takes the value of the model's recipe; the help names these values.
+        former: the field's name in earlier versions: still read from the command line, files and the environment, and
+            the name on disk in runs and checkpoints (`config.common.hashed_options`).
     """
     facts = {
         "help": help,
@@ -64,33 +64,33 @@ def setting(
 
 
 def seed_setting() -> Any:
-    """The seed."""
-    return setting(0, "Seed of everything random.", min=0)
+    """--seed."""
+    return setting(0, "Seed of all random numbers.", min=0)
 
 
 def workers_setting() -> Any:
-    """How many threads decode images."""
-    return setting(0, "Threads that decode images; 0: one a processor.", min=0, panel=COMMON)
+    """--workers."""
+    return setting(0, "Threads that decode images; 0: one per core.", min=0, panel=COMMON)
 
 
 def device_setting() -> Any:
-    """Where a command computes."""
+    """--device."""
     known = ("auto", "cpu", "cuda")
-    return setting("auto", "Where to compute: auto, cpu, cuda or cuda:N.", suggest=known, panel=COMMON)
+    return setting("auto", "Device: auto, cpu, cuda or cuda:N.", suggest=known, panel=COMMON)
 
 
 def layer_setting() -> Any:
-    """Whose features are given."""
-    return setting(None, "Layer whose features are given. Default: the model's last.", suggest=LAYERS)
+    """--layer."""
+    return setting(None, "Layer of the features. Default: the model's last.", suggest=LAYERS)
 
 
 def flip_setting() -> Any:
-    """Whether the features of the mirrored face are added."""
-    return setting(False, "Add the features of the mirrored face.")
+    """--flip."""
+    return setting(False, "Add the features of the mirrored image.")
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:
-    """Refuse a value that is not among the known ones.
+    """Refuse an unknown value.
 
     Raises:
         UsageError: with the nearest known values.
@@ -100,10 +100,10 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
 
 
 def check_choices(config: Any) -> None:
-    """Refuse values that are not among the choices of their fields; None, which is not set, may stand.
+    """Refuse values that are not among the choices of their fields; None is allowed.
 
     Raises:
-        UsageError: naming the first such option, with the nearest known values.
+        UsageError: naming the first such option and the nearest known values.
     """
     for one in fields(config):
         value, known = getattr(config, one.name), one.metadata.get("choices")
@@ -112,10 +112,10 @@ def check_choices(config: Any) -> None:
 
 
 def former_names(kind: Any) -> dict[str, str]:
-    """Names that fields of a configuration had in earlier versions, with those that they have now."""
+    """Field names of earlier versions and the present names that replace them."""
     return {one.metadata["former"]: one.name for one in fields(kind) if one.metadata.get("former")}
 
 
 def spelling(name: str) -> str:
-    """A field as an option is written: min_face is --min-face, and lambda_ (a Python keyword) --lambda."""
+    """The option of a field: --min-face for min_face, --lambda for lambda_ (a Python keyword)."""
     return f"--{name.rstrip('_').replace('_', '-')}"

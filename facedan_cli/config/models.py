@@ -1,6 +1,6 @@
-"""The table of networks: a row each, and nothing else names one. Free of torch, so that the command line can read it.
+"""The table of networks, a row each: the only place that names them. It imports no torch, for the command line's sake.
 
-A new network is a file of its own and a row here.
+A new network is one file in `models/` and one row here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a network is trained where the command line does not say otherwise.
+    """Default training options of a network.
 
     Args:
-        lr: base learning rate; the peak where the schedule is one-cycle.
-        conv_lr: the convolutions' learning rate as a multiple of `lr`; with 0 they stay as they are.
-        classifier_lr: the last layer's, likewise.
+        lr: base learning rate; the peak of a one-cycle schedule.
+        backbone_lr_mult: the convolutions' learning rate as a multiple of `lr`; 0 freezes them.
+        classifier_lr_mult: the classifier's learning rate as a multiple of `lr`.
         schedule: "constant" or "onecycle".
-        batch: images a step from the source, of all processes together, and from the target as many again.
+        batch: source images per step over all processes; the target adds as many.
     """
 
     optimizer: str
@@ -37,22 +37,22 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkEntry:
-    """What the package knows of a network beside its own file.
+    """A network: everything but its own file.
 
     Args:
-        constructor: "module:function", called with the number of identities, `image_size`, `crop` and the classifier's
-            head; it gives a `models.network.FaceNetwork`, whose preprocessing is part of it.
+        constructor: "module:function", called with the number of identities, `image_size`, `crop` and the
+            classification head; returns a `models.network.FaceNetwork`, which includes the preprocessing.
         family: its name in tables.
-        layers: those that can be adapted, in order; all are by default, and the last gives the embedding.
-        pooled: those of them that have no weights of their own above the convolutions.
-        image_size: side of the aligned image from which crops are taken, pixels.
-        crop: side of the crop that the network sees, pixels.
-        template: the alignment that it is meant for.
+        layers: layers that can be adapted, in order; all are adapted by default, and the last gives the embedding.
+        pooled: those among them without weights of their own above the convolutions.
+        image_size: side of the aligned image from which crops are taken, in pixels.
+        crop: side of the network's input, in pixels.
+        template: alignment template that the network expects.
         pretrain: recipe of stage 1.
         adapt: recipe of stage 2.
-        releases: names that --init knows beside files.
-        fetch: "module:function", which gives the file of a release.
-        start: where usual weights come from, said to who starts without; "" where random weights are usual.
+        releases: names of published weights that --init accepts.
+        fetch: "module:function" that downloads a release and returns its file.
+        start: hint about published weights for users who start without; "" if random weights are usual.
     """
 
     constructor: str
@@ -94,7 +94,7 @@ _MINI = Recipe(
     weight_decay=0.05,
     label_smoothing=0.1,
 )
-# FaceNet is not of the paper: a rate that is usual where its published weights are trained on.
+# FaceNet is not in the paper; this is a usual rate for fine-tuning its published weights.
 _FACENET = replace(_PAPER, lr=1e-3)
 
 NETWORKS: Mapping[str, NetworkEntry] = {
@@ -135,16 +135,16 @@ NETWORKS: Mapping[str, NetworkEntry] = {
 """The networks by name."""
 
 CLASSICAL: Mapping[str, str] = {"lbp": "LBP", "pcanet": "PCANet"}
-"""The models that are no networks, by their names in tables. LBP needs no training."""
+"""Models that are not networks, with their names in tables. LBP needs no training."""
 
 TRAINED = (*NETWORKS, "pcanet")
-"""What `pretrain` trains."""
+"""The models that `pretrain` trains."""
 
 LAYERS = tuple(dict.fromkeys(layer for entry in NETWORKS.values() for layer in entry.layers))
 """All layers of all networks."""
 
 
 def imported(name: str) -> Any:
-    """What "module:name" in a row of a table means."""
+    """The object that "module:name" in a table's row names."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

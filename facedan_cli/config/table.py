@@ -1,4 +1,4 @@
-"""What `facedan table` can be asked."""
+"""The options of `facedan table`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig
 TABLE_PROTOCOLS = ("gbu", "feret", "identify", "pairs")
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
 TABLE_ROWS = ("lbp", "pcanet", "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
-"""The rows of `table` in order: the paper's, the control λ = 0 and the fusion of the adapted models."""
+"""The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableConfig:
-    """The paper's table: every row is what `pretrain` and `adapt` train and `evaluate` measures.
+    """The paper's table: `pretrain` and `adapt` train each row, `evaluate` measures it.
 
     Args:
         rows: of `TABLE_ROWS`.
-        seeds: each seed has models of its own.
-        pretrain: stage 1; its seed is replaced.
-        adapt: stage 2; its seed, λ, kernels and layers are those of seed and row.
+        seeds: seeds of the trainings; each has models of its own.
+        pretrain: stage 1, but for its seed.
+        adapt: stage 2, but for its seed, λ, kernels and layers, which seed and row determine.
         evaluate: how models are measured.
     """
 

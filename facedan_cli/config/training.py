@@ -1,7 +1,7 @@
-"""What `pretrain` and `adapt` can be asked. The defaults are the paper's.
+"""The options of `pretrain` and `adapt`. The defaults are the paper's.
 
-Fields that are None by default take the value of the model's recipe (`config.models`): the paper's
-for VGG-Face, and what trains well on a CPU for the small network of the same topology.
+A field whose default is None takes its value from the network's recipe (`config.models`): the paper's for VGG-Face, and
+one that suits a CPU for the small network of the same topology.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from facedan_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Head:
-    """Usual settings of a classification head; None where it has no such setting.
+    """Default margin and scale of a classification head; None if it has none.
 
     Args:
-        margin: added to the angle in radians (arcface), taken from the cosine (cosface), or what the angle is
-            multiplied by, an integer (sphereface).
-        scale: what cosines are multiplied by.
+        margin: added to the angle in radians (arcface), subtracted from the cosine (cosface), or the integer factor of
+            the angle (sphereface).
+        scale: factor of the cosines.
     """
 
     margin: float | None = None
@@ -56,21 +56,21 @@ HEADS: Mapping[str, Head] = {
     "cosface": Head(margin=0.35, scale=64.0),
     "sphereface": Head(margin=4),
 }
-"""The classification heads, `facedan_cli.models.classifier`."""
+"""The classification heads (`models.classifier`)."""
 
 
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
-_RELEASES = "; ".join(f"{name} {', '.join(entry.releases)}" for name, entry in NETWORKS.items() if entry.releases)
+_RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
 _ALL_LAYERS = ", ".join(f"{name} {','.join(entry.layers)}" for name, entry in NETWORKS.items())
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
 
 
 def _head(default: str) -> Any:
-    """--head, whose default differs between the stages."""
+    """--head; its default differs between the stages."""
     return setting(
         None,
-        f"softmax, or with a margin: arcface, cosface, sphereface. Default: {default}.",
+        f"Classification head: softmax, arcface, cosface or sphereface. Default: {default}.",
         choices=HEADS,
         panel=_HEAD,
     )
@@ -78,82 +78,84 @@ def _head(default: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What `pretrain` and `adapt` share."""
+    """The options that `pretrain` and `adapt` share."""
 
     RECIPES: ClassVar[Mapping[str, Recipe]]
 
-    source: str = setting(help="Labelled faces, one folder a person: a path or a data set's name.", complete="dataset")
+    source: str = setting(
+        help="Labelled faces, one folder per identity: a path or a data set's name.", complete="dataset"
+    )
     holdout: int = setting(
         128,
-        "Images of a domain, a tenth at most, that no training sees: adapt tests on them whether the domains differ.",
+        "Held-out images per domain, at most a tenth, for validation and the two-sample test.",
         min=0,
         former="hold_aside",
     )
     holdout_identities: int | None = setting(
         None,
-        "People of the source, a tenth at most, whom no training sees: adapt --select verifies on them. Default: 0; of "
-        "adapt as many as the pretraining held aside.",
+        "Held-out source identities, at most a tenth, on which adapt --select verifies. Default: 0; in adapt those of "
+        "the pretraining.",
         min=0,
         former="hold_people",
     )
     iterations: int | None = setting(None, "Training steps.", recipe=True)
-    batch: int | None = setting(None, "Images a step.", recipe=True)
+    batch: int | None = setting(None, "Images per step.", recipe=True)
     lr: float | None = setting(None, "Base learning rate.", recipe=True)
     backbone_lr_mult: float | None = setting(
-        None, "Convolutions' rate, a multiple of --lr; 0 keeps them as they are.", recipe=True, former="conv_lr"
+        None, "Learning rate of the convolutions as a multiple of --lr; 0 freezes them.", recipe=True, former="conv_lr"
     )
     classifier_lr_mult: float | None = setting(
-        None, "Last layer's rate, a multiple of --lr.", recipe=True, former="classifier_lr"
+        None, "Learning rate of the classifier as a multiple of --lr.", recipe=True, former="classifier_lr"
     )
-    optimizer: str | None = setting(None, "sgd or adamw.", choices=OPTIMIZERS, recipe=True)
-    schedule: str | None = setting(None, "constant or onecycle.", choices=SCHEDULES, recipe=True)
+    optimizer: str | None = setting(None, "Optimiser: sgd or adamw.", choices=OPTIMIZERS, recipe=True)
+    schedule: str | None = setting(
+        None, "Schedule of the learning rate: constant or onecycle.", choices=SCHEDULES, recipe=True
+    )
     momentum: float | None = setting(None, "Momentum of sgd.", recipe=True)
     weight_decay: float | None = setting(None, "Weight decay.", recipe=True)
-    label_smoothing: float | None = setting(None, "Share of the label spread over all people.", recipe=True)
+    label_smoothing: float | None = setting(
+        None, "Label smoothing: share of the label spread over all identities.", recipe=True
+    )
     seed: int = seed_setting()
     head: str | None = _head("softmax")
     margin: float | None = setting(None, f"Margin of the head. Default: {_MARGINS}.", panel=_HEAD)
-    scale: float | None = setting(None, f"What the head multiplies cosines by. Default: {_SCALES}.", panel=_HEAD)
+    scale: float | None = setting(None, f"Scale of the head's cosines. Default: {_SCALES}.", panel=_HEAD)
     sample_rate: float = setting(
         1.0,
-        "Share of all people that a step classifies among; its own people are always in it (partial FC).",
+        "Share of the identities that a step classifies among (partial FC).",
         panel=_HEAD,
     )
     shard_classifier: bool = setting(
         False,
-        "Each process of torchrun holds only its share of the classifier: for very many people.",
+        "Divide the classifier among torchrun's processes, for very many identities.",
         panel=_HEAD,
     )
     precision: str = setting(
         "auto",
-        "Of the network's arithmetic: fp32, bf16, fp16; auto is bf16 on GPUs that have it, else fp32.",
+        "Precision of the network: fp32, bf16 or fp16; auto: bf16 on GPUs that have it, else fp32.",
         choices=PRECISIONS,
         panel=_SPEED,
     )
-    compile: bool = setting(False, "Compile the network with torch.compile first.", panel=_SPEED)
-    grad_accum: int = setting(
-        1, "Send each batch through the network in N parts: the same step in less memory.", panel=_SPEED
-    )
+    compile: bool = setting(False, "Compile the network with torch.compile.", panel=_SPEED)
+    grad_accum: int = setting(1, "Compute each batch in N parts: the same step in less memory.", panel=_SPEED)
     cache: str = setting(
         "auto",
-        "Decoded faces in memory (ram), in one mapped file in the workspace (disk), or decoded in each epoch (none); "
-        "auto is ram where they take up to 2 GiB, else none.",
+        "Cache of decoded faces: ram, disk (one file in the workspace) or none; auto: ram up to 2 GiB, else none.",
         choices=CACHES,
         panel=_SPEED,
     )
     checkpoint_every: int = setting(
         500,
-        "Every N steps save what an interrupted run goes on from, and measure the loss on images held aside: the best "
-        "step's network is kept as best.safetensors.",
+        "Every N steps save the training state and validate on held-out images.",
         panel=_FILES,
     )
     keep_every: int = setting(
         0,
-        "Keep the network of every N-th step too; a multiple of --checkpoint-every. 0: only best and last.",
+        "Keep the network of every N-th step as well, a multiple of --checkpoint-every; 0: only best and last.",
         panel=_FILES,
     )
-    log_every: int = setting(20, "Write a line of metrics.jsonl every N steps.", panel=_FILES)
-    tensorboard: bool = setting(False, "Write TensorBoard's events as well.", panel=_FILES)
+    log_every: int = setting(20, "Write a line to metrics.jsonl every N steps.", panel=_FILES)
+    tensorboard: bool = setting(False, "Write TensorBoard events as well.", panel=_FILES)
     workers: int = workers_setting()
     device: str = device_setting()
 
@@ -166,22 +168,20 @@ class PretrainConfig(TrainingConfig):
 
     model: str = setting(
         "vggface",
-        f"Network: {', '.join(NETWORKS)}; or pcanet, which needs no labels.",
+        f"Model to train: {', '.join(TRAINED)}.",
         choices=TRAINED,
     )
     init: str | None = setting(
         None,
-        f"Weights file in any public form, run or checkpoint to start from; or a release by name: {_RELEASES}.",
+        f"Start from a weights file, run or checkpoint, or from published weights: {_RELEASES}.",
         complete="run",
     )
     channels: str = setting(
         "auto",
-        "Order of the input channels that --init was trained with, where its form does not tell.",
+        "Channel order of --init, where its format leaves it open.",
         choices=CHANNELS,
     )
-    gallery: str | None = setting(
-        None, "Faces from which pcanet learns its whitening. Default: the source's.", complete="dataset"
-    )
+    gallery: str | None = setting(None, "Faces for the whitening of pcanet. Default: the source.", complete="dataset")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,62 +191,57 @@ class AdaptConfig(TrainingConfig):
     RECIPES: ClassVar = {name: entry.adapt for name, entry in NETWORKS.items()}
 
     target: str = setting(
-        help="Unlabelled faces: any tree of images, whose folder names are not read, or a sigset such as a training "
-        "set of GBU (protocols/gbu/GBU_Training_Uncontrolledx8.xml: its images in the data set gbu).",
+        help="Unlabelled faces: a path, a data set's name or a sigset of its images.",
         complete="dataset",
     )
     init: str | None = setting(
         None,
-        "Run or checkpoint to start from. Default: the newest finished pretraining on the source.",
+        "Start from a run or checkpoint. Default: the newest finished pretraining on the source.",
         complete="run",
         leading=True,
     )
     layers: str | None = setting(
         None,
-        f"Layers whose features are brought together; fc6:0.5,fc7 weighs them. Default: all ({_ALL_LAYERS}).",
+        f"Layers to adapt, with weights as in fc6:0.5,fc7. Default: all ({_ALL_LAYERS}).",
         suggest=dict.fromkeys((*(",".join(entry.layers) for entry in NETWORKS.values()), *LAYERS)),
     )
-    kernels: int = setting(5, "Gaussian kernels, of bandwidths γ, 2γ, 4γ …: the paper uses 1 and 5.")
-    lambda_: float = setting(0.5, "λ, the weight of the penalty; 0 is the control.")
-    lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: it is constant.", min=0)
+    kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
+    lambda_: float = setting(0.5, "λ, the weight of the penalty; 0: the control.")
+    lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: constant λ.", min=0)
     discrepancy: str = setting(
         "mk-mmd",
-        "mk-mmd (the paper's); for comparison jmmd (of the layers jointly), coral or energy.",
+        f"Discrepancy between the domains: {', '.join(DISCREPANCIES)}.",
         choices=DISCREPANCIES,
     )
     estimator: str = setting(
-        "unbiased", "unbiased, biased as the paper's eq. 2 stands, or linear (noisy).", choices=ESTIMATORS
+        "unbiased", "Estimator: unbiased, biased (the paper's eq. 2) or linear (noisy).", choices=ESTIMATORS
     )
     bandwidth: str = setting(
         "frozen",
-        "γ: frozen (median before training starts), ema (which then follows the batches' medians), batch (each"
-        " batch's own) or a number.",
+        "Bandwidth γ: frozen (median before training), ema (running median), batch (median of each batch) or a number.",
         suggest=BANDWIDTHS,
     )
     median: str = setting(
         "squared",
-        "What a median gives as γ: squared (the median squared distance), or sigma (2σ², σ the median distance: twice "
-        "as wide).",
+        "γ from a median: squared (of the squared distances) or sigma (2σ², σ the median distance).",
         choices=MEDIANS,
     )
     bandwidth_multipliers: str | None = setting(
-        None, "Bandwidths as multiples of γ, as in 0.25,1,4, instead of --kernels.", former="multipliers"
+        None, "Bandwidths as multiples of γ, such as 0.25,1,4, instead of --kernels.", former="multipliers"
     )
     kernel_weights: str = setting(
         "equal",
-        "Kernel weights: equal, or optimal (Gretton et al. 2012, from running means).",
+        "Kernel weights β: equal or optimal (Gretton et al. 2012).",
         choices=BETAS,
         former="betas",
     )
     memory_bank: int = setting(
-        0, "Compare each batch with so many past rows of each domain as well.", min=0, former="queue"
+        0, "Past features per domain that each batch is compared with as well; 0: none.", min=0, former="queue"
     )
-    select: bool = setting(
-        False, "Adapt with each λ of --lambdas, and choose the network, λ and step, without any label of the target."
-    )
-    lambdas: str = setting("0.5,2,10", "The λ that --select tries.", former="strengths")
-    batch: int | None = setting(None, "Source images a step, and as many target images.", recipe=True)
-    head: str | None = _head("that of --init's")
+    select: bool = setting(False, "Adapt with each λ of --lambdas, and choose λ and step without target labels.")
+    lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former="strengths")
+    batch: int | None = setting(None, "Source images per step, and as many target images.", recipe=True)
+    head: str | None = _head("that of --init")
 
 
 _USUAL = {
@@ -260,20 +255,20 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": _USUAL | {"estimator": "biased"},
     "strong": _USUAL | {"lambda_": 10.0},
 }
-"""What `adapt --preset` sets: the paper's penalty to the letter, or a strong one for domains that differ much."""
+"""Values of `adapt --preset`: the paper's penalty to the letter, or a strong one for domains that differ much."""
 
 
 Training = TypeVar("Training", bound=TrainingConfig)
 
 
 def resolve(config: Training, recipe: Recipe) -> Training:
-    """Fill what is not set with the model's recipe."""
+    """Fill fields that are None from the network's recipe."""
     unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
     return replace(config, **unset)
 
 
 def check_training(config: TrainingConfig) -> None:
-    """Refuse what cannot be trained.
+    """Refuse values with which nothing can be trained.
 
     Raises:
         UsageError: naming the option.
@@ -292,10 +287,10 @@ def check_training(config: TrainingConfig) -> None:
 
 
 def resolve_head(config: Training) -> Training:
-    """The configuration with the usual margin and scale of its head where they are not set.
+    """Fill margin and scale from the defaults of the head.
 
     Raises:
-        UsageError: the head is unknown, or has no such setting.
+        UsageError: the head is unknown, or has no margin or scale.
     """
     head = config.head or "softmax"
     check_choice("--head", head, tuple(HEADS))

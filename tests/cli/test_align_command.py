@@ -59,7 +59,7 @@ def test_a_list_comes_through_stdin(
     options = ("--root", "raw", "--no-align", "--size", 48)
     pipe(monkeypatch, listed)
     planned = facedan("align", "-", "aligned", *options, "--dry-run")
-    assert planned.out == "2 photographs in - to aligned: 0 aligned before, 0 set aside before\n"
+    assert planned.out == "2 images in - to aligned: 0 aligned before, 0 set aside before\n"
     pipe(monkeypatch, listed)
     ended = facedan("align", "-", "aligned", *options)
     assert (ended.code, ended.out) == (0, "aligned\n")
