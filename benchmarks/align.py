@@ -33,7 +33,7 @@ from facedan_cli.alignment.detector import Detector, Face, choose
 from facedan_cli.alignment.output import JPEG_QUALITY
 from facedan_cli.config.common import LANDMARK_OFFSETS, REFERENCE_OFFSET, AlignConfig
 from facedan_cli.data.dataset import walk_images
-from facedan_cli.data.images import read_picture
+from facedan_cli.data.images import read_image
 from facedan_cli.data.manifest import read_records
 from facedan_cli.data.templates import POINT_NAMES, TEMPLATES, similarity, three_points, warp
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
@@ -54,7 +54,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
     template = TEMPLATES[AlignConfig.template].points(AlignConfig.size)
     points_of = {}
     for path in walk_images(raw):
-        picture = read_picture(raw / path)
+        picture = read_image(raw / path)
         boxes, probabilities, points = detector.detect(picture, landmarks=True)
         if boxes is None:
             continue
@@ -80,7 +80,7 @@ def make_large(raw: Path, out: Path, count: int) -> None:
         if number % 2:
             side, places = 900, [(y, x) for y in (300, 1650) for x in (300, 1550, 2800)]
         for index, (top, left) in enumerate(places):
-            small = read_picture(raw / paths[(7 * number + index) % len(paths)])
+            small = read_image(raw / paths[(7 * number + index) % len(paths)])
             scene[top : top + side, left : left + side] = cv2.resize(small, (side, side), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(out / f"{number:03d}.jpg"), scene[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 92))
 
@@ -133,7 +133,7 @@ def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
 
 def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
     """By how many pixels landmarks lie too far right in photographs of at most 2048 pixels, by both offsets."""
-    pictures = [read_picture(raw / path) for path in walk_images(raw)]
+    pictures = [read_image(raw / path) for path in walk_images(raw)]
     mirrored = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
     figures = {}
     for name in LANDMARK_OFFSETS:

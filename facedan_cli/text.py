@@ -137,7 +137,7 @@ def read_text(path: Path) -> str:
 def read_list(file: BinaryIO) -> Iterator[tuple[int, str]]:
     """The entries of a list with their numbers, from 1: lines, or what NUL ends where there is any.
 
-    Lines of blanks are left out. Entries are decoded as names of files are; a stretch of the file is held at a time.
+    Lines of blanks are left out. Entries are decoded as names of files are; a chunk of the file is held at a time.
 
     Raises:
         FacedanError: as `blocks`.

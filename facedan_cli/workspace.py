@@ -238,7 +238,7 @@ class Workspace:
         hint = did_you_mean(name, self.dataset_names(), of="known data sets")
         raise UsageError(
             f"there is no data set '{name}': it is neither in [datasets] of {SETTINGS_FILE} nor at {aligned}",
-            f"{hint}; photographs become a data set by `facedan align RAW {self.root / 'aligned'}`",
+            f"{hint}; images become a data set by `facedan align RAW {self.root / 'aligned'}`",
         )
 
     def dataset_names(self) -> list[str]:

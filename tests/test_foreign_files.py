@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 
 from facedan_cli.alignment.index import ManifestIndex
 from facedan_cli.alignment.landmarks import read_landmarks
-from facedan_cli.alignment.photograph import Photograph
-from facedan_cli.alignment.recordio import rec_photographs
-from facedan_cli.alignment.tar import tar_photographs
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.alignment.recordio import rec_images
+from facedan_cli.alignment.source_image import SourceImage
+from facedan_cli.alignment.tar import tar_images
+from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.checkpoint import load_pcanet, read_card
@@ -60,7 +60,7 @@ def mutated(content: bytes, rng: random.Random) -> bytes:
     return content
 
 
-def photograph() -> bytes:
+def image_file() -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(file, "PNG")
     return file.getvalue()
@@ -69,7 +69,7 @@ def photograph() -> bytes:
 def tar(mode: str = "w", form: int = tarfile.PAX_FORMAT) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode=mode, format=form) as archive:
-        for name, content in (("anna/1.png", photograph()), ("anna/1.cls", b"7"), ("b" * 120 + "/2.png", b"x" * 600)):
+        for name, content in (("anna/1.png", image_file()), ("anna/1.cls", b"7"), ("b" * 120 + "/2.png", b"x" * 600)):
             header = tarfile.TarInfo(name)
             header.size = len(content)
             archive.addfile(header, io.BytesIO(content))
@@ -119,12 +119,12 @@ def state_dict(place: Path, *, legacy: bool) -> bytes:
     return (place / "s").read_bytes()
 
 
-def take(found: Iterable[Photograph]) -> None:
-    """Read the photographs of an archive, as align does."""
+def take(found: Iterable[SourceImage]) -> None:
+    """Read the images of an archive, as align does."""
     for number, one in enumerate(found):
         assert number < 10_000
         with suppress(UnreadableImage):
-            read_picture(one.open())
+            read_image(one.open())
 
 
 def feret(path: Path) -> None:
@@ -139,17 +139,17 @@ LINES = b"00001fa010_930831.tif 00002fa010_930831.tif\n00003fa010_930831.tif\n"
 PAIRS = b"10 1\n" + b"anna 1 2\nanna 1 bo 2\n" * 10
 INDEX = b"0\t0\n1\t36\n2\t144\n"
 READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]] = {
-    "tar": ("x.tar", lambda _: tar(), lambda path: take(tar_photographs(path, "x"))),
-    "gnu tar": ("x.tar", lambda _: tar(form=tarfile.GNU_FORMAT), lambda path: take(tar_photographs(path, "x"))),
-    "tar.gz": ("x.tar.gz", lambda _: tar("w:gz"), lambda path: take(tar_photographs(path, "x"))),
-    "tar.xz": ("x.tar.xz", lambda _: tar("w:xz"), lambda path: take(tar_photographs(path, "x"))),
-    "rec": ("x.rec", lambda _: rec(), lambda path: take(rec_photographs(path, "x"))),
+    "tar": ("x.tar", lambda _: tar(), lambda path: take(tar_images(path, "x"))),
+    "gnu tar": ("x.tar", lambda _: tar(form=tarfile.GNU_FORMAT), lambda path: take(tar_images(path, "x"))),
+    "tar.gz": ("x.tar.gz", lambda _: tar("w:gz"), lambda path: take(tar_images(path, "x"))),
+    "tar.xz": ("x.tar.xz", lambda _: tar("w:xz"), lambda path: take(tar_images(path, "x"))),
+    "rec": ("x.rec", lambda _: rec(), lambda path: take(rec_images(path, "x"))),
     "idx": (
         "y.idx",
         lambda _: b"0\t0\n1\t36\n2\t144\n",
-        lambda path: take(rec_photographs(path.with_suffix(".rec"), "y")),
+        lambda path: take(rec_images(path.with_suffix(".rec"), "y")),
     ),
-    "image": ("x.png", lambda _: photograph(), read_picture),
+    "image": ("x.png", lambda _: image_file(), read_image),
     "manifest": ("aligned.jsonl", lambda _: manifest(), ManifestIndex),
     "sigset": ("x.xml", lambda _: sigset(), read_sigset),
     "matrix": ("x.mtx", matrix, read_matrix),
@@ -238,5 +238,5 @@ def test_tar_is_read_as_the_librarys_reader_reads_it(tmp_path: Path, form: int) 
                 for name, content in contents.items()
                 if content and (one := archive.getmember(name))
             }
-        found = {one.path[2:]: (one.size, one.modified, one.read()) for one in tar_photographs(path, "x") if one.name}
+        found = {one.path[2:]: (one.size, one.modified, one.read()) for one in tar_images(path, "x") if one.name}
         assert found == last

@@ -39,10 +39,10 @@ PRETRAIN = PretrainConfig(source="casia", model="vggface-mini", iterations=6, ba
 ADAPT = AdaptConfig(source="casia", target="frgc", iterations=5, batch=6, log_every=1)
 
 
-def draw(path: Path, person: int, picture: int, *, style: Style = WEB, size: int = SIZE) -> None:
-    """Write picture number `picture` of a person."""
+def draw(path: Path, person: int, image: int, *, style: Style = WEB, size: int = SIZE) -> None:
+    """Write image number `image` of a person."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    view = draw_view(np.random.default_rng((person, picture)), style)
+    view = draw_view(np.random.default_rng((person, image)), style)
     face = render(draw_identity(np.random.default_rng(person)), view, size)
     assert cv2.imwrite(str(path), face[:, :, ::-1])
 
@@ -50,11 +50,11 @@ def draw(path: Path, person: int, picture: int, *, style: Style = WEB, size: int
 def draw_datasets(root: Path, *, size: int = SIZE, people: int = 4) -> None:
     """`casia` in folders of people, `frgc` in one heap, `gbu` named as its sigsets name it; all of different people."""
     for person in range(people):
-        for picture in range(4):
-            draw(root / "casia" / f"person{person}" / f"{picture}.png", person, picture, size=size)
-            draw(root / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO, size=size)
-        for picture in range(6):
-            draw(root / "gbu" / f"{person:05d}d{picture}.png", 200 + person, picture, style=STUDIO, size=size)
+        for image in range(4):
+            draw(root / "casia" / f"person{person}" / f"{image}.png", person, image, size=size)
+            draw(root / "frgc" / f"{100 + person}_{image}.png", 100 + person, image, style=STUDIO, size=size)
+        for image in range(6):
+            draw(root / "gbu" / f"{person:05d}d{image}.png", 200 + person, image, style=STUDIO, size=size)
 
 
 def mark_aligned(root: Path, template: str = "vggface") -> None:
@@ -73,8 +73,8 @@ def not_of_alignment(warnings: Iterable[str]) -> list[str]:
 def write_gbu(directory: Path, *, people: int = 4) -> None:
     """The six sigsets of `gbu`: one image of each person in each."""
     sets = [(partition, side) for partition in PARTITIONS for side in ("Target", "Query")]
-    for picture, (partition, side) in enumerate(sets):
-        records = [Record(f"S{person}", f"2008/{person:05d}d{picture}.jpg") for person in range(people)]
+    for image, (partition, side) in enumerate(sets):
+        records = [Record(f"S{person}", f"2008/{person:05d}d{image}.jpg") for person in range(people)]
         write_sigset(directory / sigset_name(partition, side), records)
 
 

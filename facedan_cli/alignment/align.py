@@ -1,4 +1,4 @@
-"""`facedan align`: from a tree of photographs to the same tree of aligned faces."""
+"""`facedan align`: from a tree of images to the same tree of aligned faces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from facedan_cli.alignment.detector import Detector
 from facedan_cli.alignment.index import ManifestIndex
 from facedan_cli.alignment.landmarks import read_landmarks
 from facedan_cli.alignment.output import Output
-from facedan_cli.alignment.plan import STRETCH, Job, Plan
+from facedan_cli.alignment.plan import CHUNK, Job, Plan
 from facedan_cli.alignment.ranks import manifest_of, merge_parts
 from facedan_cli.alignment.settings import SET_ASIDE, check_config, settle, start_over
 from facedan_cli.alignment.workers import Work, in_order, workers
@@ -30,7 +30,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
 FILE_BYTES_AT_ONCE = 1_000_000
-"""Photographs whose files are so large make a batch, however few they are: they gain nothing by company."""
+"""Images whose files are so large make a batch, however few they are: they gain nothing by company."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class AlignResult:
         manifest: its aligned.jsonl.
         aligned: faces aligned by this run.
         already: faces that earlier runs had aligned.
-        failed: photographs set aside, by this run and by earlier ones.
+        failed: images set aside, by this run and by earlier ones.
         set_aside: their list with the reasons; None where there are none.
     """
 
@@ -71,15 +71,15 @@ class _Share:
 
 
 def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
-    """Find the face in every photograph of `config.raw` and draw it to the template, in the same place in `config.out`.
+    """Find the face in every image of `config.raw` and draw it to the template, in the same place in `config.out`.
 
-    The manifest says what became of each photograph. What is done already is not done again, whenever the work was
-    interrupted; a photograph that fails is listed and costs the others nothing. Processes that torchrun started share
+    The manifest says what became of each image. What is done already is not done again, whenever the work was
+    interrupted; an image that fails is listed and costs the others nothing. Processes that torchrun started share
     the work.
 
     Raises:
         UsageError: an option has an impossible value.
-        FacedanError: there are no photographs, the aligned tree is in use or has other settings, the landmarks cannot
+        FacedanError: there are no images, the aligned tree is in use or has other settings, the landmarks cannot
             be read, or another process of the job has failed.
         OSError: the aligned tree cannot be written. What is in it is whole, and the same command goes on from there.
     """
@@ -95,7 +95,7 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
         failures = sorted(failure for share in shares for failure in share.failures)
         without_landmarks = sum(share.without_landmarks for share in shares)
         if config.landmarks and without_landmarks:
-            report.note(f"{without_landmarks} of the photographs are not in {config.landmarks}: they were searched")
+            report.note(f"{without_landmarks} of the images are not in {config.landmarks}: they were searched")
         if exchanged := sum(share.exchanged for share in shares):
             report.warn(
                 f"in {exchanged} lines of {config.landmarks} left and right are exchanged: these eyes were swapped, or "
@@ -103,7 +103,7 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
             )
         if unchecked := sum(share.unchecked for share in shares):
             report.warn(
-                f"{unchecked} photographs were copied or moved since an earlier version aligned them: size and time of "
+                f"{unchecked} images were copied or moved since an earlier version aligned them: size and time of "
                 "writing are the same, their contents could not be checked; --force aligns them again"
             )
         set_aside = None
@@ -124,7 +124,7 @@ def _without(line: OddLine) -> str:
 
 
 def _work(config: AlignConfig, device: torch.device) -> Work:
-    """What is done with photographs."""
+    """What is done with images."""
     if config.no_align:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
@@ -149,8 +149,8 @@ def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
 
 
 def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report, *, processes: bool) -> _Share:
-    ledger = ManifestIndex(config.out / MANIFEST_FILE)
-    plan = Plan(config, ledger, ranks)
+    index = ManifestIndex(config.out / MANIFEST_FILE)
+    plan = Plan(config, index, ranks)
     if ranks.first and plan.remark:
         report.note(plan.remark)
     most = config.workers or worker_count(0) // ranks.local_count
@@ -165,7 +165,7 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
     ):
         same = plan.found_same()
-        while known := list(islice(same, STRETCH)):
+        while known := list(islice(same, CHUNK)):
             writer.append(known)
         for records in in_order(begin, _batches(plan.jobs(), config.detector_batch), 2 * count):
             writer.append(records)
@@ -177,7 +177,7 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
                     failures.append((record.path, record.reason))
                     report.detail(f"{record.path}: {record.reason}")
             advance(len(records), "")
-    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, plan.unchecked, ledger.odd)
+    return _Share(counts[ALIGNED], plan.already, failures, without_landmarks, exchanged, plan.unchecked, index.odd)
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
@@ -185,7 +185,7 @@ def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
     batch: list[Job] = []
     for job in jobs:
         batch.append(job)
-        if len(batch) == size or sum(job.photograph.size for job in batch) >= FILE_BYTES_AT_ONCE:
+        if len(batch) == size or sum(job.image.size for job in batch) >= FILE_BYTES_AT_ONCE:
             yield batch
             batch = []
     if batch:

@@ -1,4 +1,4 @@
-"""From photographs to faces on a template: detection or given landmarks, the choice of the face, the warp."""
+"""From images to faces on a template: detection or given landmarks, the choice of the face, the warp."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facedan_cli.alignment.detector import Detector, Face, choose, enlarged, enl
 from facedan_cli.alignment.landmarks import Landmarks, Points, exchanged, is_reflected, is_turned
 from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import Job
-from facedan_cli.data.images import Photo, UnreadableImage, read_photo, read_picture
+from facedan_cli.data.images import DecodedImage, UnreadableImage, read_image, read_reduced
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.data.templates import POINT_NAMES, TEMPLATE_SIZE, TEMPLATES, similarity, three_points, warp
 
@@ -22,12 +22,12 @@ EXCHANGED = "landmarks, left and right exchanged"
 """The source of given points of which left was right."""
 
 BYTES_AT_ONCE = 100_000_000
-"""A worker goes on to detection when it holds photographs of so many bytes, however few they are."""
+"""A worker goes on to detection when it holds images of so many bytes, however few they are."""
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """Takes photographs from their files to the files of their aligned faces; several workers may share it."""
+    """Takes images from their files to the files of their aligned faces; several workers may share it."""
 
     output: Output
     landmarks: Landmarks | None
@@ -37,46 +37,46 @@ class Aligner:
         """Align these; a record of each."""
         jobs = [job.begun() for job in jobs]
         records: dict[Job, AlignedRecord] = {}
-        for photos in self._read(jobs, records):
-            searched = [(job, photo) for job, photo in photos if not self._given_points(job)]
+        for images in self._read(jobs, records):
+            searched = [(job, image) for job, image in images if not self._given_points(job)]
             found = self.detector.detect(
-                [photo.pixels for _, photo in searched],
-                [photo.size[0] / photo.pixels.shape[1] for _, photo in searched],
+                [image.pixels for _, image in searched],
+                [image.size[0] / image.pixels.shape[1] for _, image in searched],
             )
-            for (job, photo), faces in zip(searched, found, strict=True):
-                records[job] = self._align_detected(job, photo, faces)
-            for job, photo in photos:
+            for (job, image), faces in zip(searched, found, strict=True):
+                records[job] = self._align_detected(job, image, faces)
+            for job, image in images:
                 if points := self._given_points(job):
-                    records[job] = self._align_given(job, photo, points)
+                    records[job] = self._align_given(job, image, points)
         return [records[job] for job in jobs]
 
-    def _read(self, jobs: Sequence[Job], records: dict[Job, AlignedRecord]) -> Iterator[list[tuple[Job, Photo]]]:
-        """The photographs that can be read, as many at a time as may be held; of the others records are made."""
-        held: list[tuple[Job, Photo]] = []
+    def _read(self, jobs: Sequence[Job], records: dict[Job, AlignedRecord]) -> Iterator[list[tuple[Job, DecodedImage]]]:
+        """The images that can be read, as many at a time as may be held; of the others records are made."""
+        held: list[tuple[Job, DecodedImage]] = []
         for job in jobs:
             reduction = _not_at_all if self._given_points(job) else self.detector.reduction
             try:
-                held.append((job, read_photo(job.photograph.open(), reduction)))
+                held.append((job, read_reduced(job.image.open(), reduction)))
             except UnreadableImage as error:
                 records[job] = self.output.failed(job, str(error))
-            if sum(photo.pixels.size for _, photo in held) >= BYTES_AT_ONCE:
+            if sum(image.pixels.size for _, image in held) >= BYTES_AT_ONCE:
                 yield held
                 held = []
         yield held
 
     def _given_points(self, job: Job) -> Points | None:
-        return self.landmarks.find(job.photograph.path) if self.landmarks else None
+        return self.landmarks.find(job.image.path) if self.landmarks else None
 
-    def _align_detected(self, job: Job, photo: Photo, faces: Sequence[Face]) -> AlignedRecord:
+    def _align_detected(self, job: Job, image: DecodedImage, faces: Sequence[Face]) -> AlignedRecord:
         if not faces:
             return self.output.failed(job, "no face was found", faces=0)
-        read = (photo.pixels.shape[1], photo.pixels.shape[0])
-        face = choose([enlarged(face, read, photo.size) for face in faces], *photo.size)
+        read = (image.pixels.shape[1], image.pixels.shape[0])
+        face = choose([enlarged(face, read, image.size) for face in faces], *image.size)
         # Networks give other last bits in batches of other sizes; the face is drawn from what the manifest says.
         points = face.points.astype(float).round(2)
         return self._draw(
             job,
-            photo,
+            image,
             three_points(points),
             faces=len(faces),
             box=_rounded(face.box, 2),
@@ -85,20 +85,20 @@ class Aligner:
             source=f"mtcnn, {face.attempt}" if face.attempt else "mtcnn",
         )
 
-    def _align_given(self, job: Job, photo: Photo, given: Points) -> AlignedRecord:
+    def _align_given(self, job: Job, image: DecodedImage, given: Points) -> AlignedRecord:
         points = np.array([given[name] for name in POINT_NAMES if name in given])
-        if (points < -0.5).any() or (points > np.array(photo.size) - 0.5).any():
-            return self.output.failed(job, "its landmarks lie outside the picture")
-        wrong = self._are_exchanged(photo, given)
+        if (points < -0.5).any() or (points > np.array(image.size) - 0.5).any():
+            return self.output.failed(job, "its landmarks lie outside the image")
+        wrong = self._are_exchanged(image, given)
         if wrong is None:
             return self.output.failed(job, "its landmarks turn it upside down: that, or left and right are exchanged")
         if wrong:
             given = exchanged(given)
             points = np.array([given[name] for name in POINT_NAMES if name in given])
         anchors = three_points(points) if len(points) == len(POINT_NAMES) else points
-        return self._draw(job, photo, anchors, points=dict(given), source=EXCHANGED if wrong else "landmarks")
+        return self._draw(job, image, anchors, points=dict(given), source=EXCHANGED if wrong else "landmarks")
 
-    def _are_exchanged(self, photo: Photo, given: Points) -> bool | None:
+    def _are_exchanged(self, image: DecodedImage, given: Points) -> bool | None:
         """Whether left and right are exchanged in given landmarks; None where nothing tells.
 
         The mouth tells; of eyes alone that turn a face by more than 90° most lines of the file do, or a search.
@@ -111,13 +111,13 @@ class Aligner:
         template = TEMPLATES[self.output.template].points(TEMPLATE_SIZE)[:2]
         eyes = [np.array([points[name] for name in POINT_NAMES[:2]]) for points in (given, exchanged(given))]
         try:
-            both = [warp(photo.pixels, similarity(two, template), TEMPLATE_SIZE) for two in eyes]
+            both = [warp(image.pixels, similarity(two, template), TEMPLATE_SIZE) for two in eyes]
         except ValueError:
             return False  # that they coincide is said when the face is drawn
         as_given, swapped = (_upright(faces, template) for faces in self.detector.detect(both))
         return None if as_given == swapped else swapped > as_given
 
-    def _draw(self, job: Job, photo: Photo, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
+    def _draw(self, job: Job, image: DecodedImage, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
         """Bring the eyes, and the mouth where it is known, to the template, and write the face."""
         size = self.output.config.size
         template = TEMPLATES[self.output.template].points(size)
@@ -127,20 +127,20 @@ class Aligner:
             return self.output.failed(job, f"its landmarks are unusable: {error}")
         transform = tuple(_rounded(row, 6) for row in matrix)
         try:
-            face = self._warp(job, photo, matrix)
+            face = self._warp(job, image, matrix)
         except UnreadableImage as error:
             return self.output.failed(job, str(error))
         if reason := lacks_contrast(face):
             return self.output.failed(job, reason, faces=facts.get("faces"))
         return self.output.aligned(job, face, transform=transform, **facts)
 
-    def _warp(self, job: Job, photo: Photo, matrix: np.ndarray) -> np.ndarray:
+    def _warp(self, job: Job, image: DecodedImage, matrix: np.ndarray) -> np.ndarray:
         """The face on the template, from the pixels at hand where they are enough, else from all of the file's."""
-        steps, shift = enlargement((photo.pixels.shape[1], photo.pixels.shape[0]), photo.size)
+        steps, shift = enlargement((image.pixels.shape[1], image.pixels.shape[0]), image.size)
         if steps.max() > 1 and math.hypot(matrix[0, 0], matrix[1, 0]) * steps.max() > 1:
-            return warp(read_picture(job.photograph.open()), matrix, self.output.config.size)
+            return warp(read_image(job.image.open()), matrix, self.output.config.size)
         from_pixels = np.column_stack([matrix[:, :2] * steps, matrix[:, :2] @ shift + matrix[:, 2]])
-        return warp(photo.pixels, from_pixels, self.output.config.size)
+        return warp(image.pixels, from_pixels, self.output.config.size)
 
 
 def _upright(faces: Iterable[Face], eyes: np.ndarray) -> float:

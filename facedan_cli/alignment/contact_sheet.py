@@ -31,7 +31,7 @@ def write_contact_sheet(path: Path, manifest: Path) -> int:
     """Draw the FACES faces of which the detector was least sure, with their points and those of the template.
 
     Args:
-        path: the picture to write; its suffix names the format.
+        path: the image to write; its suffix names the format.
         manifest: an aligned.jsonl beside its faces.
 
     Returns:
@@ -113,7 +113,7 @@ def _heading(draw: ImageDraw.ImageDraw, shown: int, total: int) -> None:
 
 
 def _caption(draw: ImageDraw.ImageDraw, record: AlignedRecord, x: int, y: int) -> None:
-    """How sure the detector is and at which attempt it was; and whose picture it is."""
+    """How sure the detector is and at which attempt it was; and whose image it is."""
     sure = "" if record.probability is None else f"{record.probability:.4f}"
     attempt = "" if record.source == "mtcnn" else str(record.source).removeprefix("mtcnn, ")
     draw.text((x, y), sure, INK, _font(12, bold=True))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 LEAST_CONTRAST = 8
-"""Grey levels out of 256. JPEG's rounding and sensors' noise cover half as many; the dullest of 3300 photographs 31."""
+"""Grey levels out of 256. JPEG's rounding and sensors' noise cover half as many; the dullest of 3300 images 31."""
 
 
 def contrast(face: np.ndarray) -> int:

@@ -9,7 +9,7 @@ from facedan_cli.alignment.contrast import lacks_contrast
 from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import Job
 from facedan_cli.data.batches import square_face
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.data.manifest import AlignedRecord
 
 _JPEG = b"\xff\xd8\xff"
@@ -17,7 +17,7 @@ _JPEG = b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Copier:
-    """Copies JPEG files of the size asked for byte for byte, and scales other pictures to it; for several workers."""
+    """Copies JPEG files of the size asked for byte for byte, and scales other images to it; for several workers."""
 
     output: Output
 
@@ -28,12 +28,12 @@ class Copier:
     def _copy(self, job: Job) -> AlignedRecord:
         size = self.output.config.size
         try:
-            picture = read_picture(job.photograph.open())  # a copy too has to be whole
-            content = job.photograph.read()
+            image = read_image(job.image.open())  # a copy too has to be whole
+            content = job.image.read()
         except UnreadableImage as error:
             return self.output.failed(job, str(error))
-        if reason := lacks_contrast(picture):
+        if reason := lacks_contrast(image):
             return self.output.failed(job, reason)
-        if picture.shape[:2] == (size, size) and content.startswith(_JPEG):
+        if image.shape[:2] == (size, size) and content.startswith(_JPEG):
             return self.output.aligned(job, content, source="copied")
-        return self.output.aligned(job, square_face(picture, size), source="resized")
+        return self.output.aligned(job, square_face(image, size), source="resized")

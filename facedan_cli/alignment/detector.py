@@ -1,4 +1,4 @@
-"""Faces in photographs: found by MTCNN's cascade, and the one chosen that the photograph is of."""
+"""Faces in images: found by MTCNN's cascade, and the one chosen that the image is of."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from facedan_cli.alignment.mtcnn import THRESHOLDS, find_faces, load_networks
 
 SMALL_SIDE = 160
-"""A photograph with a shorter side than this is enlarged to it: of thumbnails MTCNN finds hardly any face."""
+"""An image with a shorter side than this is enlarged to it: of thumbnails MTCNN finds hardly any face."""
 
 LARGE_SIDE = 2048
-"""A photograph with a longer side than this is searched in a copy reduced to it: memory and time stay bounded."""
+"""An image with a longer side than this is searched in a copy reduced to it: memory and time stay bounded."""
 
 LEAST_LARGE_SIDE = 1536
-"""A large photograph that is decoded to fewer pixels keeps as many: landmarks are as exact as the pixels."""
+"""A large image that is decoded to fewer pixels keeps as many: landmarks are as exact as the pixels."""
 
 SMALLEST_FACE = 20
 """Pixels of what is searched; R-Net and O-Net look at 24 and 48."""
@@ -30,10 +30,10 @@ LOW_THRESHOLDS = (0.5, 0.6, 0.6)
 
 @dataclass(frozen=True)
 class Face:
-    """A face in a photograph.
+    """A face in an image.
 
     Args:
-        box: left, top, right, bottom, pixels; it may leave the photograph.
+        box: left, top, right, bottom, pixels; it may leave the image.
         probability: O-Net's, 0.6 … 1.
         points: (x, y) of the points named `geometry.POINT_NAMES`, shape (5, 2).
         attempt: how it was found where the first search found none, as "contrast stretched"; "" by the first.
@@ -47,7 +47,7 @@ class Face:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """One way of searching a photograph.
+    """One way of searching an image.
 
     Args:
         name: what the manifest says of it.
@@ -80,11 +80,11 @@ _SECOND_PASS = (
 
 
 class Detector:
-    """MTCNN with facenet-pytorch's weights, for photographs of any sizes.
+    """MTCNN with facenet-pytorch's weights, for images of any sizes.
 
     Args:
         device: where the networks run.
-        min_face: side of the smallest face to look for, pixels of the photograph; if that is less, a quarter of the
+        min_face: side of the smallest face to look for, pixels of the image; if that is less, a quarter of the
             shorter side of one that is enlarged; if that is more, SMALLEST_FACE pixels of one that is reduced.
         second_pass: search again where none is found.
         reference: place points as facenet-pytorch does, a pixel too far right and below (`cascade.find_faces`).
@@ -99,7 +99,7 @@ class Detector:
         self._second_pass = second_pass
 
     def reduction(self, size: tuple[int, int]) -> int:
-        """By what a photograph of this width and height may be divided before the search: 1, 2, 4 or 8.
+        """By what an image of this width and height may be divided before the search: 1, 2, 4 or 8.
 
         Large ones are searched in a smaller copy anyway. No face gets fewer pixels than SMALLEST_FACE by it that would
         have had them there, and the longer side stays above LEAST_LARGE_SIDE.
@@ -110,47 +110,47 @@ class Detector:
         most = min(max(self._min_face / SMALLEST_FACE, longer / LARGE_SIDE), longer / LEAST_LARGE_SIDE)
         return max(factor for factor in (1, 2, 4, 8) if factor <= most)
 
-    def detect(self, pictures: Sequence[np.ndarray], reduced: Sequence[float] | None = None) -> list[list[Face]]:
-        """Find the faces, at best in many pictures at once.
+    def detect(self, images: Sequence[np.ndarray], reduced: Sequence[float] | None = None) -> list[list[Face]]:
+        """Find the faces, at best in many images at once.
 
-        MTCNN learnt from clear, upright photographs. Pictures in which it finds no face are searched again: with their
+        MTCNN learnt from clear, upright images. Images in which it finds no face are searched again: with their
         contrast stretched, turned, for smaller faces, and by lower thresholds, until one is found.
 
         Args:
-            pictures: RGB, uint8, each of shape (height, width, 3).
-            reduced: by what each is smaller than its photograph, so that `min_face` means the same; 1 by default.
+            images: RGB, uint8, each of shape (height, width, 3).
+            reduced: by what each is smaller than its image, so that `min_face` means the same; 1 by default.
 
         Returns:
-            The faces of each picture, the most probable first.
+            The faces of each image, the most probable first.
         """
-        factors = [1.0] * len(pictures) if reduced is None else reduced
-        found = self._search(pictures, factors, _FIRST)
+        factors = [1.0] * len(images) if reduced is None else reduced
+        found = self._search(images, factors, _FIRST)
         for group in _SECOND_PASS if self._second_pass else ():
             missed = [index for index, faces in enumerate(found) if not faces]
-            those = [pictures[index] for index in missed], [factors[index] for index in missed]
+            those = [images[index] for index in missed], [factors[index] for index in missed]
             attempts = [self._search(*those, attempt) for attempt in group]
             for index, *results in zip(missed, *attempts, strict=True):
                 found[index] = max(results, key=lambda faces: faces[0].probability if faces else 0.0)
         return found
 
-    def _search(self, pictures: Sequence[np.ndarray], reduced: Sequence[float], attempt: _Attempt) -> list[list[Face]]:
-        if not pictures:
+    def _search(self, images: Sequence[np.ndarray], reduced: Sequence[float], attempt: _Attempt) -> list[list[Face]]:
+        if not images:
             return []
-        seen = [_stretched(picture) if attempt.stretched else picture for picture in pictures]
-        turned = [np.ascontiguousarray(np.rot90(picture, attempt.turns)) for picture in seen]
-        scaled = [_scaled(picture) for picture in turned]
+        seen = [_stretched(image) if attempt.stretched else image for image in images]
+        turned = [np.ascontiguousarray(np.rot90(image, attempt.turns)) for image in seen]
+        scaled = [_scaled(image) for image in turned]
         min_faces = [
-            self._min_face_in(picture, copy, self._min_face / (factor * attempt.smaller))
-            for picture, copy, factor in zip(turned, scaled, reduced, strict=True)
+            self._min_face_in(image, copy, self._min_face / (factor * attempt.smaller))
+            for image, copy, factor in zip(turned, scaled, reduced, strict=True)
         ]
         found = find_faces(scaled, min_faces, self._networks, attempt.thresholds, reference=self._reference)
         return [
-            [_turned_back(face, attempt, picture) for face in _faces(rotated, copy, *faces)]
-            for picture, rotated, copy, faces in zip(pictures, turned, scaled, found, strict=True)
+            [_turned_back(face, attempt, image) for face in _faces(rotated, copy, *faces)]
+            for image, rotated, copy, faces in zip(images, turned, scaled, found, strict=True)
         ]
 
-    def _min_face_in(self, picture: np.ndarray, scaled: np.ndarray, asked: float) -> float:
-        shorter, shorter_scaled = int(min(picture.shape[:2])), int(min(scaled.shape[:2]))
+    def _min_face_in(self, image: np.ndarray, scaled: np.ndarray, asked: float) -> float:
+        shorter, shorter_scaled = int(min(image.shape[:2])), int(min(scaled.shape[:2]))
         min_face = asked * shorter_scaled / shorter
         if shorter_scaled > shorter:
             return min(min_face, shorter_scaled / 4)
@@ -158,33 +158,33 @@ class Detector:
 
 
 def enlargement(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Factors and offsets, both (x, y), that take points of a reduced picture to the larger one.
+    """Factors and offsets, both (x, y), that take points of a reduced image to the larger one.
 
     Args:
         smaller: width and height.
         larger: width and height.
     """
     steps = np.array(larger) / np.array(smaller)
-    # A picture scales about its corner, half a pixel outside the centre of the first pixel.
+    # An image scales about its corner, half a pixel outside the centre of the first pixel.
     return steps, (steps - 1) / 2
 
 
 def enlarged(face: Face, smaller: tuple[int, int], larger: tuple[int, int]) -> Face:
-    """A face of a reduced picture in pixels of the larger one."""
+    """A face of a reduced image in pixels of the larger one."""
     steps, shift = enlargement(smaller, larger)
     box = (np.array(face.box, float).reshape(2, 2) * steps + shift).ravel()
     return replace(face, box=tuple(box.tolist()), points=face.points * steps + shift)
 
 
 def choose(faces: Sequence[Face], width: int, height: int) -> Face:
-    """The face that a photograph is of: the area of its box less twice its centre's squared distance from the middle.
+    """The face that an image is of: the area of its box less twice its centre's squared distance from the middle.
 
     That is FaceNet's rule, the field's usual one: a large face at the margin gives way to a smaller one in the middle.
 
     Args:
         faces: at least one.
-        width: of the photograph, pixels.
-        height: of the photograph, pixels.
+        width: of the image, pixels.
+        height: of the image, pixels.
     """
 
     def prominence(face: Face) -> float:
@@ -195,40 +195,40 @@ def choose(faces: Sequence[Face], width: int, height: int) -> Face:
     return max(faces, key=prominence)
 
 
-def _scaled(picture: np.ndarray) -> np.ndarray:
-    shorter, longer = sorted(picture.shape[:2])
+def _scaled(image: np.ndarray) -> np.ndarray:
+    shorter, longer = sorted(image.shape[:2])
     scale = min(max(1.0, SMALL_SIDE / shorter), LARGE_SIDE / longer)
     if scale == 1:
-        return picture
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
 
 
-def _stretched(picture: np.ndarray) -> np.ndarray:
-    """The picture with the darkest and the brightest hundredth of its grey levels at the ends of the scale."""
-    low, high = np.percentile(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (1, 99))
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """The image with the darkest and the brightest hundredth of its grey levels at the ends of the scale."""
+    low, high = np.percentile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (1, 99))
     scale = 255 / max(high - low, 16)  # less than 16 grey levels is nothing but noise
-    stretched: np.ndarray = cv2.convertScaleAbs(np.maximum(picture, np.uint8(low)), alpha=scale, beta=-low * scale)
+    stretched: np.ndarray = cv2.convertScaleAbs(np.maximum(image, np.uint8(low)), alpha=scale, beta=-low * scale)
     return stretched
 
 
 def _faces(
-    picture: np.ndarray, scaled: np.ndarray, boxes: np.ndarray, scores: np.ndarray, points: np.ndarray
+    image: np.ndarray, scaled: np.ndarray, boxes: np.ndarray, scores: np.ndarray, points: np.ndarray
 ) -> list[Face]:
-    """What was found in a scaled picture, in pixels of the picture itself, the most probable first."""
-    steps, shift = enlargement(scaled.shape[1::-1], picture.shape[1::-1])
+    """What was found in a scaled image, in pixels of the image itself, the most probable first."""
+    steps, shift = enlargement(scaled.shape[1::-1], image.shape[1::-1])
     corners = (boxes.reshape(-1, 2, 2) * steps + shift).reshape(-1, 4)
     points = points * steps + shift
     order = np.argsort(-scores, kind="stable")
     return [Face(tuple(corners[i].tolist()), float(scores[i]), points[i]) for i in order]
 
 
-def _turned_back(face: Face, attempt: _Attempt, picture: np.ndarray) -> Face:
-    """A face of a turned picture in the frame of the picture itself."""
-    height, width = picture.shape[:2]
+def _turned_back(face: Face, attempt: _Attempt, image: np.ndarray) -> Face:
+    """A face of a turned image in the frame of the image itself."""
+    height, width = image.shape[:2]
     corners, points = np.array(face.box, float).reshape(2, 2), face.points
     for turn in range(attempt.turns):
-        # The turn before this one had the picture's own shape or the swapped one.
+        # The turn before this one had the image's own shape or the swapped one.
         across = width if (attempt.turns - turn) % 2 else height
         corners, points = _one_turn_back(corners, across), _one_turn_back(points, across)
     box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
@@ -236,5 +236,5 @@ def _turned_back(face: Face, attempt: _Attempt, picture: np.ndarray) -> Face:
 
 
 def _one_turn_back(points: np.ndarray, width: int) -> np.ndarray:
-    """(x, y) of a picture that was turned once to the left, in the picture before, which was `width` pixels wide."""
+    """(x, y) of an image that was turned once to the left, in the image before, which was `width` pixels wide."""
     return np.stack([width - 1 - points[:, 1], points[:, 0]], axis=1)

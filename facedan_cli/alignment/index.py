@@ -1,4 +1,4 @@
-"""What earlier runs made of each photograph, by digests: a million photographs take 33 MB."""
+"""What earlier runs made of each image, by digests: a million images take 33 MB."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def output_digest(output: str) -> int:
 
 
 class ManifestIndex:
-    """The last line of the manifest on each photograph.
+    """The last line of the manifest on each image.
 
-    A face that another photograph's has overwritten counts as not made.
+    A face that another image's has overwritten counts as not made.
 
     Args:
         manifest: an aligned.jsonl; it may not exist yet, and may grow later.
@@ -53,7 +53,7 @@ class ManifestIndex:
         )
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Rows of photographs by the digests of their paths, int64; ABSENT where the manifest has none."""
+        """Rows of images by the digests of their paths, int64; ABSENT where the manifest has none."""
         if not len(self.keys):
             return np.full(len(keys), ABSENT)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
@@ -75,7 +75,7 @@ def last_of_each(values: np.ndarray) -> np.ndarray:
 
 
 def _owns(keys: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Whether each line's face, if it has one, was written last by that line's photograph."""
+    """Whether each line's face, if it has one, was written last by that line's image."""
     last = last_of_each(outputs)
     writer = keys[last[np.searchsorted(outputs[last], outputs)]]
     owns: np.ndarray = (outputs == 0) | (writer == keys)

@@ -27,10 +27,10 @@ LEAST_LINES = 10
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Points by photograph: the two eyes, or all five of `geometry.POINT_NAMES`.
+    """Points by image: the two eyes, or all five of `geometry.POINT_NAMES`.
 
     Args:
-        root: the tree of photographs.
+        root: the tree of images.
         by_path: the points by path, with forward slashes, in one Unicode form.
         by_stem: the path by file name without extension, in lower case; None where several paths end in it.
     """
@@ -46,10 +46,10 @@ class Landmarks:
         return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
 
     def find(self, path: str) -> Points | None:
-        """The points of a photograph, by its path or else by its name; None where there are none.
+        """The points of an image, by its path or else by its name; None where there are none.
 
-        The list's paths may start at any directory of the photograph's path. By its name alone it may have only what no
-        other photograph has by its path: in trees like anna/1.jpg, bo/1.jpg the names mean nothing.
+        The list's paths may start at any directory of the image's path. By its name alone it may have only what no
+        other image has by its path: in trees like anna/1.jpg, bo/1.jpg the names mean nothing.
         """
         parts = path.split("/")
         for first in range(len(parts)):
@@ -61,7 +61,7 @@ class Landmarks:
 
 
 def read_landmarks(path: Path, root: Path) -> Landmarks:
-    """Read the landmarks of a tree: a CSV file, a path in the first column, then pixels of the upright picture.
+    """Read the landmarks of a tree: a CSV file, a path in the first column, then pixels of the upright image.
 
     The columns are `righteyex,righteyey,lefteyex,lefteyey` (the subject's right and left, as in the GBU's eyes.csv), or
     ten for the five points: `image_left_eye_x,image_left_eye_y,image_right_eye_x, …` by `geometry.POINT_NAMES`.

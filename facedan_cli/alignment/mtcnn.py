@@ -1,8 +1,8 @@
-"""MTCNN's cascade over many pictures at once, with facenet-pytorch's three networks and weights.
+"""MTCNN's cascade over many images at once, with facenet-pytorch's three networks and weights.
 
 The arithmetic is that of `facenet_pytorch.MTCNN.detect` (Zhang et al. 2016): on its pixel grid to the letter, so that
-the boxes are its boxes, or on one where a mirrored picture gives mirrored points. The loops are other
-ones. Candidates of all pictures share the passes through the networks, and every resampling reads a summed-area table,
+the boxes are its boxes, or on one where a mirrored image gives mirrored points. The loops are other
+ones. Candidates of all images share the passes through the networks, and every resampling reads a summed-area table,
 where the mean over a box costs four look-ups however large the box is. The networks run on any device; the candidates,
 which are few, stay on the host, so that each stage waits for the device once.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from facedan_cli.alignment.boxes import moved, squared, suppress, suppress_nested
 from facedan_cli.alignment.mtcnn_pooling import MaxPool
-from facedan_cli.alignment.summed_area import SummedPictures
+from facedan_cli.alignment.summed_area import SummedImages
 
 CELL = 12  # side of the window that P-Net judges, pixels
 STRIDE = 2  # between two windows of P-Net
@@ -34,8 +34,8 @@ CPU_PIXELS_A_PASS = 1 << 15
 CPU_PIXELS_A_STRIP = 1 << 17
 """A larger level goes through P-Net in strips of about so many pixels; they overlap by ten rows, which costs time."""
 
-CPU_PICTURES_A_PASS = 8
-"""On a CPU a pass of P-Net has at most so many pictures: it is filled up with empty ones where there are fewer."""
+CPU_IMAGES_A_PASS = 8
+"""On a CPU a pass of P-Net has at most so many images: it is filled up with empty ones where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ class Networks:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Boxes that may hold faces, of all pictures together.
+    """Boxes that may hold faces, of all images together.
 
     Args:
         boxes: left, top, right, bottom, shape (n, 4), float32 pixels.
         scores: probabilities, shape (n,), float32.
-        pictures: the index of each box's picture, shape (n,).
+        images: the index of each box's image, shape (n,).
     """
 
     boxes: np.ndarray
     scores: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def __getitem__(self, which: np.ndarray) -> Candidates:
-        return Candidates(self.boxes[which], self.scores[which], self.pictures[which])
+        return Candidates(self.boxes[which], self.scores[which], self.images[which])
 
 
 def load_networks(device: torch.device) -> Networks:
@@ -82,18 +82,18 @@ def load_networks(device: torch.device) -> Networks:
 
 
 def find_faces(
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     min_faces: Sequence[float],
     networks: Networks,
     thresholds: tuple[float, float, float] = THRESHOLDS,
     *,
     reference: bool = False,
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Find the faces in pictures of any sizes.
+    """Find the faces in images of any sizes.
 
     Args:
-        pictures: RGB, uint8, each of shape (height, width, 3).
-        min_faces: side of the smallest face to look for in each picture, pixels.
+        images: RGB, uint8, each of shape (height, width, 3).
+        min_faces: side of the smallest face to look for in each image, pixels.
         networks: from `load_networks`.
         thresholds: the probabilities that a candidate must exceed in the three stages.
         reference: whether boxes are rounded, and points placed, as facenet-pytorch does. Its points lie a pixel right
@@ -103,28 +103,28 @@ def find_faces(
             has seen, and all count from the centre of the first pixel.
 
     Returns:
-        For each picture the boxes (left, top, right, bottom; they may leave the picture), shape (n, 4); their
+        For each image the boxes (left, top, right, bottom; they may leave the image), shape (n, 4); their
         probabilities, shape (n,); and the points (eyes, nose, mouth corners, the image's left before its right), shape
         (n, 5, 2). All float32.
     """
-    # Pictures of one size go through P-Net together.
-    order = sorted(range(len(pictures)), key=lambda i: (pictures[i].shape, min_faces[i]))
-    tables = SummedPictures([pictures[i] for i in order])
+    # Images of one size go through P-Net together.
+    order = sorted(range(len(images)), key=lambda i: (images[i].shape, min_faces[i]))
+    tables = SummedImages([images[i] for i in order])
     with torch.inference_mode():
         candidates = _propose(tables, [min_faces[i] for i in order], networks, thresholds[0], reference)
         candidates = _refine(tables, candidates, networks, thresholds[1], reference)
         candidates, points = _locate(tables, candidates, networks, thresholds[2], reference)
     found = {}
     for position, index in enumerate(order):
-        own = candidates.pictures == position
+        own = candidates.images == position
         found[index] = candidates.boxes[own], candidates.scores[own], points[own]
-    return [found[index] for index in range(len(pictures))]
+    return [found[index] for index in range(len(images))]
 
 
 def _propose(
-    tables: SummedPictures, min_faces: Sequence[float], networks: Networks, threshold: float, reference: bool
+    tables: SummedImages, min_faces: Sequence[float], networks: Networks, threshold: float, reference: bool
 ) -> Candidates:
-    """Stage 1: P-Net on every level of every picture's pyramid."""
+    """Stage 1: P-Net on every level of every image's pyramid."""
     passes = []
     kinds = [(height, width, min_face) for (height, width), min_face in zip(tables.sizes, min_faces, strict=True)]
     for (height, width, min_face), run in groupby(range(len(kinds)), key=kinds.__getitem__):
@@ -133,7 +133,7 @@ def _propose(
             size = int(height * scale + 1), int(width * scale + 1)
             step = _step(size[0] * size[1], networks.device)
             if networks.device.type == "cpu":
-                step = min(CPU_PICTURES_A_PASS, step)
+                step = min(CPU_IMAGES_A_PASS, step)
             for begin in range(indices[0], indices[-1] + 1, step):
                 stop = min(begin + step, indices[-1] + 1)
                 strips = []
@@ -150,32 +150,32 @@ def _propose(
     ]
     if not found:
         return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
-    boxes, scores, pictures, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    # First within each level: those of a picture are laid side by side, which its whole numbers survive exactly.
+    boxes, scores, images, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    # First within each level: those of an image are laid side by side, which its whole numbers survive exactly.
     levels = np.repeat([level for level, *_ in passes], [len(part[1]) for part in found])
     aside = (levels * 2 * tables.sizes.max()).astype(np.float32)
-    kept = suppress(boxes + aside[:, None], scores, pictures, 0.5)
-    kept = kept[suppress(boxes[kept], scores[kept], pictures[kept], 0.7)]
+    kept = suppress(boxes + aside[:, None], scores, images, 0.5)
+    kept = kept[suppress(boxes[kept], scores[kept], images[kept], 0.7)]
     last = 0 if reference else 1  # facenet-pytorch leaves the last pixel out of the sides here, and nowhere else
     found_boxes = moved(boxes[kept], shifts[kept], last)
-    return Candidates(squared(found_boxes), scores[kept], pictures[kept])
+    return Candidates(squared(found_boxes), scores[kept], images[kept])
 
 
 def _refine(
-    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float, reference: bool
+    tables: SummedImages, candidates: Candidates, networks: Networks, threshold: float, reference: bool
 ) -> Candidates:
     """Stage 2: R-Net on the candidates at 24×24."""
     candidates, (shifts, scores) = _judge(
         tables, candidates, networks.rnet, side=24, widths=(4, 2), device=networks.device, reference=reference
     )
     passed = np.flatnonzero(scores[:, 1] > threshold)
-    kept = passed[suppress(candidates.boxes[passed], scores[passed, 1], candidates.pictures[passed], 0.7)]
+    kept = passed[suppress(candidates.boxes[passed], scores[passed, 1], candidates.images[passed], 0.7)]
     boxes = moved(candidates.boxes[kept], shifts[kept])
-    return Candidates(squared(boxes), scores[kept, 1], candidates.pictures[kept])
+    return Candidates(squared(boxes), scores[kept, 1], candidates.images[kept])
 
 
 def _locate(
-    tables: SummedPictures, candidates: Candidates, networks: Networks, threshold: float, reference: bool
+    tables: SummedImages, candidates: Candidates, networks: Networks, threshold: float, reference: bool
 ) -> tuple[Candidates, np.ndarray]:
     """Stage 3: O-Net on the candidates at 48×48, which also gives the five points."""
     candidates, (shifts, points, scores) = _judge(
@@ -186,14 +186,14 @@ def _locate(
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     # A box's first pixel, counted from one, begins half a pixel before its centre.
     points = sides[:, None] * points + boxes[:, None, :2] - np.float32(1 if reference else 1.5)
-    boxes, scores, pictures = moved(boxes, shifts[passed]), scores[passed, 1], candidates.pictures[passed]
-    kept = suppress_nested(boxes, scores, pictures, 0.7)
+    boxes, scores, images = moved(boxes, shifts[passed]), scores[passed, 1], candidates.images[passed]
+    kept = suppress_nested(boxes, scores, images, 0.7)
     from_zero = boxes if reference else boxes - 1
-    return Candidates(from_zero[kept], scores[kept], pictures[kept]), points[kept]
+    return Candidates(from_zero[kept], scores[kept], images[kept]), points[kept]
 
 
 def _scales(side: int, min_face: float) -> Iterator[float]:
-    """From the scale at which the smallest face fills P-Net's window to the last at which the picture still does."""
+    """From the scale at which the smallest face fills P-Net's window to the last at which the image still does."""
     scale = CELL / min_face
     reduced = side * scale
     while reduced >= CELL:
@@ -222,19 +222,19 @@ def _windows(
     threshold: float,
     reference: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """P-Net's maps as boxes in the picture, with scores, pictures and the corrections of the boxes."""
-    picture, row, column = np.nonzero(scores[:, 1] >= threshold)
+    """P-Net's maps as boxes in the image, with scores, images and the corrections of the boxes."""
+    image, row, column = np.nonzero(scores[:, 1] >= threshold)
     start = STRIDE * np.stack([column, row], axis=1).astype(np.float32)
     steps = np.array(scales, np.float32)
     if reference:
         boxes = np.floor(np.hstack([(start + 1) / steps, (start + CELL) / steps]))
     else:
         boxes = np.hstack([np.rint(start / steps) + 1, np.rint((start + CELL) / steps)])
-    return boxes, scores[picture, 1, row, column], first + picture, shifts[picture, :, row, column]
+    return boxes, scores[image, 1, row, column], first + image, shifts[image, :, row, column]
 
 
 def _judge(
-    tables: SummedPictures,
+    tables: SummedImages,
     candidates: Candidates,
     net: nn.Module,
     *,
@@ -243,14 +243,14 @@ def _judge(
     device: torch.device,
     reference: bool,
 ) -> tuple[Candidates, list[np.ndarray]]:
-    """Pass the candidates through a network with outputs of these widths; those outside their picture are left out.
+    """Pass the candidates through a network with outputs of these widths; those outside their image are left out.
 
     Returns:
         The candidates that it judged, their boxes as it saw them (by facenet-pytorch's arithmetic as they were before);
         and what it says of them.
     """
     corners = (candidates.boxes if reference else np.rint(candidates.boxes)).astype(np.int64)
-    size = tables.sizes[candidates.pictures]
+    size = tables.sizes[candidates.images]
     # MTCNN counts pixels from one, both ends included.
     corners = np.hstack([np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], size[:, ::-1])])
     inside = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(1))
@@ -263,7 +263,7 @@ def _judge(
     step = max(16, _step(side * side, device) // 16 * 16)
     passes = []
     for i in range(0, len(candidates), step):
-        crops = tables.crops(candidates.pictures[i : i + step], corners[i : i + step], side)
+        crops = tables.crops(candidates.images[i : i + step], corners[i : i + step], side)
         passes.append(net(_to_device(_filled(crops, 16, device), device)))
     return candidates, [torch.cat(outputs)[: len(candidates)].cpu().numpy() for outputs in zip(*passes, strict=True)]
 
@@ -272,7 +272,7 @@ def _filled(inputs: np.ndarray, step: int, device: torch.device) -> np.ndarray:
     """Inputs of a network with zeros behind them, up to the next multiple of `step`.
 
     On a CPU the libraries choose other kernels, which give other last bits, for other numbers of inputs: what is found
-    in a picture must not depend on the others of its batch.
+    in an image must not depend on the others of its batch.
     """
     missing = -len(inputs) % step
     if not missing or device.type != "cpu":

@@ -48,7 +48,7 @@ class Output:
         return self._record(job, status=ALIGNED, output=job.output, **facts)
 
     def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
-        """Record a photograph without a face."""
+        """Record an image without a face."""
         for name in filter(None, (job.output, job.replaced)):
             # What had its name before may have had one.
             _remove(self.config.out, name)
@@ -56,13 +56,13 @@ class Output:
 
     def _record(self, job: Job, **facts: Any) -> AlignedRecord:
         return AlignedRecord(
-            path=job.photograph.path,
+            path=job.image.path,
             template=self.template,
             size=self.config.size,
-            bytes=job.photograph.size,
-            modified=job.photograph.modified,
-            changed=job.photograph.state[0] if job.photograph.state else None,
-            inode=job.photograph.state[1] if job.photograph.state else None,
+            bytes=job.image.size,
+            modified=job.image.modified,
+            changed=job.image.state[0] if job.image.state else None,
+            inode=job.image.state[1] if job.image.state else None,
             digest=job.digest,
             **facts,
         )

@@ -1,6 +1,6 @@
-"""Alignment by several processes, which torchrun starts: each has its share of the photographs and its own manifest.
+"""Alignment by several processes, which torchrun starts: each has its share of the images and its own manifest.
 
-The shares do not overlap, and what becomes of a photograph does not depend on who aligns it: together the processes
+The shares do not overlap, and what becomes of an image does not depend on who aligns it: together the processes
 make the files that one would. Each appends to a part of its own, aligned.rank1-of-4.jsonl. At the end, or at the
 beginning of a later run where a job was killed, the parts are appended to aligned.jsonl.
 """
@@ -18,11 +18,11 @@ from facedan_cli.workspace import MANIFEST_FILE
 
 _PARTS = "aligned.rank*-of-*.jsonl"
 _MERGING = "aligned.merging-at-"
-_STRETCH = 1 << 24
+_CHUNK = 1 << 24
 
 
 def share_of(ranks: DistEnv, keys: np.ndarray) -> np.ndarray:
-    """Which photographs, by the digests of their paths, are a process's."""
+    """Which images, by the digests of their paths, are a process's."""
     mine: np.ndarray = keys % np.uint64(ranks.count) == ranks.rank
     return mine
 
@@ -53,6 +53,6 @@ def merge_parts(out: Path) -> None:
 
 def _append(manifest: Path, part: Path) -> None:
     with ManifestWriter(manifest) as writer, part.open("rb") as lines:
-        while stretch := lines.read(_STRETCH):
-            writer.append_lines(stretch)
+        while chunk := lines.read(_CHUNK):
+            writer.append_lines(chunk)
     part.unlink()

@@ -1,9 +1,9 @@
-"""Photographs in MXNet's RecordIO files, as InsightFace publishes its sets: NAME.rec and, beside it, NAME.idx.
+"""Images in MXNet's RecordIO files, as InsightFace publishes its sets: NAME.rec and, beside it, NAME.idx.
 
 A .rec is a sequence of records, little-endian: the magic number; a word with the part's flag in the upper 3 bits and
 its length in the lower 29; the part, padded to 4 bytes. Writers cut a record where it holds the magic number itself at
 a multiple of 4, and leave that out: its parts are a start, middles and an end. The record is a header `<IfQQ` (how many
-labels follow, the label if none do, two numbers), those labels as float32, and the picture's file.
+labels follow, the label if none do, two numbers), those labels as float32, and the image's file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from facedan_cli.alignment.photograph import MOST_BYTES, Photograph, refusing, too_large, unreadable
 from facedan_cli.alignment.recordio_index import RecordIndex, read_index
+from facedan_cli.alignment.source_image import MOST_BYTES, SourceImage, refusing, too_large, unreadable
 from facedan_cli.data.images import UnreadableImage
 
 MAGIC = 0xCED7230A
@@ -36,7 +36,7 @@ _SEARCHED = 1 << 20
 
 @dataclass(frozen=True)
 class _Head:
-    """The beginning of a record: whose face it holds, how long the record and the picture's file are, and its end."""
+    """The beginning of a record: whose face it holds, how long the record and the image's file are, and its end."""
 
     label: float
     labels: int
@@ -44,15 +44,15 @@ class _Head:
     end: int
 
     @property
-    def picture_bytes(self) -> int:
+    def image_bytes(self) -> int:
         return self.bytes - _HEADER.size - self.labels * _LABEL.size
 
 
-def rec_photographs(archive: Path, path: str) -> Iterator[Photograph]:
-    """The photographs of a .rec, in the order of its .idx, or of the file itself where there is none.
+def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
+    """The images of a .rec, in the order of its .idx, or of the file itself where there is none.
 
     A face is named `LABEL/KEY` beside the archive: a set's identities become folders. Records with labels and no
-    picture are passed over: InsightFace's sets have one at key 0, and one an identity behind the pictures. What the
+    image are passed over: InsightFace's sets have one at key 0, and one an identity behind the images. What the
     index says is held against the file: lines that are damaged, records that it does not list, and those that it lists
     twice are told of.
 
@@ -78,8 +78,8 @@ def rec_photographs(archive: Path, path: str) -> Iterator[Photograph]:
                     yield from reader.at(file.fileno(), key, record, offset)
 
 
-def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[Photograph]:
-    """The photographs that an index lists, and what is to be said of it."""
+def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceImage]:
+    """The images that an index lists, and what is to be said of it."""
     size = os.fstat(file).st_size
     again = index.repeated()
     for place, (key, offset) in enumerate(zip(index.keys, index.offsets, strict=True)):
@@ -104,7 +104,7 @@ def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[Photogr
 
 
 class _Reader:
-    """Makes photographs of a file's records, and knows which stretches of it they took."""
+    """Makes images of a file's records, and knows which chunks of it they took."""
 
     def __init__(self, archive: Path, path: str) -> None:
         self.archive = archive
@@ -113,8 +113,8 @@ class _Reader:
         self._folder = path[: path.rfind("/") + 1]
         self._begins, self._ends = array("q"), array("q")
 
-    def at(self, file: int, key: int, record: str, offset: int) -> Iterator[Photograph]:
-        """The photograph of the record at a place, if it has one."""
+    def at(self, file: int, key: int, record: str, offset: int) -> Iterator[SourceImage]:
+        """The image of the record at a place, if it has one."""
         try:
             head = _read_head(file, offset)
         except UnreadableImage as error:
@@ -122,20 +122,20 @@ class _Reader:
             return
         self._begins.append(offset)
         self._ends.append(head.end)
-        if head.labels and not head.picture_bytes:
+        if head.labels and not head.image_bytes:
             return
         name = f"{self._folder}{int(head.label):07d}/{key:08d}"
-        content: Callable[[], bytes] = partial(_read_picture_file, self.archive, offset, head.bytes)
+        content: Callable[[], bytes] = partial(_read_image_file, self.archive, offset, head.bytes)
         if head.bytes > MOST_BYTES:
             content = refusing(too_large(head.bytes))
-        yield Photograph(record, name, head.bytes, self.modified, content)
+        yield SourceImage(record, name, head.bytes, self.modified, content)
 
-    def refused(self, record: str, reason: str) -> Iterator[Photograph]:
+    def refused(self, record: str, reason: str) -> Iterator[SourceImage]:
         """What is set aside."""
         yield unreadable(record, reason, 0, self.modified)
 
     def gaps(self, size: int) -> Iterator[tuple[int, int]]:
-        """The stretches of a file of this size that no record took."""
+        """The chunks of a file of this size that no record took."""
         begins, ends = np.array(self._begins, np.int64), np.array(self._ends, np.int64)
         order = np.argsort(begins)
         reached = 0
@@ -156,7 +156,7 @@ class _Broken(UnreadableImage):
 
 
 def scan(file: int, offset: int = 0, size: int | None = None) -> Iterator[tuple[int, str]]:
-    """Places of records, found one behind the other, and of damaged stretches with what is wrong: "" of records.
+    """Places of records, found one behind the other, and of damaged chunks with what is wrong: "" of records.
 
     Every byte is looked at once, however much is damaged.
 
@@ -188,24 +188,24 @@ class _Search:
         self.size = size
         self._file = file
         self._start = 0
-        self._stretch = b""
+        self._chunk = b""
 
     def record(self, offset: int) -> int:
         """Where at or behind a place a record begins; `size` where none does."""
         offset = -(-offset // 4) * 4
         while offset < self.size:
             at = offset - self._start
-            if not 0 <= at <= len(self._stretch) - _PART.size:
-                self._start, self._stretch = offset, os.pread(self._file, _SEARCHED, offset)
+            if not 0 <= at <= len(self._chunk) - _PART.size:
+                self._start, self._chunk = offset, os.pread(self._file, _SEARCHED, offset)
                 at = 0
-            found = self._stretch.find(_MAGIC_BYTES, at)
-            if found < 0 or found > len(self._stretch) - _PART.size:
-                if len(self._stretch) < _SEARCHED:
+            found = self._chunk.find(_MAGIC_BYTES, at)
+            if found < 0 or found > len(self._chunk) - _PART.size:
+                if len(self._chunk) < _SEARCHED:
                     return self.size
-                offset = self._start + len(self._stretch) - _PART.size
+                offset = self._start + len(self._chunk) - _PART.size
                 offset += -offset % 4
                 continue
-            word = int(_PART.unpack_from(self._stretch, found)[1])
+            word = int(_PART.unpack_from(self._chunk, found)[1])
             offset = self._start + found
             if offset % 4 == 0 and word >> 29 in (WHOLE, START):
                 return min(offset, self.size)
@@ -263,17 +263,17 @@ def _read_head(file: int, offset: int) -> _Head:
         if size < _HEADER.size + labels * _LABEL.size:
             raise UnreadableImage("damaged: the record is shorter than its labels")
         (label,) = _LABEL.unpack_from(record, _HEADER.size)
-    with_picture = not labels or size > _HEADER.size + labels * _LABEL.size
+    with_image = not labels or size > _HEADER.size + labels * _LABEL.size
     if not math.isfinite(label) or label < 0:
         raise UnreadableImage("damaged: the record has no label")
-    if with_picture and label != int(label):
+    if with_image and label != int(label):
         raise UnreadableImage(f"its label {label:g} is no number of an identity")
-    if with_picture and label > _MOST_LABEL:
+    if with_image and label > _MOST_LABEL:
         raise UnreadableImage(f"its label {label:g} is so large that float32 takes two identities for one")
     return _Head(label, labels, size, parts[-1][2])
 
 
-def _read_picture_file(archive: Path, offset: int, size: int) -> bytes:
+def _read_image_file(archive: Path, offset: int, size: int) -> bytes:
     with archive.open("rb", buffering=0) as file:
         record = _read_record(file.fileno(), offset, size)
     if len(record) < size:

@@ -7,8 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.alignment.photograph import Photograph
-from facedan_cli.alignment.sources import photographs
+from facedan_cli.alignment.source_image import SourceImage
+from facedan_cli.alignment.sources import source_images
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.config.fields import check_choices
 from facedan_cli.data.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
@@ -27,7 +27,7 @@ def check_config(config: AlignConfig) -> None:
 
     Raises:
         UsageError: an option has an impossible value, or one tree lies in the other.
-        FacedanError: there is no photograph.
+        FacedanError: there is no image.
     """
     check_choices(config)
     for option, value, least in (
@@ -40,36 +40,36 @@ def check_config(config: AlignConfig) -> None:
     if config.no_align and config.landmarks:
         raise UsageError("--no-align and --landmarks exclude each other", "leave one of them out")
     if config.contact_sheet and config.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
-        raise UsageError(f"--contact-sheet {config.contact_sheet} is no picture", f"end it in {SHEET_SUFFIXES[0]}")
+        raise UsageError(f"--contact-sheet {config.contact_sheet} is no image", f"end it in {SHEET_SUFFIXES[0]}")
     if not config.raw.exists():
-        raise FacedanError(f"{config.raw} does not exist", "give the directory with the photographs")
+        raise FacedanError(f"{config.raw} does not exist", "give the directory with the images")
     raw, out = config.raw.resolve(), config.out.resolve()
     if raw.is_relative_to(out) or (raw.is_dir() and out.is_relative_to(raw)):
         raise UsageError(
-            f"of {config.raw} and {config.out} one lies in the other: aligned faces would mix with photographs",
+            f"of {config.raw} and {config.out} one lies in the other: aligned faces would mix with images",
             "give a directory outside for the aligned faces",
         )
-    _check_photographs(config)
+    _check_images(config)
 
 
-def _check_photographs(config: AlignConfig) -> None:
-    found = photographs(config.raw, config.root, config.out)
+def _check_images(config: AlignConfig) -> None:
+    found = source_images(config.raw, config.root, config.out)
     some = list(islice(found, 1))
     listed = not config.raw.is_dir() and not is_archive(config.raw.name)
     if not some and listed:
-        raise FacedanError("the list of photographs is empty", "give a path a line")
+        raise FacedanError("the list of images is empty", "give a path a line")
     if not some:
         endings = ", ".join(sorted({*IMAGE_SUFFIXES, *ARCHIVE_SUFFIXES}))
         raise FacedanError(f"{config.raw} holds no images", f"images and archives of them end in {endings}")
     if listed and not any(map(_is_there, chain(some, found))):
         raise FacedanError(
-            f"none of the listed photographs can be used, such as {some[0].path}",
+            f"none of the listed images can be used, such as {some[0].path}",
             f"paths are relative to the current directory, and lie in {config.root} (--root)",
         )
 
 
-def _is_there(photograph: Photograph) -> bool:
-    return photograph.name != "" and (not isinstance(photograph.content, Path) or photograph.content.exists())
+def _is_there(image: SourceImage) -> bool:
+    return image.name != "" and (not isinstance(image.content, Path) or image.content.exists())
 
 
 def settle(config: AlignConfig) -> None:

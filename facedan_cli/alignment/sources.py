@@ -1,4 +1,4 @@
-"""Where photographs come from: a directory, archives, or a list of paths."""
+"""Where images come from: a directory, archives, or a list of paths."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from facedan_cli.alignment.photograph import Photograph, unreadable
-from facedan_cli.alignment.recordio import rec_photographs
-from facedan_cli.alignment.tar import tar_photographs
+from facedan_cli.alignment.recordio import rec_images
+from facedan_cli.alignment.source_image import SourceImage, unreadable
+from facedan_cli.alignment.tar import tar_images
 from facedan_cli.data.contents import is_local, is_settled
 from facedan_cli.data.dataset import walk
 from facedan_cli.data.entries import PassedOver
@@ -18,15 +18,15 @@ from facedan_cli.data.formats import ARCHIVE_SUFFIXES, is_archive, no_file
 from facedan_cli.text import open_given, read_list, spellings
 
 
-def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[Photograph]:
-    """All photographs of an input, in a fixed order; none is read yet, and they are not held.
+def source_images(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[SourceImage]:
+    """All images of an input, in a fixed order; none is read yet, and they are not held.
 
     Directories that cannot be read are among them, with a slash at the end of their paths.
 
     Args:
         raw: a directory, in which archives are looked into as well; an archive; or else a file or a pipe with a path a
             line, or paths that end in NUL.
-        root: the directory in which a list's photographs are named; what lies outside it is refused,
+        root: the directory in which a list's images are named; what lies outside it is refused,
         out: and so is what lies in this one.
         passed: is told of what else lies in the directory and in archives.
     """
@@ -42,7 +42,7 @@ def photographs(raw: Path, root: Path, out: Path, passed: PassedOver | None = No
         yield from _listed(raw, root, out)
 
 
-def _listed(paths: Path, root: Path, out: Path) -> Iterator[Photograph]:
+def _listed(paths: Path, root: Path, out: Path) -> Iterator[SourceImage]:
     start, forbidden = Path(os.path.abspath(root)), Path(os.path.abspath(out))
     for listed in _paths_of(paths):
         file = Path(os.path.abspath(listed))
@@ -54,33 +54,33 @@ def _listed(paths: Path, root: Path, out: Path) -> Iterator[Photograph]:
             yield from _of_file(Path(listed), file.relative_to(start).as_posix())
 
 
-def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
+def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterator[SourceImage]:
     try:
         now, status = time.time_ns(), file.stat()
         if is_archive(file.name) and (reason := no_file(status.st_mode)):
             yield unreadable(path, f"the archive cannot be read: {reason}")
         elif file.name.lower().endswith(".rec"):
-            yield from _in_archive(rec_photographs(file, path), file, file.with_suffix(".idx"), now)
+            yield from _in_archive(rec_images(file, path), file, file.with_suffix(".idx"), now)
         elif is_archive(file.name):
-            yield from _in_archive(tar_photographs(file, path, passed), file, file, now)
+            yield from _in_archive(tar_images(file, path, passed), file, file, now)
         else:
-            yield Photograph(path, path, status.st_size, int(status.st_mtime), file, _state(file, status, now))
+            yield SourceImage(path, path, status.st_size, int(status.st_mtime), file, _state(file, status, now))
     except OSError as error:
         if is_archive(file.name):
             yield unreadable(path, f"the archive cannot be read: {error.strerror}")
         else:  # a broken link: reading it will say why
-            yield Photograph(path, path, 0, 0, file)
+            yield SourceImage(path, path, 0, 0, file)
 
 
-def _in_archive(found: Iterator[Photograph], archive: Path, index: Path, now: int) -> Iterator[Photograph]:
-    """The photographs of an archive, with the state of its file and that of what lists them."""
+def _in_archive(found: Iterator[SourceImage], archive: Path, index: Path, now: int) -> Iterator[SourceImage]:
+    """The images of an archive, with the state of its file and that of what lists them."""
     status = archive.stat()
     state = _state(archive, status, now)
     if index != archive and index.exists():
         of_index = _state(index, index.stat(), now)
         state = (max(state[0], of_index[0]), state[1] ^ of_index[1]) if state and of_index else None
-    for photograph in found:
-        yield replace(photograph, state=state)
+    for image in found:
+        yield replace(image, state=state)
 
 
 def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | None:
@@ -90,7 +90,7 @@ def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | No
 
 
 def _paths_of(file: Path) -> Iterator[str]:
-    """The paths of a list as they are spelt where they lie, a stretch of which is held at a time."""
+    """The paths of a list as they are spelt where they lie, a chunk of which is held at a time."""
     with open_given(file) as listed:
         for _, entry in read_list(listed):
             path = next(filter(os.path.lexists, spellings(entry)), None)

@@ -1,4 +1,4 @@
-"""Summed-area tables (Crow 1984): the mean over any box of a picture from four look-ups, however large the box is."""
+"""Summed-area tables (Crow 1984): the mean over any box of an image from four look-ups, however large the box is."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import cv2
 import numpy as np
 
 
-class SummedPictures:
-    """The tables of many pictures in one array, for `cascade`.
+class SummedImages:
+    """The tables of many images in one array, for `cascade`.
 
     Args:
-        pictures: uint8, each of shape (height, width, 3); those of one size that are read together must be neighbours.
+        images: uint8, each of shape (height, width, 3); those of one size that are read together must be neighbours.
     """
 
-    def __init__(self, pictures: Sequence[np.ndarray]) -> None:
-        self.sizes = np.array([picture.shape[:2] for picture in pictures], np.int64).reshape(-1, 2)
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self.sizes = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum((self.sizes + 1).prod(1))])
         # Sums that overflow wrap around, and so do their differences: what is read is right. With a fourth channel an
         # entry has 16 bytes, which NumPy fetches as one number, in half the time of three.
         table = np.empty((self._starts[-1], 4), np.int32)
         rows = np.split(table, self._starts[1:-1])
-        for picture, (height, width), own in zip(pictures, self.sizes, rows, strict=False):
-            cv2.integral(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), own.reshape(height + 1, width + 1, 4), cv2.CV_32S)
+        for image, (height, width), own in zip(images, self.sizes, rows, strict=False):
+            cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), own.reshape(height + 1, width + 1, 4), cv2.CV_32S)
         self._table = _as_entries(table)
 
     def scaled(self, first: int, stop: int, height: int, width: int, strip: slice = slice(None)) -> np.ndarray:
-        """Whole pictures of one size, first … stop-1, resampled to `height` and `width`, of which a strip is wanted.
+        """Whole images of one size, first … stop-1, resampled to `height` and `width`, of which a strip is wanted.
 
         Returns:
             (x - 127.5) / 128, as the networks want it, shape (stop - first, the strip's height, width, 3), float32.
@@ -42,11 +42,11 @@ class SummedPictures:
         sums -= _as_sums(_as_entries(strips).take(left, 2))
         return _normalised(sums, (bottom - top)[None], (right - left)[None])
 
-    def crops(self, pictures: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
+    def crops(self, images: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
         """Boxes resampled to squares.
 
         Args:
-            pictures: the index of each box's picture, shape (n,).
+            images: the index of each box's image, shape (n,).
             corners: left, top, right, bottom in whole pixels, the last two just outside, shape (n, 4).
             side: of the squares, pixels.
 
@@ -56,8 +56,8 @@ class SummedPictures:
         left, top, right, bottom = corners.T[:, :, None]
         x0, x1 = (left + bins for bins in _bins(right - left, side))
         y0, y1 = (top + bins for bins in _bins(bottom - top, side))
-        stride = self.sizes[pictures, 1][:, None] + 1
-        start = self._starts[pictures][:, None]
+        stride = self.sizes[images, 1][:, None] + 1
+        start = self._starts[images][:, None]
         above, below = (start + y0 * stride)[:, :, None], (start + y1 * stride)[:, :, None]
         before, after = x0[:, None, :], x1[:, None, :]
         sums = _as_sums(self._table.take(below + after))

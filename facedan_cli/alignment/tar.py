@@ -1,4 +1,4 @@
-"""Photographs in tar archives: folders of people, or shards in WebDataset's manner."""
+"""Images in tar archives: folders of identities, or shards in WebDataset's manner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.alignment.photograph import MOST_BYTES, Held, Photograph, refusing, too_large, unreadable
+from facedan_cli.alignment.source_image import MOST_BYTES, Held, SourceImage, refusing, too_large, unreadable
 from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
 from facedan_cli.alignment.tar_index import (
     LABEL_SUFFIX,
@@ -42,11 +42,11 @@ _SUFFIX = 8  # characters of what is counted as one
 _NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
 
 
-def tar_photographs(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[Photograph]:
-    """The photographs of a tar archive in its order; a face takes its name beside the archive.
+def tar_images(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[SourceImage]:
+    """The images of a tar archive in its order; a face takes its name beside the archive.
 
-    Links inside the archive are photographs of what they lead to, and stand where that lies. Of a name that was written
-    several times the last content counts, as where the archive is extracted. A `.cls` beside a photograph (WebDataset)
+    Links inside the archive are images of what they lead to, and stand where that lies. Of a name that was written
+    several times the last content counts, as where the archive is extracted. A `.cls` beside an image (WebDataset)
     names the folder that its face goes into. What is damaged, was written twice or lies in an archive inside this one
     is listed; what can be read behind a damage is read. One content is in memory at a time, MOST_BYTES at most, and
     16 bytes for each name.
@@ -63,9 +63,9 @@ def tar_photographs(archive: Path, path: str, passed: PassedOver | None = None) 
     index = _index(archive, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     reader = _Reader(archive, path, index, PassedOver() if passed is None else passed)
     with _opened(archive) as source:
-        yield from reader.photographs(source)
+        yield from reader.images(source)
     for name, reason in index.refused:
-        yield reader.photograph(name, 0, 0, refusing(reason))
+        yield reader.source_image(name, 0, 0, refusing(reason))
     if words := reader.words():
         yield unreadable(path, words, status.st_size, int(status.st_mtime))
 
@@ -90,7 +90,7 @@ def _opened(archive: Path) -> Iterator[Source]:
 
 
 class _Reader:
-    """One pass over an archive that gives its photographs."""
+    """One pass over an archive that gives its images."""
 
     def __init__(self, archive: Path, path: str, index: TarIndex, passed: PassedOver) -> None:
         self._passed = passed
@@ -102,7 +102,7 @@ class _Reader:
         self._first_repeated = ""
         self._folder_links = dict(index.folder_links)
 
-    def photographs(self, source: Source) -> Iterator[Photograph]:
+    def images(self, source: Source) -> Iterator[SourceImage]:
         for entry in entries(source):
             if isinstance(entry, Damage):
                 self._damages += 1
@@ -120,7 +120,7 @@ class _Reader:
             said.append(f"{what}, such as {self._first_repeated}: the last one counts")
         return "; ".join(said)
 
-    def _of_entry(self, source: Source, entry: Entry, name: str) -> Iterator[Photograph]:
+    def _of_entry(self, source: Source, entry: Entry, name: str) -> Iterator[SourceImage]:
         if len(name) > MOST_NAME:
             if is_member_image(name):
                 yield self._refused(entry, f"…{name[-100:]}", f"its name has {len(name)} characters")
@@ -140,10 +140,10 @@ class _Reader:
         elif images:
             content = self._content(source, entry, head)
             for image, modified in images:
-                yield self.photograph(image, entry.size, modified, content)
+                yield self.source_image(image, entry.size, modified, content)
             return
         for image, modified in images:
-            yield self.photograph(image, entry.size, modified, refusing(reason))
+            yield self.source_image(image, entry.size, modified, refusing(reason))
 
     def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
         """The names of images that have the content of an entry, with their times: its own and those of links to it."""
@@ -156,7 +156,7 @@ class _Reader:
                 images.insert(0, (name, entry.modified))
         return images
 
-    def _folder_links_to(self, name: str) -> Iterator[Photograph]:
+    def _folder_links_to(self, name: str) -> Iterator[SourceImage]:
         """Links to directories, when the first image of the directory comes."""
         if self._folder_links and is_member_image(name):
             for folder in above_of(name):
@@ -180,29 +180,29 @@ class _Reader:
 
     def _content(self, source: Source, entry: Entry, head: bytes) -> Callable[[], bytes]:
         if source.size is not None:
-            return partial(_read_stretch, self._archive, entry.data, entry.size)
+            return partial(_read_chunk, self._archive, entry.data, entry.size)
         content = head + source.read(entry.size - len(head))
         if len(content) < entry.size:
             return refusing(source.error or "cut short: the end of the archive is missing")
         return Held(content)
 
-    def photograph(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> Photograph:
+    def source_image(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> SourceImage:
         """An image of the archive, under the name that it has there."""
         path = f"{self._path}/{image}"
-        person = self._index.label(image)
+        identity = self._index.label(image)
         if not stays_inside(image):
             return unreadable(path, "its name leads out of the archive", size, modified)
-        if person is not None and ("/" in person or not stays_inside(person)):
+        if identity is not None and ("/" in identity or not stays_inside(identity)):
             return unreadable(path, "its .cls does not name a folder", size, modified)
         folder = self._path[: self._path.rfind("/") + 1]
-        name = f"{folder}{person}/{image}" if person is not None else folder + image
-        return Photograph(path, name, size, modified, content)
+        name = f"{folder}{identity}/{image}" if identity is not None else folder + image
+        return SourceImage(path, name, size, modified, content)
 
-    def _refused(self, entry: Entry, name: str, reason: str) -> Photograph:
+    def _refused(self, entry: Entry, name: str, reason: str) -> SourceImage:
         return unreadable(f"{self._path}/{name}", reason, entry.size, entry.modified)
 
 
-def _read_stretch(archive: Path, offset: int, length: int) -> bytes:
+def _read_chunk(archive: Path, offset: int, length: int) -> bytes:
     with archive.open("rb", buffering=0) as file:
         content = os.pread(file.fileno(), length, offset)
     if len(content) < length:

@@ -20,7 +20,7 @@ MOST_EXTENSION = 1 << 20
 """Bytes of a long name or of pax's records; names that a file system takes have 4096."""
 
 _MOST_EXTENSIONS = 16  # before one header; there are at most four
-_STRETCH = 1 << 20
+_CHUNK = 1 << 20
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS, _GLOBAL = b"L", b"K", b"x", b"X", b"g"
 _EXTENSIONS = {_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS, _GLOBAL}
@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch that is no tar, or the missing end: where it begins and what it is."""
+    """A chunk that is no tar, or the missing end: where it begins and what it is."""
 
     offset: int
     reason: str
@@ -111,7 +111,7 @@ class Source:
                 piece = self._ahead[self._used : self._used + left]
                 self._used += len(piece)
             else:
-                piece = self._more(min(left, _STRETCH))
+                piece = self._more(min(left, _CHUNK))
             if not piece:
                 break
             pieces.append(piece)
@@ -124,20 +124,20 @@ class Source:
         if self.size is not None and position > self.position:
             self._ahead, self._used, self.position = b"", 0, min(position, self.size)
             self._file.seek(self.position)
-        while self.position < position and self.read(min(position - self.position, _STRETCH)):
+        while self.position < position and self.read(min(position - self.position, _CHUNK)):
             pass
 
     def pass_zeros(self) -> None:
         """Pass over blocks of zeros."""
         while True:
             if self._used == len(self._ahead):
-                self._ahead, self._used = self._more(_STRETCH), 0
-            stretch = self._ahead[self._used :]
-            zeros = len(stretch) - len(stretch.lstrip(b"\0"))
-            whole = zeros if zeros == len(stretch) else zeros // BLOCK * BLOCK
+                self._ahead, self._used = self._more(_CHUNK), 0
+            chunk = self._ahead[self._used :]
+            zeros = len(chunk) - len(chunk.lstrip(b"\0"))
+            whole = zeros if zeros == len(chunk) else zeros // BLOCK * BLOCK
             self._used += whole
             self.position += whole
-            if whole < len(stretch) or not stretch:
+            if whole < len(chunk) or not chunk:
                 return
 
     def _more(self, length: int) -> bytes:
@@ -151,7 +151,7 @@ class Source:
 
 
 def entries(source: Source) -> Iterator[Entry | Damage]:
-    """The members of an archive, and its damaged stretches where they lie.
+    """The members of an archive, and its damaged chunks where they lie.
 
     An archive may go on behind its end mark, as several that were joined do. Who wants a member's content reads it from
     the source before going on, or remembers where it lies.

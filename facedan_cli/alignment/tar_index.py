@@ -1,4 +1,4 @@
-"""What is known of a tar archive before its photographs are taken: links, labels, and names written twice."""
+"""What is known of a tar archive before its images are taken: links, labels, and names written twice."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class TarIndex:
     folder_links: dict[str, str] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
     _labels: _Table = field(default_factory=_Table)
-    _people: list[str] = field(default_factory=list)
+    _identities: list[str] = field(default_factory=list)
 
     def label(self, name: str) -> str | None:
         """Whom a `.cls` names for an image: one with the image's own name, or with its name up to a dot.
@@ -86,7 +86,7 @@ class TarIndex:
         folder, slash, base = name.rpartition("/")
         while base and len(self._labels.keys):
             if (place := self._labels.last(folder + slash + base)) is not None:
-                return self._people[place]
+                return self._identities[place]
             base = base.rpartition(".")[0]
         return None
 
@@ -116,7 +116,7 @@ class _Indexer:
         self.index = TarIndex()
         self.written = _Table()
         self.links: dict[int, tuple[Entry, str]] = {}
-        self.people: dict[str, int] = {}
+        self.identities: dict[str, int] = {}
 
     def run(self, source: Source) -> TarIndex:
         for entry in entries(source):
@@ -124,7 +124,7 @@ class _Indexer:
                 self._add(source, entry)
         self.written.close()
         self.index._labels.close()
-        self.index._people = list(self.people)
+        self.index._identities = list(self.identities)
         self.index.superseded = self.written.earlier()
         self._resolve_links()
         return self.index
@@ -141,8 +141,10 @@ class _Indexer:
                 self.index.refused.append((name, f"the archive has more than {_MOST_LINKS} links"))
         elif entry.kind is Kind.FILE and name.endswith(LABEL_SUFFIX):
             content = source.read(entry.size) if entry.size <= _MOST_LABEL else b""
-            person = content.decode(errors="surrogateescape").strip()
-            self.index._labels.add(name.removesuffix(LABEL_SUFFIX), self.people.setdefault(person, len(self.people)))
+            identity = content.decode(errors="surrogateescape").strip()
+            self.index._labels.add(
+                name.removesuffix(LABEL_SUFFIX), self.identities.setdefault(identity, len(self.identities))
+            )
 
     def _resolve_links(self) -> None:
         for offset, (entry, name) in self.links.items():

@@ -1,4 +1,4 @@
-"""Who aligns batches of photographs: processes, or threads where processes cannot be."""
+"""Who aligns batches of images: processes, or threads where processes cannot be."""
 
 from __future__ import annotations
 

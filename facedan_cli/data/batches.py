@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facedan_cli.data.cache import Cache, expect
 from facedan_cli.data.dataset import FaceDataset
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import SILENT, Report
 
@@ -39,15 +39,15 @@ def read_face(path: Path, size: int) -> np.ndarray:
     Raises:
         UnreadableImage: with the reason.
     """
-    return square_face(read_picture(path), size)
+    return square_face(read_image(path), size)
 
 
-def square_face(picture: np.ndarray, size: int) -> np.ndarray:
-    """A picture's central square, scaled to (size, size, channels)."""
-    height, width = picture.shape[:2]
+def square_face(image: np.ndarray, size: int) -> np.ndarray:
+    """An image's central square, scaled to (size, size, channels)."""
+    height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
+    square = image[top : top + side, left : left + side]
     if side == size:
         return square
     shrinking = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC

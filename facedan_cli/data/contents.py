@@ -40,7 +40,7 @@ NO_FILE = b"no regular file".ljust(DIGEST_BYTES, b"\0")
 
 _TABLE = "CREATE TABLE IF NOT EXISTS files (file BLOB PRIMARY KEY, seal BLOB, digest BLOB) WITHOUT ROWID"
 _OCTAL = re.compile(r"\\([0-7]{3})")
-_STRETCH = 4096
+_FILES_AT_ONCE = 4096
 _ASKED_AT_ONCE = 512
 _CHUNK = 1 << 20
 
@@ -72,8 +72,8 @@ class Contents:
         files = (os.path.join(start, path) for path in paths)
         with ThreadPoolExecutor(self._workers) as pool:
             known = self._known()
-            while stretch := list(islice(files, _STRETCH)):
-                yield from self._of_stretch(stretch, known, pool)
+            while chunk := list(islice(files, _FILES_AT_ONCE)):
+                yield from self._of_chunk(chunk, known, pool)
 
     def keep(self) -> None:
         """Write what was learnt since; where the index cannot be written nothing happens."""
@@ -94,7 +94,7 @@ class Contents:
                 if attempt or not _removed(self._index):
                     return
 
-    def _of_stretch(
+    def _of_chunk(
         self, files: Sequence[str], known: Callable[[Sequence[bytes]], dict[bytes, bytes]], pool: ThreadPoolExecutor
     ) -> list[bytes]:
         found: list[bytes | None] = [None] * len(files)

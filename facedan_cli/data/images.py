@@ -1,4 +1,4 @@
-"""Photographs of every kind as RGB bytes."""
+"""Images of every kind as RGB bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facedan_cli.data.depth import Depth, OutOfRange
 from facedan_cli.data.formats import is_camera_raw, no_file, readable_formats, why_unknown
 
 MAX_PIXELS = 100_000_000
-"""Larger pictures are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
+"""Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
 
 MAX_SIDE = 32_000
 """OpenCV's warps take sides that fit 16 bits."""
@@ -32,44 +32,44 @@ _UPRIGHT = {
 
 
 class UnreadableImage(ValueError):
-    """A file that is no picture that can be used; the message is the reason, for the list of what was set aside."""
+    """A file that is no image that can be used; the message is the reason, for the list of what was set aside."""
 
 
 @dataclass(frozen=True)
-class Photo:
-    """A decoded photograph.
+class DecodedImage:
+    """A decoded image.
 
     Args:
         pixels: RGB, uint8, shape (height, width, 3), perhaps fewer than the file has.
-        size: width and height of the upright photograph itself.
+        size: width and height of the upright image itself.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
 
 
-def read_picture(source: Path | BinaryIO) -> np.ndarray:
-    """Decode a photograph's file: upright by its EXIF orientation, RGB, uint8, shape (height, width, 3).
+def read_image(source: Path | BinaryIO) -> np.ndarray:
+    """Decode an image's file: upright by its EXIF orientation, RGB, uint8, shape (height, width, 3).
 
     Grey is repeated in three channels; transparent pixels lie on white; of an animation the first frame is taken.
     More than eight bits a channel are scaled by the range that their values fill (`depth.scaled`).
 
     Raises:
-        UnreadableImage: the file is missing, damaged, cut short, too large, not a picture, or not a file at all, such
+        UnreadableImage: the file is missing, damaged, cut short, too large, not an image, or not a file at all, such
             as a named pipe. No other program is started to read it.
     """
-    return read_photo(source, lambda _: 1).pixels
+    return read_reduced(source, lambda _: 1).pixels
 
 
-def read_photo(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], int]) -> Photo:
-    """As `read_picture`, but a JPEG may be decoded to fewer pixels, which takes a fraction of the time.
+def read_reduced(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], int]) -> DecodedImage:
+    """As `read_image`, but a JPEG may be decoded to fewer pixels, which takes a fraction of the time.
 
     Args:
         source: the file.
         reduction: gives for the width and height of the file by what both may be divided: 1, 2, 4 or 8.
 
     Raises:
-        UnreadableImage: as `read_picture`.
+        UnreadableImage: as `read_image`.
     """
     try:
         if isinstance(source, Path):
@@ -86,7 +86,7 @@ def read_photo(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], i
             image.load()
             upright = _upright(depth.eight_bit(), _orientation(image))
             turned = (upright.width > upright.height) != (image.width > image.height)
-            return Photo(_to_rgb(upright), (height, width) if turned else (width, height))
+            return DecodedImage(_to_rgb(upright), (height, width) if turned else (width, height))
     except UnreadableImage:
         raise
     except OutOfRange as error:
@@ -137,7 +137,7 @@ def _upright(image: Image.Image, orientation: int | None) -> Image.Image:
 def _orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(_ORIENTATION)
-    except Exception:  # a damaged EXIF block says nothing of the picture
+    except Exception:  # a damaged EXIF block says nothing of the image
         return None
 
 

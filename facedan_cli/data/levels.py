@@ -11,7 +11,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.report import Report
 from facedan_cli.workspace import Dataset
 
-_NO_PEOPLE = re.compile(
+_NO_IDENTITIES = re.compile(
     r"(train(ing)?|trn|test(ing)?|tst|val(id(ation)?)?|dev(elopment)?|eval(uation)?|split|part|fold|session|set|data|raw"
     r"|gallery|probes?|query|queries|images?|imgs?|faces?|photos?|pictures?|aligned|cropped)(set)?"
 )
@@ -33,7 +33,7 @@ class Levels:
     surely: bool
 
 
-def deeper_people(folder: FaceDataset) -> Levels | None:
+def deeper_identities(folder: FaceDataset) -> Levels | None:
     """The levels of a tree whose people seem to lie deeper than in its first folders; None where they do not.
 
     They do where most images lie deeper, and the first folders are called as those of divisions are, or hold so many
@@ -45,7 +45,7 @@ def deeper_people(folder: FaceDataset) -> Levels | None:
         return None
     first = sorted({path.partition("/")[0] for path in inside})
     below = sorted({path.rpartition("/")[0] for path in deep})
-    surely = all(_NO_PEOPLE.fullmatch(re.sub("[^a-z]", "", name.casefold())) for name in first)
+    surely = all(_NO_IDENTITIES.fullmatch(re.sub("[^a-z]", "", name.casefold())) for name in first)
     return Levels(first, below, surely) if surely or len(below) > len(first) ** 2 else None
 
 
@@ -55,14 +55,14 @@ def check_levels(dataset: Dataset, folder: FaceDataset) -> None:
     Raises:
         FacedanError: it is one.
     """
-    levels = deeper_people(folder) if dataset.root.is_dir() else None
+    levels = deeper_identities(folder) if dataset.root.is_dir() else None
     if levels is not None and levels.surely:
         raise FacedanError(_what(dataset, levels, "would be taken for"), _fix(dataset, levels))
 
 
 def warn_of_levels(report: Report, dataset: Dataset, folder: FaceDataset) -> None:
     """Say where people seem to lie a level deeper."""
-    levels = deeper_people(folder) if dataset.root.is_dir() else None
+    levels = deeper_identities(folder) if dataset.root.is_dir() else None
     if levels is not None:
         report.warn(f"{_what(dataset, levels, 'are taken for')}; if they are not: {_fix(dataset, levels)}")
 

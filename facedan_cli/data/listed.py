@@ -9,7 +9,7 @@ from pathlib import Path
 
 from facedan_cli.text import one_form, spellings
 
-_PEOPLE_NAMED = 5
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An image, its person, and its device and inode; None where nothing lies there."""
+    """An image, its identity, and its device and inode; None where nothing lies there."""
 
     image: str
     name: str
@@ -41,24 +41,24 @@ class _Entry:
 def read_entries(root: Path, entries: Iterable[tuple[int, str]]) -> Listed:
     """Find the images of a list's entries, `path` or `path<TAB>identity`; those that begin with # are comments.
 
-    One file under the names of two people, however it is spelt or linked, is left out: nobody knows whose it is.
+    One file under two identities, however it is spelt or linked, is left out: nobody knows whose it is.
 
     Args:
         root: the directory that paths are relative to.
         entries: with their numbers, as `text.read_list` gives them.
     """
     rows = []
-    people: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    identities: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
     for _, text in entries:
         entry = _found(root, text)
         if not entry.image or (entry.file is None and entry.image.startswith("#")):
             continue
         rows.append(entry)
         if entry.file is not None and entry.name:
-            people[entry.file].add(entry.name)
-    shared = {file: sorted(names) for file, names in people.items() if len(names) > 1}
+            identities[entry.file].add(entry.name)
+    shared = {file: sorted(names) for file, names in identities.items() if len(names) > 1}
     skipped = {
-        row.image: f"it is listed under {len(shared[row.file])} people: {', '.join(shared[row.file][:_PEOPLE_NAMED])}"
+        row.image: f"it is listed under {len(shared[row.file])} identities: {', '.join(shared[row.file][:_NAMED])}"
         for row in rows
         if row.file in shared
     }

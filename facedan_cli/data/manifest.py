@@ -25,30 +25,30 @@ GIVEN = "given"
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedRecord:
-    """What became of one photograph.
+    """What became of one image.
 
     Args:
-        path: the photograph relative to the root of the raw tree, with forward slashes.
+        path: the image relative to the root of the raw tree, with forward slashes.
         output: the aligned face relative to the root of the aligned tree; None where there is none.
         status: "aligned" or "failed".
         reason: why it failed; "" where it did not.
-        meant: where the face of a photograph that failed would be, as `output`: whose it would have been is known from
-            it; None of other photographs, where nothing tells, and in manifests of earlier versions.
+        meant: where the face of an image that failed would be, as `output`: whose it would have been is known from
+            it; None of other images, where nothing tells, and in manifests of earlier versions.
         faces: how many faces were found; None where none were looked for (given landmarks, an unreadable file).
-        box: left, top, right, bottom of the chosen face, pixels of the upright photograph.
+        box: left, top, right, bottom of the chosen face, pixels of the upright image.
         probability: how sure the detector is of it.
         points: (x, y) by the names of `geometry.POINT_NAMES`; with given eyes only these two.
         source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
             "landmarks, left and right exchanged"; of what was aligned already, "copied" or "resized".
-        transform: from the upright photograph to the aligned face, two rows of three.
+        transform: from the upright image to the aligned face, two rows of three.
         template: a name of `geometry.TEMPLATES`; "given" of what was aligned already.
         size: side of the aligned face, pixels.
-        bytes: size of the photograph's file.
+        bytes: size of the image's file.
         modified: when that file was last changed, whole seconds since 1970.
         changed: when its status, or its archive's, last changed, nanoseconds since 1970; None where that was not to be
             relied upon. Earlier versions wrote neither this nor what follows.
         inode: of that file or archive.
-        digest: SHA-256 of the photograph's bytes, in hex; "" where they could not be read.
+        digest: SHA-256 of the image's bytes, in hex; "" where they could not be read.
     """
 
     path: str
@@ -72,7 +72,7 @@ class AlignedRecord:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """What is the same as long as the photograph's file is not written: the quick check."""
+        """What is the same as long as the image's file is not written: the quick check."""
         if self.changed is None or self.inode is None:
             return self.bytes, self.modified
         return self.bytes, self.modified, self.changed, self.inode
@@ -164,7 +164,7 @@ class OddLine:
 
 
 def read_records(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[AlignedRecord]:
-    """The records in the order in which they were written; of one photograph the last one counts.
+    """The records in the order in which they were written; of one image the last one counts.
 
     There may be no manifest yet. A last line that a kill cut short is passed over.
 

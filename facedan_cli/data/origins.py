@@ -13,22 +13,22 @@ from facedan_cli.workspace import find_manifest
 
 
 @dataclass(frozen=True)
-class Lost:
+class MissingImage:
     """An image without features.
 
     Args:
         path: how it is listed: the file before alignment where there is no face, else the face.
         face: where the face is or would be, below the data set; "" where nothing tells.
         reason: why it has none.
-        person: whose it is: known from the folder that its face would lie in, or from the list; "" where nothing tells.
-        held: whether the data set holds it; false of what `align` set aside beside the images of a list.
+        identity: by the folder that its face would lie in, or by the list; "" where nothing tells.
+        in_dataset: whether the data set holds it; false of what `align` set aside beside the images of a list.
     """
 
     path: str
     face: str
     reason: str
-    person: str
-    held: bool = True
+    identity: str
+    in_dataset: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Origins:
     """
 
     files: Mapping[str, str]
-    failed: Mapping[str, Lost]
+    failed: Mapping[str, MissingImage]
 
 
 def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = None) -> Origins:
@@ -76,13 +76,13 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
         face = _face_of(record).removeprefix(prefix)
         if record.status != FAILED or (face in names and face not in files):
             continue  # a face that stands where its own would be was put there by hand
-        person = identity_of(face) if face and whole else ""
+        identity = identity_of(face) if face and whole else ""
         reason = f"not aligned: {record.reason}"
-        failed[path.removeprefix(prefix)] = Lost(path.removeprefix(prefix), face, reason, person, whole)
+        failed[path.removeprefix(prefix)] = MissingImage(path.removeprefix(prefix), face, reason, identity, whole)
     return Origins(files, failed)
 
 
-def lost_of(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]) -> list[Lost]:
+def missing_images(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]) -> list[MissingImage]:
     """The images without features: those that could not be aligned, and those of the data set that cannot be read.
 
     Args:
@@ -92,18 +92,18 @@ def lost_of(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]
             the manifest's reason is given.
     """
     names = dict(zip(folder.paths, folder.names, strict=True))
-    never_made = {lost.face: lost for lost in origins.failed.values() if lost.face}
+    never_made = {image.face: image for image in origins.failed.values() if image.face}
     found = []
     explained = set()
     for path, reason in unreadable.items():
-        person = names.get(path, "")
+        identity = names.get(path, "")
         known = never_made.get(path) if path not in origins.files and not (folder.root / path).exists() else None
         if known is None:
-            found.append(Lost(path, path, reason, person))
+            found.append(MissingImage(path, path, reason, identity))
         else:
             explained.add(known.path)
-            found.append(Lost(known.path, path, known.reason, person))
-    return [lost for path, lost in origins.failed.items() if path not in explained] + found
+            found.append(MissingImage(known.path, path, known.reason, identity))
+    return [image for path, image in origins.failed.items() if path not in explained] + found
 
 
 def _place_of(record: AlignedRecord) -> str:

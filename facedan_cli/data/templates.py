@@ -25,7 +25,7 @@ class Template:
     def points(self, size: int) -> np.ndarray:
         """The three points for aligned images of another size, shape (3, 2)."""
         points = np.array([self.image_left_eye, self.image_right_eye, self.mouth])
-        # A picture scales about its corner, which lies half a pixel outside the centre of the first pixel.
+        # An image scales about its corner, which lies half a pixel outside the centre of the first pixel.
         return (points + 0.5) * (size / TEMPLATE_SIZE) - 0.5
 
 
@@ -81,7 +81,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
 
     Where the transform shrinks, the part of the image that will be seen is first reduced by area to the scale of the
     square: the warp alone would alias. What lies outside the image repeats its nearest edge pixel: black corners would
-    be a mark, easily learnt, of the data sets whose photographs are cropped tightly.
+    be a mark, easily learnt, of the data sets whose images are cropped tightly.
 
     Args:
         image: uint8, shape (height, width) or (height, width, channels).

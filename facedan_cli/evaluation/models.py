@@ -16,7 +16,7 @@ from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
-from facedan_cli.data.origins import Lost, lost_of, read_origins
+from facedan_cli.data.origins import MissingImage, missing_images, read_origins
 from facedan_cli.data.same_images import contents_of_images
 from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.embed import embed
@@ -48,7 +48,7 @@ class Faces:
     paths: list[str]
     people: list[str]
     origins: Sequence[str]
-    lost: Sequence[Lost]
+    lost: Sequence[MissingImage]
     contents: np.ndarray | None = None
 
     @cached_property
@@ -120,11 +120,13 @@ def embed_faces(
             "images that failed there are not counted; the same facedan align again mends it"
         )
     vectors, paths, people = embedded.load()
-    lost = lost_of(folder, origins, read_set_aside(embedded.set_aside))
+    lost = missing_images(folder, origins, read_set_aside(embedded.set_aside))
     return Faces(folder.root, vectors, paths, people, [origins.files.get(path, "") for path in paths], lost)
 
 
-def find_images(names: Sequence[str], faces: Faces, *, by_base_name: bool = False) -> tuple[Match, Mapping[str, Lost]]:
+def find_images(
+    names: Sequence[str], faces: Faces, *, by_base_name: bool = False
+) -> tuple[Match, Mapping[str, MissingImage]]:
     """Match the names of a protocol to the images of a data set, those without features included.
 
     Args:

@@ -216,17 +216,17 @@ def of_people(faces: Faces, absent: dict[str, str]) -> People:
         faces: a data set's features.
         absent: is told of the images that are left out or have no features.
     """
-    lost = [image for image in faces.lost if image.held]
+    lost = [image for image in faces.lost if image.in_dataset]
     left_out = {image.path: image.reason for image in lost} | {
         path: "not in an identity folder" for path, name in zip(faces.paths, faces.people, strict=True) if not name
     }
     absent.update({str(faces.root / path): reason for path, reason in left_out.items()})
     rows = np.array([row for row, name in enumerate(faces.people) if name], np.int64)
     people = [faces.people[row] for row in rows]
-    failed = [image.person for image in lost if image.person]
+    failed = [image.identity for image in lost if image.identity]
     there = np.arange(len(people) + len(failed)) < len(people)
     side = side_of(faces, rows, np.array(people, str))
-    nobodys = sum(not image.person and not image.face for image in lost)
+    nobodys = sum(not image.identity and not image.face for image in lost)
     return People(side, np.array([*people, *failed], str), there, nobodys)
 
 
@@ -264,7 +264,7 @@ def _list_of_pairs(listed: Sequence[Pair], path: Path, faces: Faces, absent: dic
     def whose(name: str) -> str:
         if name in match.rows:
             return str(person[match.rows[name]])
-        return (lost[name].person if name in lost else "") or identity_of(name) or name
+        return (lost[name].identity if name in lost else "") or identity_of(name) or name
 
     there = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
     gone = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]

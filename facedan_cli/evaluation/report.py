@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.evaluation import text_tables as tables
 from facedan_cli.evaluation.error_examples import ErrorExample
 from facedan_cli.evaluation.result import EvaluateResult, draw
@@ -116,7 +116,7 @@ def _galleries(worst: Sequence[ErrorExample]) -> list[Gallery]:
 def _face(path: Path) -> Face:
     name = "/".join(path.parts[-2:])
     try:
-        picture = read_picture(path)
+        picture = read_image(path)
     except UnreadableImage:
         return Face(name, None)
     scale = min(1.0, THUMBNAIL / max(picture.shape[:2]))

@@ -1,11 +1,11 @@
-"""Faces of invented people, lit and photographed: numpy and OpenCV, no network, no download.
+"""Faces of invented people, lit and taken: numpy and OpenCV, no network, no download.
 
     rng = np.random.default_rng(0)
     who = draw_identity(rng)
-    picture = render(who, draw_view(rng, STUDIO))
+    image = render(who, draw_view(rng, STUDIO))
 
 `render` turns a height field of the head (`synthetic_head`), finds the point of it that each pixel sees, paints it,
-lights the depth map (Lambert, ambient light, cast shadows) and passes the picture through a simple camera. Light and
+lights the depth map (Lambert, ambient light, cast shadows) and passes the image through a simple camera. Light and
 pose therefore act as they do on real faces: a nose casts a shadow, and it moves against the eyes when the head turns.
 """
 
@@ -27,12 +27,12 @@ GREY_WEIGHTS = np.array([[0.40, 0.45, 0.15]])  # of a monochrome silicon sensor,
 
 
 def render(identity: Identity, view: View, size: int = 160) -> npt.NDArray[np.uint8]:
-    """One picture of a person.
+    """One image of a person.
 
     Args:
         identity: the person.
         view: pose, expression, light, camera and background.
-        size: side of the picture, pixels.
+        size: side of the image, pixels.
 
     Returns:
         RGB, shape (size, size, 3). With `view.grey` the three channels are equal.
@@ -51,7 +51,7 @@ def render(identity: Identity, view: View, size: int = 160) -> npt.NDArray[np.ui
     colour, depth, present = add_body(identity, head, colour, clothes, x=x, y=y)
     alpha = cv2.GaussianBlur(present.astype(np.float32), (3, 3), 0.6)
     background = _background(view, size, rng)
-    return _photograph(view, background + (colour * _irradiance(view, depth, unit) - background) * alpha, rng)
+    return _camera(view, background + (colour * _irradiance(view, depth, unit) - background) * alpha, rng)
 
 
 def _bounding_box(mask: Array) -> tuple[slice, slice]:
@@ -92,24 +92,24 @@ def _background(view: View, size: int, rng: np.random.Generator) -> Array:
     coarse, fine, mixture = (smooth_noise(rng, cells, (size, size)) for cells in ((5, 5), (9, 7), (4, 6)))
     shade = view.backdrop * np.exp(view.clutter * (0.5 * coarse + 0.4 * np.clip(4 * fine, -1, 1)))
     share = np.clip(0.5 + 1.5 * view.clutter * mixture, 0, 1)
-    picture: Array = shade * (paints[0] + (paints[1] - paints[0]) * share)
-    return picture
+    image: Array = shade * (paints[0] + (paints[1] - paints[0]) * share)
+    return image
 
 
-def _photograph(view: View, scene: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+def _camera(view: View, scene: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
     """Exposure, optics, encoding, haze, noise and JPEG, in a camera's order; (3, h, w) in, (h, w, 3) out."""
     gains = view.exposure * np.exp([view.warmth, view.tint, -view.warmth])
     sensor = GREY_WEIGHTS * gains if view.grey else np.diag(gains)
-    picture: Array = np.einsum("sc,chw->hws", sensor.astype(np.float32), scene)
-    shape = picture.shape
-    sigma = view.blur * len(picture) / REFERENCE_SIZE
+    image: Array = np.einsum("sc,chw->hws", sensor.astype(np.float32), scene)
+    shape = image.shape
+    sigma = view.blur * len(image) / REFERENCE_SIZE
     if sigma > 0.05:
-        picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-    picture = cv2.pow(np.clip(picture, 0, 1), view.gamma / 2.2).reshape(shape)
+        image = cv2.GaussianBlur(image, (0, 0), sigma)
+    image = cv2.pow(np.clip(image, 0, 1), view.gamma / 2.2).reshape(shape)
     slope = view.contrast * (1 - view.veil)
     level = 0.5 * (1 - view.contrast) * (1 - view.veil) + HAZE * view.veil
     grain = view.noise * rng.standard_normal(shape, dtype=np.float32)
-    levels = np.clip(255 * slope * picture + grain + (255 * level + 0.5), 0, 255).astype(np.uint8)
+    levels = np.clip(255 * slope * image + grain + (255 * level + 0.5), 0, 255).astype(np.uint8)
     _, stream = cv2.imencode(".jpg", levels, (cv2.IMWRITE_JPEG_QUALITY, round(view.jpeg_quality)))
     decoded = np.asarray(cv2.imdecode(stream, cv2.IMREAD_UNCHANGED), np.uint8).reshape(shape)
     return np.ascontiguousarray(np.broadcast_to(decoded, (*shape[:2], 3)))

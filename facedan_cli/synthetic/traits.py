@@ -1,4 +1,4 @@
-"""Who is drawn and how the picture is taken: the parameters of `facedan_cli.synthetic.render` and the two styles."""
+"""Who is drawn and how the image is taken: the parameters of `facedan_cli.synthetic.render` and the two styles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _range(low: float, high: float) -> dict[str, Range]:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same in every picture of one person.
+    """What stays the same in every image of one person.
 
     Lengths are in half head heights, heights are positive downwards; shares run from 0 to 1. The metadata of a field is
     the range from which `draw_identity` draws it.
@@ -77,7 +77,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How one picture of a person is taken: pose, expression, light, camera."""
+    """How one image of a person is taken: pose, expression, light, camera."""
 
     yaw: float  # degrees, > 0: the nose turns to image right; up to 35 either way
     pitch: float  # degrees, > 0: looks up
@@ -91,7 +91,7 @@ class View:
     light_elevation: float  # degrees, > 0: from above
     light_hardness: float  # share of the light that comes from its direction; the rest is ambient
     exposure: float  # gain on linear light
-    gamma: float  # exponent on the encoded picture, > 1: darker middle tones
+    gamma: float  # exponent on the encoded image, > 1: darker middle tones
     contrast: float  # about mid-grey, 1: unchanged
     veil: float  # share of additive haze
     warmth: float  # log gain of red over blue
@@ -110,7 +110,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What kind of pictures to draw: a range (low, high) for each nuisance of `View`, and two probabilities."""
+    """What kind of images to draw: a range (low, high) for each nuisance of `View`, and two probabilities."""
 
     yaw: Range
     pitch: Range
@@ -138,7 +138,7 @@ class Style:
     backdrop: Range
     clutter: Range
     light_both_sides: float  # probability that the light's azimuth is mirrored
-    grey: float  # probability of a grey picture
+    grey: float  # probability of a grey image
 
 
 WEB = Style(
@@ -213,9 +213,9 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 
 
 def draw_view(rng: np.random.Generator, style: Style) -> View:
-    """A new picture in this style, every nuisance uniform in its range.
+    """A new image in this style, every nuisance uniform in its range.
 
-    The same generator state gives the same quantiles in every style, so styles can be compared picture by picture.
+    The same generator state gives the same quantiles in every style, so styles can be compared image by image.
     """
     ranges = {f.name: getattr(style, f.name) for f in fields(Style) if f.name not in ("light_both_sides", "grey")}
     nuisances: dict[str, Any] = {name: rng.uniform(*span) for name, span in ranges.items()}

@@ -1,4 +1,4 @@
-"""The demo's world: invented people photographed in two styles, and a protocol shaped like GBU to test on."""
+"""The demo's world: invented people taken in two styles, and a protocol shaped like GBU to test on."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ EASY = replace(
 """The same studio on a good day."""
 
 SEVERITIES: Mapping[str, float] = {"Good": 0.1, "Bad": 0.5, "Ugly": 0.8}
-"""How far from EASY to STUDIO the pictures of a partition are."""
+"""How far from EASY to STUDIO the images of a partition are."""
 
 IMAGES_PER_SIDE = 2
 
 
 @dataclass(frozen=True)
 class _Person:
-    """The pictures of one person that are to be drawn: paths and styles."""
+    """The images of one person that are to be drawn: paths and styles."""
 
     number: int
-    pictures: tuple[tuple[Path, Style], ...]
+    images: tuple[tuple[Path, Style], ...]
 
 
 def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SILENT) -> None:
@@ -50,8 +50,8 @@ def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SIL
     """
     _claim(config, workspace)
     people = _people(config, workspace)
-    todo = [person for person in people if not all(path.exists() for path, _ in person.pictures)]
-    total = sum(len(person.pictures) for person in todo)
+    todo = [person for person in people if not all(path.exists() for path, _ in person.images)]
+    total = sum(len(person.images) for person in todo)
     with (
         report.progress("drawing faces", total) as advance,
         ProcessPoolExecutor(worker_count(config.workers), multiprocessing.get_context("spawn")) as pool,
@@ -87,52 +87,50 @@ def _people(config: DemoConfig, workspace: Workspace) -> list[_Person]:
     for number in range(config.source_people):
         folder = raw / "web" / f"p{number:04d}"
         people.append(
-            _Person(number, tuple((folder / f"{picture:02d}.jpg", WEB) for picture in range(config.source_images)))
+            _Person(number, tuple((folder / f"{image:02d}.jpg", WEB) for image in range(config.source_images)))
         )
     first = config.source_people
     for number in range(first, first + config.target_people):
         people.append(
             _Person(
                 number,
-                tuple(
-                    (raw / "studio" / f"{number:04d}-{picture}.jpg", STUDIO) for picture in range(config.target_images)
-                ),
+                tuple((raw / "studio" / f"{number:04d}-{image}.jpg", STUDIO) for image in range(config.target_images)),
             )
         )
     first += config.target_people
     for number in range(first, first + config.test_people):
-        pictures = tuple((raw / "gbu" / name, style) for _, _, name, style in _test_pictures(number))
-        people.append(_Person(number, pictures))
+        images = tuple((raw / "gbu" / name, style) for _, _, name, style in _test_images(number))
+        people.append(_Person(number, images))
     return people
 
 
-def _test_pictures(number: int) -> Iterator[tuple[str, str, str, Style]]:
-    """Partition, side, file name and style of each test picture of a person."""
-    picture = 0
+def _test_images(number: int) -> Iterator[tuple[str, str, str, Style]]:
+    """Partition, side, file name and style of each test image of a person."""
+    image = 0
     for partition, severity in SEVERITIES.items():
         for side in ("Target", "Query"):
             for _ in range(IMAGES_PER_SIDE):
-                yield partition, side, f"{number:05d}d{picture:03d}.jpg", between(EASY, STUDIO, severity)
-                picture += 1
+                yield partition, side, f"{number:05d}d{image:03d}.jpg", between(EASY, STUDIO, severity)
+                image += 1
 
 
 def _draw_person(person: _Person, config: DemoConfig) -> int:
     cv2.setNumThreads(1)
     identity = draw_identity(np.random.default_rng((config.seed, 0, person.number)))
     views = np.random.default_rng((config.seed, 1, person.number))
-    for path, style in person.pictures:
-        picture = render(identity, draw_view(views, style), config.size)
-        _, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
+    for path, style in person.images:
+        image = render(identity, draw_view(views, style), config.size)
+        _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
         with replacing(path) as temporary:
             temporary.write_bytes(encoded.tobytes())  # unlike OpenCV, it says so where the disk is full
-    return len(person.pictures)
+    return len(person.images)
 
 
 def _write_protocol(config: DemoConfig, workspace: Workspace) -> None:
     lists: dict[str, list[Record]] = {}
     first = config.source_people + config.target_people
     for number in range(first, first + config.test_people):
-        for partition, side, name, _ in _test_pictures(number):
+        for partition, side, name, _ in _test_images(number):
             record = Record(f"p{number:05d}", name, name=Path(name).stem, modality="face", file_format="jpeg")
             lists.setdefault(sigset_name(partition, side), []).append(record)
     for file_name, records in lists.items():

@@ -1,4 +1,4 @@
-"""Photographs for tests of whole alignments, with known eyes, so that little work is left for the networks."""
+"""Images for tests of whole alignments, with known eyes, so that little work is left for the networks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HEADER = "path,righteyex,righteyey,lefteyex,lefteyey\n"
 
 
-def draw_set(root: Path, photographs: int, *, side: int = 120) -> None:
-    """Write root/raw with so many photographs in folders of ten, and their eyes to root/eyes.csv."""
+def draw_set(root: Path, images: int, *, side: int = 120) -> None:
+    """Write root/raw with so many images in folders of ten, and their eyes to root/eyes.csv."""
     lines = []
-    for number in range(photographs):
+    for number in range(images):
         name = f"p{number // 10:03d}/{number % 10}.png"
         (root / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         coarse = np.random.default_rng(number).integers(0, 256, (6, 6, 3), dtype=np.uint8)
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 def made(out: Path) -> dict[str, bytes]:
     """What an alignment made: the files, and the lines of the manifest whatever their order.
 
-    Without what the quick check goes by: it is kept of photographs alone that were not written a moment before.
+    Without what the quick check goes by: it is kept of images alone that were not written a moment before.
     """
     paths = [path for path in out.rglob("*") if path.is_file() and path.name != ".lock"]
     files = {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}

@@ -57,7 +57,7 @@ class Notes(Report):
 
 
 def draw(path: Path, seed: int, size: int = 60) -> None:
-    """A picture that need not hold a face."""
+    """An image that need not hold a face."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size // 6, size // 6, 3), dtype=np.uint8)
     Image.fromarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)).save(path)
@@ -65,7 +65,7 @@ def draw(path: Path, seed: int, size: int = 60) -> None:
 
 @pytest.fixture
 def given_eyes(tmp_path: Path) -> AlignConfig:
-    """Six photographs of three people with known eyes, so that no network is needed."""
+    """Six images of three people with known eyes, so that no network is needed."""
     rows = []
     for person in ("anna", "bo", "carl"):
         for number in (1, 2):
@@ -98,8 +98,8 @@ def mapped(record: AlignedRecord) -> np.ndarray:
     return np.array(list(record.points.values())) @ matrix[:, :2].T + matrix[:, 2]
 
 
-def test_the_tree_is_mirrored_and_every_photograph_has_its_line(given_eyes: AlignConfig) -> None:
-    (given_eyes.raw / "anna" / "notes.txt").write_text("no picture")
+def test_the_tree_is_mirrored_and_every_image_has_its_line(given_eyes: AlignConfig) -> None:
+    (given_eyes.raw / "anna" / "notes.txt").write_text("no image")
     result = align(given_eyes)
     assert result == AlignResult(given_eyes.out, given_eyes.out / "aligned.jsonl", 6, 0, 0, None)
     assert [record.path for record in records(result)] == [
@@ -142,11 +142,11 @@ def test_unusable_landmarks_are_set_aside_and_missing_ones_searched(given_eyes: 
     assert "coincide" in reasons["anna/2.png"]
     assert reasons["bo/1.png"] == ""
     assert reasons["bo/2.png"] == "no face was found"
-    assert notes.notes == [f"3 of the photographs are not in {given_eyes.landmarks}: they were searched"]
+    assert notes.notes == [f"3 of the images are not in {given_eyes.landmarks}: they were searched"]
     assert len(notes.details) == result.failed == 5
 
 
-def test_faces_are_found_in_pictures_of_every_kind(tmp_path: Path, person: np.ndarray) -> None:
+def test_faces_are_found_in_images_of_every_kind(tmp_path: Path, person: np.ndarray) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
     image = Image.fromarray(person)
@@ -181,7 +181,7 @@ def test_what_fails_is_listed_and_costs_the_others_nothing(tmp_path: Path, perso
     Image.fromarray(person).save(raw / "good.png")
     whole = (raw / "good.png").read_bytes()
     (raw / "short.png").write_bytes(whole[: len(whole) // 2])
-    (raw / "text.jpg").write_text("no picture")
+    (raw / "text.jpg").write_text("no image")
     (raw / "gone.jpg").symlink_to(raw / "nowhere.jpg")
     Image.new("RGB", (200, 200), "navy").save(raw / "x" / "blank.jpg")
     result = align(AlignConfig(raw=raw, out=tmp_path / "out", device="cpu"))
@@ -204,7 +204,7 @@ def test_odd_file_names_stay_on_their_line(tmp_path: Path) -> None:
     raw.mkdir()
     names = ["tab\there.jpg", "line\nbreak.jpg", os.fsdecode(b"latin-\xe9.jpg")]
     for name in names:
-        (raw / name).write_text("no picture")
+        (raw / name).write_text("no image")
     result = align(AlignConfig(raw=raw, out=tmp_path / "out", device="cpu"))
     assert {record.path for record in records(result)} == set(names)
     lines = result.set_aside.read_bytes().splitlines()
@@ -258,30 +258,30 @@ def test_again_does_only_what_is_missing(given_eyes: AlignConfig) -> None:
 
 
 def test_a_failure_is_tried_again_only_when_its_file_was_replaced(given_eyes: AlignConfig) -> None:
-    photograph = given_eyes.raw / "bo" / "1.png"
-    whole = photograph.read_bytes()
-    photograph.write_bytes(whole[:50])
+    image = given_eyes.raw / "bo" / "1.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[:50])
     first = align(given_eyes)
     assert (first.aligned, first.failed) == (5, 1)
     again = align(given_eyes)
     assert (again.aligned, again.already, again.failed) == (0, 5, 1)
     assert again.set_aside == first.set_aside
     assert len(records(again)) == 6
-    photograph.write_bytes(whole)
+    image.write_bytes(whole)
     repaired = align(given_eyes)
     assert (repaired.aligned, repaired.already, repaired.failed, repaired.set_aside) == (1, 5, 0, None)
     assert not (given_eyes.out / "set-aside.tsv").exists()
 
 
-def test_a_photograph_that_was_replaced_is_aligned_again(given_eyes: AlignConfig) -> None:
+def test_an_image_that_was_replaced_is_aligned_again(given_eyes: AlignConfig) -> None:
     align(given_eyes)
-    photograph = given_eyes.raw / "anna" / "1.png"
+    image = given_eyes.raw / "anna" / "1.png"
     before = (given_eyes.out / "anna" / "1.jpg").read_bytes()
-    draw(photograph, seed=77)
+    draw(image, seed=77)
     assert align(given_eyes).aligned == 1
     assert (given_eyes.out / "anna" / "1.jpg").read_bytes() != before
-    photograph.write_bytes(b"broken")
-    os.utime(photograph, (1, 1))
+    image.write_bytes(b"broken")
+    os.utime(image, (1, 1))
     assert align(given_eyes).failed == 1
     assert not (given_eyes.out / "anna" / "1.jpg").exists()
 
@@ -409,7 +409,7 @@ def test_a_link_out_of_the_aligned_tree_is_not_followed(given_eyes: AlignConfig)
     assert "leads out of the aligned tree" in result.set_aside.read_text()
 
 
-def test_photographs_that_differ_in_their_extension_keep_apart(given_eyes: AlignConfig) -> None:
+def test_images_that_differ_in_their_extension_keep_apart(given_eyes: AlignConfig) -> None:
     draw(given_eyes.raw / "anna" / "1.bmp", seed=5)
     draw(given_eyes.raw / "anna" / "1.PPM", seed=6)
     given_eyes.landmarks.write_text(EYES + "1,20,20,40,22\n2,20,20,40,22\n")
@@ -439,7 +439,7 @@ def test_workers_and_batches_do_not_change_the_result(given_eyes: AlignConfig, t
     assert contents[0] == contents[1] == contents[2]
 
 
-def test_pictures_beyond_the_memory_kept_are_taken_one_by_one(
+def test_images_beyond_the_memory_kept_are_taken_one_by_one(
     given_eyes: AlignConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(align_faces, "BYTES_AT_ONCE", 1)
@@ -471,7 +471,7 @@ def test_a_second_process_is_refused(given_eyes: AlignConfig) -> None:
     ("raw", "out", "message"),
     [
         ("nowhere", "out", "does not exist"),
-        ("eyes.csv", "out", "none of the listed photographs can be used"),
+        ("eyes.csv", "out", "none of the listed images can be used"),
         ("empty", "out", "holds no images"),
         ("raw", "raw/aligned", "one lies in the other"),
         ("raw", ".", "one lies in the other"),
@@ -497,7 +497,7 @@ def test_trees_that_cannot_be_aligned(
         ({"min_face": 5}, "--min-face"),
         ({"detector_batch": 0}, "--detector-batch"),
         ({"device": "quantum"}, "quantum"),
-        ({"contact_sheet": Path("sheet.docx")}, "--contact-sheet sheet.docx is no picture"),
+        ({"contact_sheet": Path("sheet.docx")}, "--contact-sheet sheet.docx is no image"),
     ],
 )
 def test_options_that_cannot_be(given_eyes: AlignConfig, change: dict[str, Any], message: str) -> None:
@@ -513,12 +513,12 @@ def test_the_settings_stand_beside_the_manifest(given_eyes: AlignConfig) -> None
     assert len(settings["landmarks"]) == 64
 
 
-def test_real_photographs(tmp_path: Path, shared_data: Path) -> None:
+def test_real_images(tmp_path: Path, shared_data: Path) -> None:
     raw = tmp_path / "raw"
-    for number, photograph in enumerate(sorted(shared_data.glob("orl/s*/1.pgm"))[::5]):
+    for number, image in enumerate(sorted(shared_data.glob("orl/s*/1.pgm"))[::5]):
         link = raw / f"s{number}" / "1.pgm"
         link.parent.mkdir(parents=True)
-        link.symlink_to(photograph)
+        link.symlink_to(image)
     result = align(AlignConfig(raw=raw, out=tmp_path / "out", device="cpu"))
     assert (result.aligned, result.failed) == (8, 0)
 

@@ -19,7 +19,7 @@ from facedan_cli.errors import FacedanError
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignConfig:
-    """Twenty photographs of two people, in the current directory."""
+    """Twenty images of two people, in the current directory."""
     monkeypatch.chdir(tmp_path)
     draw_set(tmp_path, 20)
     return AlignConfig(raw=Path("raw"), out=Path("out"), landmarks=Path("eyes.csv"), size=60, device="cpu", workers=2)
@@ -38,10 +38,10 @@ def write_tar(archive: Path, files: dict[str, bytes], mode: str = "w") -> None:
             tar.addfile(header, io.BytesIO(content))
 
 
-def write_rec(archive: Path, pictures: list[tuple[int, bytes]]) -> None:
+def write_rec(archive: Path, images: list[tuple[int, bytes]]) -> None:
     archive.parent.mkdir(parents=True, exist_ok=True)
     with archive.open("wb") as file:
-        for label, content in pictures:
+        for label, content in images:
             record = struct.pack("<IfQQ", 0, label, 0, 0) + content
             file.write(struct.pack("<II", 0xCED7230A, len(record)) + record + bytes(-len(record) % 4))
 
@@ -69,9 +69,9 @@ def test_shards_give_the_faces_that_their_files_would(config: AlignConfig, suffi
 
 
 def test_a_rec_gives_folders_of_identities(config: AlignConfig) -> None:
-    pictures = [(number // 10, content) for number, content in enumerate(contents(config).values())]
-    pictures[4] = (0, b"no picture")
-    write_rec(Path("sets/casia/train.rec"), pictures)
+    images = [(number // 10, content) for number, content in enumerate(contents(config).values())]
+    images[4] = (0, b"no image")
+    write_rec(Path("sets/casia/train.rec"), images)
     packed = replace(config, raw=Path("sets"), out=Path("from-rec"), landmarks=None, no_align=True)
     result = align(packed)
     assert (result.aligned, result.failed) == (19, 1)
@@ -113,8 +113,8 @@ def test_a_list_mirrors_the_tree_of_its_root(config: AlignConfig) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "the list of photographs is empty"),
-        ("gone.png\n", "none of the listed photographs can be used"),
+        ("", "the list of images is empty"),
+        ("gone.png\n", "none of the listed images can be used"),
     ],
 )
 def test_lists_that_cannot_be(config: AlignConfig, content: str, message: str) -> None:
@@ -136,7 +136,7 @@ def test_a_name_that_no_face_can_have_is_set_aside(config: AlignConfig) -> None:
     assert "File name too long" in said[1]
 
 
-def test_photographs_of_compressed_archives_are_held_within_bounds(
+def test_images_of_compressed_archives_are_held_within_bounds(
     config: AlignConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = contents(config)

@@ -1,4 +1,4 @@
-"""Photographs that changed are aligned again, whatever their sizes and times say; those that did not are not."""
+"""Images that changed are aligned again, whatever their sizes and times say; those that did not are not."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ def test_a_copied_tree_is_found_done(config: AlignConfig, monkeypatch: pytest.Mo
     (config.raw.parent / "copy").rename(config.raw)
     assert done(align(config)) == (0, 4, 0)
     assert faces(config) == before
-    if contents.SETTLED_NS < 0:  # with what it found then, no photograph is read once more
+    if contents.SETTLED_NS < 0:  # with what it found then, no image is read once more
         assert len(lines(config)) == 8
-        monkeypatch.setattr("facedan_cli.alignment.photograph.digest_of", lambda file: pytest.fail("read"))
+        monkeypatch.setattr("facedan_cli.alignment.source_image.digest_of", lambda file: pytest.fail("read"))
         assert done(align(config)) == (0, 4, 0)
     assert len(lines(config)) == (8 if contents.SETTLED_NS < 0 else 4)
 
@@ -152,7 +152,7 @@ class Heard(Report):
         self.warnings.append(text)
 
 
-def test_of_an_earlier_version_faces_newer_than_their_photographs_count(config: AlignConfig, tmp_path: Path) -> None:
+def test_of_an_earlier_version_faces_newer_than_their_images_count(config: AlignConfig, tmp_path: Path) -> None:
     align(config)
     of_earlier_version(config)
     later = 2 * TIME
@@ -168,14 +168,14 @@ def test_of_an_earlier_version_faces_newer_than_their_photographs_count(config: 
     assert faces(config) == afresh(config, tmp_path)
 
 
-def test_of_an_earlier_version_copied_photographs_count_with_a_warning(config: AlignConfig) -> None:
+def test_of_an_earlier_version_copied_images_count_with_a_warning(config: AlignConfig) -> None:
     align(config)
     of_earlier_version(config)
     for path in config.out.rglob("*.jpg"):
-        os.utime(path, ns=(TIME + 2 * 10**9,) * 2)  # long before the photographs' status changed
+        os.utime(path, ns=(TIME + 2 * 10**9,) * 2)  # long before the images' status changed
     heard = Heard()
     assert done(align(config, heard)) == (0, 4, 0)
-    assert "4 photographs were copied" in heard.warnings[0]
+    assert "4 images were copied" in heard.warnings[0]
     os.utime(config.raw / NAMES[0])
     assert done(align(config)) == (1, 3, 0)
 

@@ -77,7 +77,7 @@ def test_the_least_certain_come_first_and_failures_not_at_all(tmp_path: Path) ->
     np.testing.assert_allclose(shades(tmp_path / "sheet.png", 4), [110, 160, 10, 60], atol=3)
 
 
-def test_only_the_last_line_on_a_photograph_counts(tmp_path: Path) -> None:
+def test_only_the_last_line_on_an_image_counts(tmp_path: Path) -> None:
     records = [record(10, 0.7), record(60, 0.75), record(10, 0.9), record(110, 0.72)]
     records.append(record(110, None, output=None, status="failed", points=None, transform=None))
     assert write_contact_sheet(tmp_path / "sheet.png", write(tmp_path, records)) == 2
@@ -123,7 +123,7 @@ def test_odd_names_and_missing_faces_are_no_obstacle(tmp_path: Path) -> None:
     odd = [AlignedRecord(**{**vars(one), "path": "long/" * 30 + f"caf\udce9\n李{one.path}"}) for one in records]
     manifest = write(tmp_path, odd)
     (tmp_path / "60.jpg").unlink()
-    (tmp_path / "10.jpg").write_bytes(b"no picture")
+    (tmp_path / "10.jpg").write_bytes(b"no image")
     assert write_contact_sheet(tmp_path / "sheet.png", manifest) == 1
 
 

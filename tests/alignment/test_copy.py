@@ -16,7 +16,7 @@ from facedan_cli.data.manifest import read_records
 from facedan_cli.errors import FacedanError, UsageError
 
 
-def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+def image(width: int, height: int, seed: int = 0) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -31,12 +31,12 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 def config(tmp_path: Path) -> AlignConfig:
     raw = tmp_path / "raw" / "anna"
     raw.mkdir(parents=True)
-    (raw / "same.jpg").write_bytes(jpeg(picture(112, 112), quality=60))
-    (raw / "grey.jpeg").write_bytes(jpeg(picture(112, 112).convert("L")))
-    picture(112, 112, 1).save(raw / "lossless.png")
-    picture(224, 224, 2).save(raw / "large.png")
-    picture(56, 80, 3).save(raw / "upright.png")
-    (raw / "short.jpg").write_bytes(jpeg(picture(112, 112))[:-300])
+    (raw / "same.jpg").write_bytes(jpeg(image(112, 112), quality=60))
+    (raw / "grey.jpeg").write_bytes(jpeg(image(112, 112).convert("L")))
+    image(112, 112, 1).save(raw / "lossless.png")
+    image(224, 224, 2).save(raw / "large.png")
+    image(56, 80, 3).save(raw / "upright.png")
+    (raw / "short.jpg").write_bytes(jpeg(image(112, 112))[:-300])
     return AlignConfig(raw=tmp_path / "raw", out=tmp_path / "out", size=112, no_align=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from facenet_pytorch import MTCNN
 
 from facedan_cli.alignment.detector import Detector, Face, choose, enlarged
-from facedan_cli.data.images import read_picture
+from facedan_cli.data.images import read_image
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
 
@@ -79,16 +79,16 @@ def test_faces_smaller_than_asked_for_are_not_found(person: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("turns", "attempt"), [(1, "turned to the right"), (2, "upside down"), (3, "turned to the left")]
 )
-def test_a_turned_face_is_found_and_its_points_lie_in_the_picture_as_it_is(
+def test_a_turned_face_is_found_and_its_points_lie_in_the_image_as_it_is(
     detector: Detector, turns: int, attempt: str
 ) -> None:
     rng = np.random.default_rng(10)  # a person of whom MTCNN finds nothing lying down
     person = cv2.resize(render(draw_identity(rng), draw_view(rng, WEB), 250), (250, 300))
-    picture = np.ascontiguousarray(np.rot90(person, turns))
+    image = np.ascontiguousarray(np.rot90(person, turns))
     (upright,) = detector.detect([person])
-    found = detector.detect([np.zeros_like(picture), picture])[1]
+    found = detector.detect([np.zeros_like(image), image])[1]
     assert found[0].attempt == attempt
-    # The turn itself as a picture: each point is drawn as a pixel of its own and looked for where it went.
+    # The turn itself as an image: each point is drawn as a pixel of its own and looked for where it went.
     for point, expected in zip(found[0].points, upright[0].points, strict=True):
         mark = np.zeros((300, 250), np.uint8)
         mark[round(expected[1]), round(expected[0])] = 1
@@ -97,7 +97,7 @@ def test_a_turned_face_is_found_and_its_points_lie_in_the_picture_as_it_is(
     left, top, right, bottom = found[0].box
     assert left < found[0].points[:, 0].min() < found[0].points[:, 0].max() < right
     assert top < found[0].points[:, 1].min() < found[0].points[:, 1].max() < bottom
-    assert Detector(torch.device("cpu"), 40, second_pass=False).detect([picture]) == [[]]
+    assert Detector(torch.device("cpu"), 40, second_pass=False).detect([image]) == [[]]
 
 
 def test_a_face_that_the_first_search_finds_is_of_no_attempt(detector: Detector, person: np.ndarray) -> None:
@@ -131,13 +131,13 @@ def test_smaller_faces_are_looked_for_where_there_is_no_larger_one(person: np.nd
         ((20000, 5000), 80, 8),
     ],
 )
-def test_large_photographs_are_read_smaller_where_no_face_is_lost_by_it(
+def test_large_images_are_read_smaller_where_no_face_is_lost_by_it(
     size: tuple[int, int], min_face: int, factor: int
 ) -> None:
     assert Detector(torch.device("cpu"), min_face).reduction(size) == factor
 
 
-def test_faces_mean_the_same_in_a_photograph_that_was_read_smaller(detector: Detector, person: np.ndarray) -> None:
+def test_faces_mean_the_same_in_an_image_that_was_read_smaller(detector: Detector, person: np.ndarray) -> None:
     large = cv2.resize(person, (2400, 2400), interpolation=cv2.INTER_CUBIC)
     half = cv2.resize(large, (1200, 1200), interpolation=cv2.INTER_AREA)
     (whole,), (read_half,) = detector.detect([large]), detector.detect([half], [2])
@@ -147,83 +147,83 @@ def test_faces_mean_the_same_in_a_photograph_that_was_read_smaller(detector: Det
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 5000), (5000, 3), (30, 30), (2500, 2500)])
-def test_pictures_of_any_shape_may_hold_no_face(detector: Detector, shape: tuple[int, int]) -> None:
+def test_images_of_any_shape_may_hold_no_face(detector: Detector, shape: tuple[int, int]) -> None:
     assert detector.detect([np.full((*shape, 3), 90, np.uint8)]) == [[]]
 
 
-def test_results_keep_the_order_of_the_pictures(detector: Detector, person: np.ndarray) -> None:
+def test_results_keep_the_order_of_the_images(detector: Detector, person: np.ndarray) -> None:
     blank = np.zeros((300, 300, 3), np.uint8)
     found = detector.detect([blank, person, person[:200, :240], blank, person])
     assert [len(faces) for faces in found] == [0, 1, 1, 0, 1]
 
 
-def test_of_photographs_the_same_face_is_chosen_as_with_facenet_pytorch(shared_data: Path) -> None:
+def test_of_images_the_same_face_is_chosen_as_with_facenet_pytorch(shared_data: Path) -> None:
     detector = Detector(torch.device("cpu"), min_face=40, reference=True)
-    pictures = [read_picture(path) for path in sorted(shared_data.glob("lfw/*/*_0002.jpg"))[::30]]
-    assert len(pictures) >= 20
+    images = [read_image(path) for path in sorted(shared_data.glob("lfw/*/*_0002.jpg"))[::30]]
+    assert len(images) >= 20
     mtcnn = MTCNN(min_face_size=40)
-    for picture, faces in zip(pictures, detector.detect(pictures), strict=True):
-        boxes, probabilities, points = mtcnn.detect(picture, landmarks=True)
+    for image, faces in zip(images, detector.detect(images), strict=True):
+        boxes, probabilities, points = mtcnn.detect(image, landmarks=True)
         reference = [Face(tuple(b), p, q) for b, p, q in zip(boxes, probabilities, points, strict=True)]
-        own, theirs = (choose(some, picture.shape[1], picture.shape[0]) for some in (faces, reference))
+        own, theirs = (choose(some, image.shape[1], image.shape[0]) for some in (faces, reference))
         np.testing.assert_allclose(own.points, theirs.points.astype(float), atol=1e-3)
 
 
-def test_the_small_studio_pictures_are_all_found(detector: Detector, shared_data: Path) -> None:
-    pictures = [read_picture(path) for path in sorted(shared_data.glob("orl/*/*.pgm"))[::8]]
-    assert len(pictures) == 50
-    for picture, faces in zip(pictures, detector.detect(pictures), strict=True):
-        left_eye, right_eye, *_ = choose(faces, picture.shape[1], picture.shape[0]).points
+def test_the_small_studio_images_are_all_found(detector: Detector, shared_data: Path) -> None:
+    images = [read_image(path) for path in sorted(shared_data.glob("orl/*/*.pgm"))[::8]]
+    assert len(images) == 50
+    for image, faces in zip(images, detector.detect(images), strict=True):
+        left_eye, right_eye, *_ = choose(faces, image.shape[1], image.shape[0]).points
         assert 15 < np.linalg.norm(right_eye - left_eye) < 60
 
 
 def mirrored_back(face: Face, width: int) -> np.ndarray:
-    """The points of a face of a mirrored picture where they are in the picture itself."""
+    """The points of a face of a mirrored image where they are in the image itself."""
     points = face.points[[1, 0, 2, 4, 3]].astype(float)
     points[:, 0] = width - 1 - points[:, 0]
     return points
 
 
-def offsets(detector: Detector, pictures: list[np.ndarray]) -> np.ndarray:
-    """By how many pixels the points of each picture lie too far right: half of what mirroring moves them."""
-    mirrored = detector.detect([np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
+def offsets(detector: Detector, images: list[np.ndarray]) -> np.ndarray:
+    """By how many pixels the points of each image lie too far right: half of what mirroring moves them."""
+    mirrored = detector.detect([np.ascontiguousarray(image[:, ::-1]) for image in images])
     found = []
-    for picture, faces, others in zip(pictures, detector.detect(pictures), mirrored, strict=True):
-        height, width = picture.shape[:2]
+    for image, faces, others in zip(images, detector.detect(images), mirrored, strict=True):
+        height, width = image.shape[:2]
         if not faces or not others:
             continue
         one, other = choose(faces, width, height).points, mirrored_back(choose(others, width, height), width)
         if np.abs(one - other).max() < 20:  # otherwise another face was chosen
             found.append((one - other)[:, 0].mean() / 2)
-    assert len(found) > 0.9 * len(pictures)
+    assert len(found) > 0.9 * len(images)
     return np.array(found)
 
 
 @pytest.mark.parametrize("side", [120, 250])
 def test_mirrored_drawings_have_mirrored_landmarks(detector: Detector, side: int) -> None:
     rng = np.random.default_rng(5)
-    pictures = [render(draw_identity(rng), draw_view(rng, WEB), side) for _ in range(24)]
-    moved = offsets(detector, pictures)
+    images = [render(draw_identity(rng), draw_view(rng, WEB), side) for _ in range(24)]
+    moved = offsets(detector, images)
     assert abs(np.median(moved)) < 0.25
     assert abs(moved.mean()) < 0.25
 
 
-def test_mirrored_photographs_have_mirrored_landmarks(detector: Detector, shared_data: Path) -> None:
-    pictures = [read_picture(path) for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::6]]
-    moved = offsets(detector, pictures)
+def test_mirrored_images_have_mirrored_landmarks(detector: Detector, shared_data: Path) -> None:
+    images = [read_image(path) for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::6]]
+    moved = offsets(detector, images)
     assert abs(np.median(moved)) < 0.12
     assert abs(moved.mean()) < 0.15
-    by_reference = offsets(Detector(torch.device("cpu"), 40, reference=True), pictures)
+    by_reference = offsets(Detector(torch.device("cpu"), 40, reference=True), images)
     assert 0.9 < by_reference.mean() < 1.3
 
 
-def test_landmarks_mean_the_same_in_an_enlarged_photograph(detector: Detector, shared_data: Path) -> None:
+def test_landmarks_mean_the_same_in_an_enlarged_image(detector: Detector, shared_data: Path) -> None:
     """In one of four times the side an offset is a fourth of it: so those of rows are seen, which no mirror shows."""
-    pictures = [read_picture(path) for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::15]]
-    larger = [cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for picture in pictures]
+    images = [read_image(path) for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::15]]
+    larger = [cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for image in images]
 
     def moved(*detectors: Detector) -> np.ndarray:
-        found = zip(detectors[0].detect(pictures), detectors[1].detect(larger), strict=True)
+        found = zip(detectors[0].detect(images), detectors[1].detect(larger), strict=True)
         points = [
             (choose(one, 250, 250).points, (choose(other, 1000, 1000).points + 0.5) / 4 - 0.5) for one, other in found
         ]

@@ -34,8 +34,8 @@ def write(manifest: Path, records: Sequence[AlignedRecord]) -> None:
         writer.append(records)
 
 
-def slow_ledger(records: Sequence[AlignedRecord]) -> dict[str, AlignedRecord]:
-    """By photograph its last line, unless another photograph's face has overwritten its own."""
+def slow_index(records: Sequence[AlignedRecord]) -> dict[str, AlignedRecord]:
+    """By image its last line, unless another image's face has overwritten its own."""
     last = {record.path: record for record in records}
     owner = {record.output.lower(): record.path for record in records if record.output}
     return {path: line for path, line in last.items() if line.output is None or owner[line.output.lower()] == path}
@@ -48,29 +48,29 @@ def slow_ledger(records: Sequence[AlignedRecord]) -> dict[str, AlignedRecord]:
         )
     )
 )
-def test_a_ledger_is_the_last_word_on_each_photograph(
+def test_a_ledger_is_the_last_word_on_each_image(
     tmp_path_factory: pytest.TempPathFactory, records: list[AlignedRecord]
 ) -> None:
-    manifest = tmp_path_factory.mktemp("ledger") / "m.jsonl"
+    manifest = tmp_path_factory.mktemp("index") / "m.jsonl"
     write(manifest, records)
-    ledger, expected = ManifestIndex(manifest), slow_ledger(records)
-    rows = ledger.find(np.array([digest64(path) for path in "abcde"], np.uint64))
+    index, expected = ManifestIndex(manifest), slow_index(records)
+    rows = index.find(np.array([digest64(path) for path in "abcde"], np.uint64))
     for path, row in zip("abcde", rows, strict=True):
         if path not in expected:
             assert row == ABSENT
             continue
         line = expected[path]
-        assert ledger.record(int(row)) == line
-        assert ledger.versions[row] == digest64(line.bytes, line.modified)
-        assert ledger.outputs[row] == (0 if line.output is None else output_digest(line.output))
+        assert index.record(int(row)) == line
+        assert index.versions[row] == digest64(line.bytes, line.modified)
+        assert index.outputs[row] == (0 if line.output is None else output_digest(line.output))
 
 
 def test_a_ledger_keeps_to_what_was_there_when_it_was_read(tmp_path: Path) -> None:
     write(tmp_path / "m.jsonl", [record("a", "a.jpg")])
-    ledger = ManifestIndex(tmp_path / "m.jsonl")
+    index = ManifestIndex(tmp_path / "m.jsonl")
     write(tmp_path / "m.jsonl", [record("a", None), record("b", "b.jpg")])
-    assert len(ledger.keys) == 1
-    assert ledger.record(0).output == "a.jpg"
+    assert len(index.keys) == 1
+    assert index.record(0).output == "a.jpg"
 
 
 def test_digests_do_not_change_between_machines() -> None:

@@ -11,13 +11,13 @@ from align_sets import command, draw_set, environment, made, run
 from facedan_cli.alignment.align import align
 from facedan_cli.config.common import AlignConfig
 
-PHOTOGRAPHS = 300
+IMAGES = 300
 KILLS = 3
 
 
 def test_an_alignment_survives_kills_at_any_moment(tmp_path: Path) -> None:
-    draw_set(tmp_path, PHOTOGRAPHS)
-    (tmp_path / "raw" / "p000" / "0.png").write_bytes(b"no picture")
+    draw_set(tmp_path, IMAGES)
+    (tmp_path / "raw" / "p000" / "0.png").write_bytes(b"no image")
     arguments = ("--landmarks", tmp_path / "eyes.csv", "--device", "cpu", "--workers", 2, "--detector-batch", 2)
     align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / "whole", landmarks=tmp_path / "eyes.csv", device="cpu"))
     manifest = tmp_path / "out" / "aligned.jsonl"
@@ -30,19 +30,19 @@ def test_an_alignment_survives_kills_at_any_moment(tmp_path: Path) -> None:
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        goal = PHOTOGRAPHS * kill // (KILLS + 2)
+        goal = IMAGES * kill // (KILLS + 2)
         while process.poll() is None and (not manifest.exists() or manifest.read_bytes().count(b"\n") <= goal):
             time.sleep(moments.uniform(0, 0.005))
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         recorded.append(manifest.read_bytes().count(b"\n"))
-        assert recorded[-2] < recorded[-1] < PHOTOGRAPHS
+        assert recorded[-2] < recorded[-1] < IMAGES
 
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jpg")}
     lines = manifest.read_text().splitlines(keepends=True)
     last = run("align", tmp_path / "raw", tmp_path / "out", *arguments, "--json")
     assert last.returncode == 3
-    assert f'"already": {recorded[-1] - 1}' in last.stdout  # the one that is no picture is not tried again
+    assert f'"already": {recorded[-1] - 1}' in last.stdout  # the one that is no image is not tried again
     assert made(tmp_path / "out") == made(tmp_path / "whole")
     assert manifest.read_text().startswith("".join(lines[: recorded[-1]]))
     redone = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]

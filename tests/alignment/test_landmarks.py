@@ -30,7 +30,7 @@ def test_five_points_in_any_order_of_columns(tmp_path: Path) -> None:
     assert points == {name: (2 * i, 2 * i + 1) for i, name in enumerate(names)}
 
 
-def test_a_photograph_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
+def test_an_image_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
     landmarks = read_landmarks(
         written(
             tmp_path,
@@ -44,12 +44,12 @@ def test_a_photograph_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
     )
     assert landmarks.find("raw/04530d235.PNG") == {"image_left_eye": (1, 1), "image_right_eye": (2, 1)}
     assert landmarks.find("two/same.jpg") == {"image_left_eye": (5, 5), "image_right_eye": (6, 5)}
-    assert landmarks.find("photos/two/same.jpg") == landmarks.find("two/same.jpg")
+    assert landmarks.find("images/two/same.jpg") == landmarks.find("two/same.jpg")
     assert landmarks.find("three/same.jpg") is None  # which of the two?
     assert landmarks.find("three/there.jpg") == {"image_left_eye": (7, 7), "image_right_eye": (8, 7)}
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "there.jpg").touch()
-    assert landmarks.find("three/there.jpg") is None  # the points are those of another photograph
+    assert landmarks.find("three/there.jpg") is None  # the points are those of another image
     assert landmarks.find("other.jpg") is None
 
 

@@ -10,7 +10,7 @@ import torch
 from facenet_pytorch import MTCNN
 
 from facedan_cli.alignment.mtcnn import Networks, find_faces, load_networks
-from facedan_cli.data.images import read_picture
+from facedan_cli.data.images import read_image
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -29,9 +29,9 @@ def networks() -> Networks:
     return load_networks(torch.device("cpu"))
 
 
-def expected(picture: np.ndarray, min_face: int) -> Found:
-    """What facenet-pytorch finds in one picture."""
-    boxes, probabilities, points = MTCNN(min_face_size=min_face).detect(picture, landmarks=True)
+def expected(image: np.ndarray, min_face: int) -> Found:
+    """What facenet-pytorch finds in one image."""
+    boxes, probabilities, points = MTCNN(min_face_size=min_face).detect(image, landmarks=True)
     if boxes is None:
         return np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
     return np.asarray(boxes, float), np.asarray(probabilities, float), np.asarray(points, float)
@@ -58,41 +58,41 @@ def crowd() -> np.ndarray:
 
 @pytest.mark.parametrize("min_face", [20, 47, 130])
 def test_drawn_faces_are_found_as_by_facenet_pytorch(networks: Networks, min_face: int) -> None:
-    pictures = [*people(3, 160), crowd(), crowd()[:, 20:-35]]
-    found = find_faces(pictures, [min_face] * len(pictures), networks, reference=True)
+    images = [*people(3, 160), crowd(), crowd()[:, 20:-35]]
+    found = find_faces(images, [min_face] * len(images), networks, reference=True)
     assert min_face == 130 or len(found[3][0]) == 12
-    for own, picture in zip(found, pictures, strict=True):
-        assert_same(own, expected(picture, min_face))
+    for own, image in zip(found, images, strict=True):
+        assert_same(own, expected(image, min_face))
 
 
-def test_photographs_are_searched_as_by_facenet_pytorch(networks: Networks, shared_data: Path) -> None:
-    photographs = sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::30] + sorted(shared_data.glob("orl/*/1.pgm"))[::8]
-    assert len(photographs) > 20
-    pictures = [read_picture(path) for path in photographs]
-    pictures += [cv2.resize(picture, None, fx=2, fy=2) for picture in pictures[-3:]]
-    found = find_faces(pictures, [40] * len(pictures), networks, reference=True)
-    for own, picture in zip(found, pictures, strict=True):
-        assert_same(own, expected(picture, 40))
+def test_images_are_searched_as_by_facenet_pytorch(networks: Networks, shared_data: Path) -> None:
+    images = sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::30] + sorted(shared_data.glob("orl/*/1.pgm"))[::8]
+    assert len(images) > 20
+    images = [read_image(path) for path in images]
+    images += [cv2.resize(image, None, fx=2, fy=2) for image in images[-3:]]
+    found = find_faces(images, [40] * len(images), networks, reference=True)
+    for own, image in zip(found, images, strict=True):
+        assert_same(own, expected(image, 40))
 
 
-def test_a_picture_is_searched_alike_alone_and_in_company(networks: Networks) -> None:
-    """To the bit: what a photograph becomes must not depend on how work was divided."""
-    pictures = [people(1, 160)[0], people(1, 120, seed=2)[0], crowd(), *people(11, 160, seed=3)]
+def test_an_image_is_searched_alike_alone_and_in_company(networks: Networks) -> None:
+    """To the bit: what an image becomes must not depend on how work was divided."""
+    images = [people(1, 160)[0], people(1, 120, seed=2)[0], crowd(), *people(11, 160, seed=3)]
     min_faces = [30, 40, 25, *[40] * 11]
-    together = find_faces(pictures, min_faces, networks)
-    for own, picture, min_face in zip(together, pictures, min_faces, strict=True):
-        alone = find_faces([picture], [min_face], networks)[0]
+    together = find_faces(images, min_faces, networks)
+    for own, image, min_face in zip(together, images, min_faces, strict=True):
+        alone = find_faces([image], [min_face], networks)[0]
         assert all(map(np.array_equal, own, alone))
 
 
 @pytest.mark.parametrize("pixels", [1, 3000, 9001])
-def test_a_large_picture_is_searched_alike_in_strips(
+def test_a_large_image_is_searched_alike_in_strips(
     networks: Networks, monkeypatch: pytest.MonkeyPatch, pixels: int
 ) -> None:
-    pictures = [crowd(), crowd()[:-33, :-35]]
-    whole = find_faces(pictures, [25, 31], networks)
+    images = [crowd(), crowd()[:-33, :-35]]
+    whole = find_faces(images, [25, 31], networks)
     monkeypatch.setattr("facedan_cli.alignment.mtcnn.CPU_PIXELS_A_STRIP", pixels)
-    for own, reference in zip(find_faces(pictures, [25, 31], networks), whole, strict=True):
+    for own, reference in zip(find_faces(images, [25, 31], networks), whole, strict=True):
         assert len(own[0]) >= 9
         assert_same(own, reference)
 
@@ -107,14 +107,14 @@ def test_nothing_is_found_where_nothing_is(networks: Networks, shape: tuple[int,
         assert points.shape == (0, 5, 2)
 
 
-def test_no_pictures_give_no_faces(networks: Networks) -> None:
+def test_no_images_give_no_faces(networks: Networks) -> None:
     assert find_faces([], [], networks) == []
 
 
 def test_the_thresholds_are_kept(networks: Networks) -> None:
-    picture = crowd()
-    every = find_faces([picture], [20], networks)[0][1]
-    strict = find_faces([picture], [20], networks, (0.6, 0.7, 0.995))[0][1]
+    image = crowd()
+    every = find_faces([image], [20], networks)[0][1]
+    strict = find_faces([image], [20], networks, (0.6, 0.7, 0.995))[0][1]
     assert 0 < len(strict) < len(every)
     assert every.min() > 0.7
     assert strict.min() > 0.995

@@ -33,7 +33,7 @@ def test_two_processes_make_what_one_makes(config: AlignConfig, tmp_path: Path) 
         random = np.random.default_rng(number)
         face = render(draw_identity(random), draw_view(random, WEB), 130)
         cv2.imwrite(str(config.raw / f"searched{number}.png"), face)
-    (config.raw / "p001" / "3.png").write_bytes(b"no picture")
+    (config.raw / "p001" / "3.png").write_bytes(b"no image")
     cv2.imwrite(str(config.raw / "p001" / "4.bmp"), np.zeros((90, 90, 3), np.uint8))  # wants 4.png's name
     alone = align(replace(config, out=tmp_path / "alone"))
     options = ("--landmarks", config.landmarks, "--size", config.size, "--device", "cpu")

@@ -10,22 +10,22 @@ import pytest
 from test_recordio import packed
 from test_recordio import write as write_rec
 
-from facedan_cli.alignment.photograph import Photograph
-from facedan_cli.alignment.sources import photographs
+from facedan_cli.alignment.source_image import SourceImage
+from facedan_cli.alignment.sources import source_images
 from facedan_cli.data.entries import PassedOver
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.images import UnreadableImage, read_image
 
-Find = Callable[..., list[Photograph]]
+Find = Callable[..., list[SourceImage]]
 
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with photographs of two data sets, one of them in archives."""
+    """The current directory, with images of two data sets, one of them in archives."""
     monkeypatch.chdir(tmp_path)
     for name in ("gate/b.jpg", "gate/a.PNG", "gate/.hidden.jpg", "gate/notes.txt", "web/bo/1.jpg", ".cache/x.jpg"):
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "raw" / name).write_bytes(name.encode())
-    write_rec(tmp_path / "raw" / "web" / "train.rec", [packed(b"picture", 5.0)])
+    write_rec(tmp_path / "raw" / "web" / "train.rec", [packed(b"image", 5.0)])
     with tarfile.open(tmp_path / "raw" / "web" / "shard.tgz", "w:gz") as tar:
         header = tarfile.TarInfo("anna/1.jpg")
         header.size = 4
@@ -33,13 +33,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def find(raw: str | Path, root: str = ".", out: str = "aligned") -> list[Photograph]:
-    return list(photographs(Path(raw), Path(root), Path(out)))
+def find(raw: str | Path, root: str = ".", out: str = "aligned") -> list[SourceImage]:
+    return list(source_images(Path(raw), Path(root), Path(out)))
 
 
-def reason(photograph: Photograph) -> str:
+def reason(image: SourceImage) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        photograph.read()
+        image.read()
     return str(caught.value)
 
 
@@ -54,7 +54,7 @@ def test_a_directory_is_walked_and_its_archives_too(tree: Path) -> None:
         ("gate/a.PNG", "gate/a.PNG", b"gate/a.PNG"),
         ("gate/b.jpg", "gate/b.jpg", b"gate/b.jpg"),
         ("web/shard.tgz/anna/1.jpg", "web/anna/1.jpg", b"face"),
-        ("web/train.rec/00000000", "web/0000005/00000000", b"picture"),
+        ("web/train.rec/00000000", "web/0000005/00000000", b"image"),
         ("web/bo/1.jpg", "web/bo/1.jpg", b"web/bo/1.jpg"),
     ]
 
@@ -73,7 +73,7 @@ def test_an_archive_that_cannot_be_opened_is_listed(tree: Path) -> None:
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\0"])
 @pytest.mark.parametrize("last", [True, False])
-def test_a_list_names_photographs_and_archives(tree: Path, end: bytes, last: bool) -> None:
+def test_a_list_names_images_and_archives(tree: Path, end: bytes, last: bool) -> None:
     paths = [b"raw/gate/b.jpg", b"./raw/web/../gate/a.PNG", os.fsencode(tree) + b"/raw/web/train.rec", b"raw/gone.jpg"]
     found = find(listed(tree, end.join(paths) + end * last), root="raw")
     assert [(one.path, one.name) for one in found] == [
@@ -82,7 +82,7 @@ def test_a_list_names_photographs_and_archives(tree: Path, end: bytes, last: boo
         ("web/train.rec/00000000", "web/0000005/00000000"),
         ("gone.jpg", "gone.jpg"),
     ]
-    assert [one.read() for one in found[:3]] == [b"gate/b.jpg", b"gate/a.PNG", b"picture"]
+    assert [one.read() for one in found[:3]] == [b"gate/b.jpg", b"gate/a.PNG", b"image"]
     assert (found[3].size, found[3].modified) == (0, 0)
 
 
@@ -95,7 +95,7 @@ def test_odd_names_come_through_a_list(tree: Path) -> None:
     assert [one.read() for one in found] == names
 
 
-def test_a_long_list_is_read_in_stretches(tree: Path) -> None:
+def test_a_long_list_is_read_in_chunks(tree: Path) -> None:
     paths = [f"raw/{number:05d}.jpg" for number in range(9000)]
     assert [one.path for one in find(listed(tree, "\n".join(paths).encode()))] == paths
 
@@ -126,7 +126,7 @@ def test_what_is_no_file_is_not_waited_for(tree: Path) -> None:
     found = {one.path: one for one in find("raw")}
     assert reason(found["pipe.tar"]) == "the archive cannot be read: a named pipe, not a file"
     with pytest.raises(UnreadableImage, match="a named pipe, not a file"):
-        read_picture(found["pipe.jpg"].open())
+        read_image(found["pipe.jpg"].open())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -137,5 +137,5 @@ def test_lists_are_read_in_their_encoding(tree: Path, encoding: str) -> None:
 
 def test_other_files_of_a_tree_are_counted(tree: Path) -> None:
     passed = PassedOver()
-    list(photographs(Path("raw"), Path(), Path("aligned"), passed))
+    list(source_images(Path("raw"), Path(), Path("aligned"), passed))
     assert passed.remark(Path("raw")) == "passed over in raw: 1 other file (1 .txt) and 2 hidden images or directories"

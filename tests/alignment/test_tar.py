@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from facedan_cli.alignment.photograph import Photograph
-from facedan_cli.alignment.tar import tar_photographs
+from facedan_cli.alignment.source_image import SourceImage
+from facedan_cli.alignment.tar import tar_images
 from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.formats import TAR_SUFFIXES
 from facedan_cli.data.images import UnreadableImage
@@ -27,12 +27,12 @@ def write(archive: Path, files: dict[str, bytes], *, form: int = tarfile.PAX_FOR
 
 
 def names(archive: Path, path: str = "web/shard.tar") -> list[str]:
-    return [one.name for one in tar_photographs(archive, path)]
+    return [one.name for one in tar_images(archive, path)]
 
 
-def reason(photograph: Photograph) -> str:
+def reason(image: SourceImage) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        photograph.read()
+        image.read()
     return str(caught.value)
 
 
@@ -42,15 +42,14 @@ def test_every_suffix_has_its_test() -> None:
 
 @pytest.mark.parametrize("suffix", MODES)
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_photographs_take_their_names_beside_the_archive(tmp_path: Path, suffix: str, form: int) -> None:
+def test_images_take_their_names_beside_the_archive(tmp_path: Path, suffix: str, form: int) -> None:
     archive = tmp_path / f"shard{suffix}"
     long = "anna/" + "x" * 90 + ".JPG" if form == tarfile.USTAR_FORMAT else "anna/" + "x" * 150 + ".JPG"
     files = {"./bo/1.png": b"one", "notes.txt": b"no", "bo/._1.png": b"no", long: b"two" * 999, "3.webp": b""}
     write(archive, files, form=form)
     path = f"web/shard{suffix}"
     found = [
-        (one.path, one.name, one.size, one.modified, one.read())
-        for one in tar_photographs(archive, f"web/shard{suffix}")
+        (one.path, one.name, one.size, one.modified, one.read()) for one in tar_images(archive, f"web/shard{suffix}")
     ]
     assert found == [
         (f"{path}/bo/1.png", "web/bo/1.png", 3, 1_600_000_000, b"one"),
@@ -60,7 +59,7 @@ def test_photographs_take_their_names_beside_the_archive(tmp_path: Path, suffix:
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
-def test_a_class_beside_a_photograph_names_its_folder(tmp_path: Path, suffix: str) -> None:
+def test_a_class_beside_an_image_names_its_folder(tmp_path: Path, suffix: str) -> None:
     archive = tmp_path / f"shard{suffix}"
     files = {"000.jpg": b"a", "000.cls": b"17\n", "001.cls": b"anna", "001.left.png": b"b", "001.right.png": b"c"}
     write(archive, files | {"002.jpg": b"d"})
@@ -83,9 +82,9 @@ def test_names_with_dots_keep_their_own_labels(tmp_path: Path, suffix: str) -> N
 
 
 @pytest.mark.parametrize("label", [b"..", b"a/b", b"", b"/", b"x\0y"])
-def test_a_class_that_names_no_folder_sets_its_photograph_aside(tmp_path: Path, label: bytes) -> None:
+def test_a_class_that_names_no_folder_sets_its_image_aside(tmp_path: Path, label: bytes) -> None:
     write(tmp_path / "shard.tar", {"000.cls": label, "000.jpg": b"a", "001.jpg": b"b"})
-    bad, good = tar_photographs(tmp_path / "shard.tar", "shard.tar")
+    bad, good = tar_images(tmp_path / "shard.tar", "shard.tar")
     assert (bad.path, bad.name) == ("shard.tar/000.jpg", "")
     assert reason(bad) == "its .cls does not name a folder"
     assert good.name == "001.jpg"
@@ -94,7 +93,7 @@ def test_a_class_that_names_no_folder_sets_its_photograph_aside(tmp_path: Path, 
 @pytest.mark.parametrize("name", ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", ".."])
 def test_names_that_climb_out_are_refused(tmp_path: Path, name: str) -> None:
     write(tmp_path / "shard.tar", {name: b"a", "a/../b.jpg": b"b"})
-    *bad, good = tar_photographs(tmp_path / "shard.tar", "web/shard.tar")
+    *bad, good = tar_images(tmp_path / "shard.tar", "web/shard.tar")
     assert good.name == "web/b.jpg"
     for one in bad:
         assert one.name == ""
@@ -116,7 +115,7 @@ def file(name: str, content: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
 def given(archive: Path) -> dict[str, bytes | str]:
     """What the archive gives by path: contents, or why not."""
     found: dict[str, bytes | str] = {}
-    for one in tar_photographs(archive, "a"):
+    for one in tar_images(archive, "a"):
         try:
             found[one.path.removeprefix("a/")] = one.read()
         except UnreadableImage as error:
@@ -197,7 +196,7 @@ def test_a_damaged_stretch_is_listed_and_what_follows_is_read(tmp_path: Path) ->
     content = bytearray(archive.read_bytes())
     content[1536:1600] = b"\xff" * 64  # in the second header
     archive.write_bytes(content)
-    first, *rest, damage = tar_photographs(archive, "web/shard.tar")
+    first, *rest, damage = tar_images(archive, "web/shard.tar")
     assert [one.name for one in (first, *rest)] == ["web/0.jpg", "web/2.jpg", "web/3.jpg"]
     assert (damage.path, damage.name) == ("web/shard.tar", "")
     assert reason(damage) == "damaged at byte 1536"
@@ -208,7 +207,7 @@ def test_an_archive_that_is_cut_short_gives_what_is_there(tmp_path: Path, end: i
     archive = tmp_path / "shard.tar"
     write(archive, {"0.jpg": b"x" * 600, "1.jpg": b"y" * 600}, form=tarfile.USTAR_FORMAT)
     archive.write_bytes(archive.read_bytes()[:end])
-    found = list(tar_photographs(archive, "shard.tar"))
+    found = list(tar_images(archive, "shard.tar"))
     whole = [one for one in found if end >= 1536 and one.name == "0.jpg"]
     assert [one.read() for one in whole] == [b"x" * 600] * (end >= 1536)
     others = [reason(one) for one in found if one not in whole]
@@ -221,7 +220,7 @@ def test_a_compressed_archive_that_is_cut_short_says_so(tmp_path: Path, suffix: 
     archive = tmp_path / f"shard{suffix}"
     write(archive, {"0.jpg": bytes(range(256)) * 9, "1.jpg": b"y" * 600})
     archive.write_bytes(archive.read_bytes()[:-20])
-    last = list(tar_photographs(archive, f"shard{suffix}"))[-1]
+    last = list(tar_images(archive, f"shard{suffix}"))[-1]
     assert (last.path, last.name) == (f"shard{suffix}", "")
     assert "cut short" in reason(last) or "damaged" in reason(last)
 
@@ -233,18 +232,18 @@ def test_a_flipped_bit_in_a_gzip_is_noticed(tmp_path: Path) -> None:
     content = bytearray(gzip.compress(plain.read_bytes(), compresslevel=0))  # stored: only the checksum tells
     content[content.index(b"xxxx")] ^= 1
     archive.write_bytes(content)
-    assert "damaged" in reason(list(tar_photographs(archive, "shard.tar.gz"))[-1])
+    assert "damaged" in reason(list(tar_images(archive, "shard.tar.gz"))[-1])
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
 def test_what_is_no_archive_is_listed(tmp_path: Path, suffix: str) -> None:
     archive = tmp_path / f"shard{suffix}"
     archive.write_bytes(b"no archive" * 200)
-    (only,) = tar_photographs(archive, f"shard{suffix}")
+    (only,) = tar_images(archive, f"shard{suffix}")
     assert "damaged" in reason(only)
 
 
-def test_an_empty_archive_has_no_photographs(tmp_path: Path) -> None:
+def test_an_empty_archive_has_no_images(tmp_path: Path) -> None:
     write(tmp_path / "shard.tar", {})
     assert names(tmp_path / "shard.tar") == []
 
@@ -254,7 +253,7 @@ def test_what_is_no_image_by_its_name_is_looked_into_or_counted(tmp_path: Path, 
     png = b"\x89PNG\r\n\x1a\n" + bytes(100)
     files = {
         "a/blob": png,
-        "a/photo.tmp": png,
+        "a/image.tmp": png,
         "a/notes": b"n",
         "a/0.json": b"{}",
         "a/0.cls": b"7",
@@ -262,8 +261,8 @@ def test_what_is_no_image_by_its_name_is_looked_into_or_counted(tmp_path: Path, 
     }
     write(tmp_path / f"x{suffix}", files | {"a/.1.jpg": png, "__MACOSX/2.jpg": png})
     passed = PassedOver()
-    found = list(tar_photographs(tmp_path / f"x{suffix}", "x", passed))
-    assert [(one.name, one.read()) for one in found] == [("a/blob", png), ("a/photo.tmp", png)]
+    found = list(tar_images(tmp_path / f"x{suffix}", "x", passed))
+    assert [(one.name, one.read()) for one in found] == [("a/blob", png), ("a/image.tmp", png)]
     assert passed.others == {"": 1, ".json": 1}
     assert passed.hidden == 1
 
@@ -272,11 +271,11 @@ def test_a_missing_end_mark_and_an_empty_file_are_said(tmp_path: Path) -> None:
     archive = tmp_path / "shard.tar"
     write(archive, {"0.jpg": b"x" * 600}, form=tarfile.USTAR_FORMAT)
     archive.write_bytes(archive.read_bytes()[:1536])
-    whole, said = tar_photographs(archive, "shard.tar")
+    whole, said = tar_images(archive, "shard.tar")
     assert whole.read() == b"x" * 600
     assert "end mark is missing" in reason(said)
     archive.write_bytes(b"")
-    assert ["cut short" in reason(one) for one in tar_photographs(archive, "shard.tar")] == [True]
+    assert ["cut short" in reason(one) for one in tar_images(archive, "shard.tar")] == [True]
 
 
 def test_archives_joined_end_to_end_are_read_on(tmp_path: Path) -> None:
@@ -297,7 +296,7 @@ def test_what_a_file_is_counts_not_its_name(tmp_path: Path, written: str, called
 def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facedan_cli.alignment.tar.MOST_BYTES", 4)
     write(tmp_path / "x.tar.gz", {"1.jpg": b"12345", "2.jpg": b"1234"})
-    bad, good = tar_photographs(tmp_path / "x.tar.gz", "x.tar.gz")
+    bad, good = tar_images(tmp_path / "x.tar.gz", "x.tar.gz")
     assert bad.name == "1.jpg"  # whose it would be is known
     assert "too large" in reason(bad)
     assert good.held == 4
@@ -307,7 +306,7 @@ def test_what_is_held_does_not_grow_with_the_archive(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     write(archive, {f"video.{number:04}.jpg": bytes(100_000) for number in range(100)})
     tracemalloc.start()
-    assert sum(1 for _ in tar_photographs(archive, "x.tar.gz")) == 100
+    assert sum(1 for _ in tar_images(archive, "x.tar.gz")) == 100
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5_000_000

@@ -27,13 +27,13 @@ LABELS = np.arange(COUNT, dtype=np.int64) * 10
 
 
 def mapped(index: int, size: int = SIZE) -> np.ndarray:
-    """A picture whose pixels say where they are: R the row, G the column, B the image."""
+    """An image whose pixels say where they are: R the row, G the column, B the image."""
     rows, columns = np.mgrid[:size, :size]
     return np.stack([rows * 10, columns * 10, np.full_like(rows, index * 20)], axis=2).astype(np.uint8)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
-    assert cv2.imwrite(str(path), picture[:, :, ::-1])
+def write(path: Path, image: np.ndarray) -> None:
+    assert cv2.imwrite(str(path), image[:, :, ::-1])
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_face_is_read_as_rgb_of_the_size_asked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_face(tmp_path / "flat.png", 13), np.full((13, 13, 3), (200, 100, 50)))
 
 
-def test_of_a_picture_that_is_not_square_the_middle_is_taken(tmp_path: Path) -> None:
+def test_of_an_image_that_is_not_square_the_middle_is_taken(tmp_path: Path) -> None:
     write(tmp_path / "wide.png", mapped(0, 20)[:12])
     np.testing.assert_array_equal(read_face(tmp_path / "wide.png", 12), mapped(0, 20)[:12, 4:16])
     write(tmp_path / "high.png", mapped(0, 20)[:, :12])

@@ -31,7 +31,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from facedan_cli.data.cache import Cache
-from facedan_cli.data.dataset import read_folder
+from facedan_cli.data.dataset import read_dataset
 
 root, directory, began, pause = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4])
 
@@ -42,13 +42,13 @@ def faces():
         time.sleep(pause)
         yield index, np.full((6, 6, 3), index, np.uint8)
 
-print(Cache("disk", directory).keep(read_folder(root), 6, faces()).faces[:, 0, 0, 0].tolist())
+print(Cache("disk", directory).keep(read_dataset(root), 6, faces()).faces[:, 0, 0, 0].tolist())
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> FaceDataset:
-    """Uncompressed pictures, each of one grey: none differs from another in the length of its file."""
+    """Uncompressed images, each of one grey: none differs from another in the length of its file."""
     root = tmp_path / "faces"
     root.mkdir()
     for index in range(COUNT):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from facedan_cli.data import formats
 from facedan_cli.data.formats import HEAD, is_clutter, is_image, looks_like_image, readable_formats, sniffed
-from facedan_cli.data.images import UnreadableImage, read_picture
+from facedan_cli.data.images import UnreadableImage, read_image
 
 SMOOTH = np.linspace(0, 255, 24 * 32 * 3).reshape(24, 32, 3).astype(np.uint8)
 NAMED = {
@@ -45,7 +45,7 @@ def encoded(form: str) -> bytes:
 
 def refusal(path: Path) -> str:
     with pytest.raises(UnreadableImage) as caught:
-        read_picture(path)
+        read_image(path)
     return str(caught.value)
 
 
@@ -55,7 +55,7 @@ def test_every_format_is_known_by_its_name_and_read_by_its_bytes(tmp_path: Path,
     (tmp_path / "plain").write_bytes(encoded(form))
     assert is_image(name)
     for path in (tmp_path / name, tmp_path / "plain"):
-        assert np.abs(read_picture(path).astype(int) - SMOOTH).mean() < 12
+        assert np.abs(read_image(path).astype(int) - SMOOTH).mean() < 12
     if form != "DIB":  # a bitmap without the file's header: nothing tells
         assert looks_like_image(tmp_path / "plain")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from facedan_cli.data.dataset import read_dataset
-from facedan_cli.data.levels import check_levels, deeper_people, warn_of_levels
+from facedan_cli.data.levels import check_levels, deeper_identities, warn_of_levels
 from facedan_cli.errors import FacedanError
 from facedan_cli.report import Report
 from facedan_cli.workspace import Dataset
@@ -50,8 +50,8 @@ def test_few_folders_with_many_folders_each_are_doubted(tmp_path: Path) -> None:
 
 def test_people_with_sessions_are_people(tmp_path: Path) -> None:
     root = tree(tmp_path, *(f"{person}/{clip}" for person in ("ann", "bob", "cid", "dan") for clip in range(3)))
-    assert deeper_people(read_dataset(root)) is None
+    assert deeper_identities(read_dataset(root)) is None
 
 
 def test_people_called_train_are_people_where_their_images_lie_in_their_folders(tmp_path: Path) -> None:
-    assert deeper_people(read_dataset(tree(tmp_path, "train", "test"))) is None
+    assert deeper_identities(read_dataset(tree(tmp_path, "train", "test"))) is None

@@ -57,10 +57,10 @@ def test_one_file_under_two_people_is_left_out_and_said(tmp_path: Path) -> None:
     folder = read_dataset(listed(tmp_path, text))
     assert (folder.paths, folder.names) == (("3.png", "3.png"), ("ann", "ann"))
     assert dict(folder.skipped) == {
-        "1.png": "it is listed under 2 people: ann, bob",
-        "./link.png": "it is listed under 2 people: ann, bob",
-        "2.png": "it is listed under 2 people: ann, cid",
-        "hard.png": "it is listed under 2 people: ann, cid",
+        "1.png": "it is listed under 2 identities: ann, bob",
+        "./link.png": "it is listed under 2 identities: ann, bob",
+        "2.png": "it is listed under 2 identities: ann, cid",
+        "hard.png": "it is listed under 2 identities: ann, cid",
     }
     with pytest.raises(FacedanError, match="lists no images that can be taken"):
         read_dataset(listed(tmp_path, "1.png\tann\n1.png\tbob\n"))

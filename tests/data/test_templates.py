@@ -92,7 +92,7 @@ def test_the_mouth_is_the_mean_of_its_corners() -> None:
     np.testing.assert_array_equal(three_points(points), [(1, 2), (5, 2), (3, 7)])
 
 
-def test_templates_face_the_viewer_and_scale_with_the_picture() -> None:
+def test_templates_face_the_viewer_and_scale_with_the_image() -> None:
     for template in TEMPLATES.values():
         left, right, mouth = template.points(250)
         assert left[0] < mouth[0] < right[0]
@@ -102,14 +102,14 @@ def test_templates_face_the_viewer_and_scale_with_the_picture() -> None:
     np.testing.assert_allclose(corners.points(500), [(-0.5, 499.5), (249.5, 249.5), (1.5, 1.5)])
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Smooth noise, as photographs are."""
+def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Smooth noise, as images are."""
     noise = np.random.default_rng(seed).uniform(0, 255, (height // 8 + 2, width // 8 + 2, 3))
     return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
 
 
 def test_whole_pixel_shifts_are_exact_and_the_border_repeats() -> None:
-    image = picture(40, 50)
+    image = random_image(40, 50)
     drawn = warp(image, transform(1, 0, (-10, 5)), 45)
     padded = np.pad(image, ((5, 0), (0, 5), (0, 0)), mode="edge")
     np.testing.assert_array_equal(drawn, padded[:45, 10:55])
@@ -117,7 +117,7 @@ def test_whole_pixel_shifts_are_exact_and_the_border_repeats() -> None:
 
 @given(st.floats(1, 4), st.floats(-3, 3))
 def test_enlarging_samples_the_image_bilinearly(scale: float, angle: float) -> None:
-    image = picture(24, 24)
+    image = random_image(24, 24)
     matrix = transform(scale, angle, (8, 8))
     drawn = warp(image, matrix, 16)
     x, y = np.meshgrid(np.arange(16), np.arange(16))
@@ -163,7 +163,7 @@ def test_shrinking_keeps_everything_in_its_place(scale: float, angle: float) -> 
 
 
 def test_a_square_that_shows_nothing_of_the_image_is_drawn_from_its_edge() -> None:
-    image = picture(30, 40)
+    image = random_image(30, 40)
     drawn = warp(image, transform(0.01, 0, (5000, 5000)), 10)
     assert drawn.shape == (10, 10, 3)
     assert np.ptp(drawn.astype(int), axis=(0, 1)).max() == 0

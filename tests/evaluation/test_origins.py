@@ -19,6 +19,6 @@ def test_a_damaged_line_of_the_manifest_costs_no_other(tmp_path: Path) -> None:
     odd: list[OddLine] = []
     origins = read_origins(tmp_path, read_dataset(tmp_path), odd)
     assert [one.number for one in odd] == [1]
-    assert [lost.person for lost in origins.failed.values()] == ["anna"]
+    assert [lost.identity for lost in origins.failed.values()] == ["anna"]
     with pytest.raises(FacedanError, match="line 1, is damaged"):
         read_origins(tmp_path, read_dataset(tmp_path))

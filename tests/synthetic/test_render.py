@@ -52,9 +52,9 @@ def plain_view(**changes: float | bool | int) -> View:
     return replace(draw_view(rng, style), **changes)
 
 
-def face(picture: np.ndarray) -> np.ndarray:
-    """The middle of the face of an upright, centred picture of 160 pixels, as floats."""
-    return picture[50:130, 50:110].astype(float)
+def face(image: np.ndarray) -> np.ndarray:
+    """The middle of the face of an upright, centred image of 160 pixels, as floats."""
+    return image[50:130, 50:110].astype(float)
 
 
 @pytest.mark.parametrize("style", [WEB, STUDIO], ids=["web", "studio"])
@@ -71,15 +71,15 @@ def test_same_seed_same_pixels(style: Style) -> None:
 @pytest.mark.parametrize(
     ("style", "mean", "deviation"), [(WEB, 133.72, 52.11), (STUDIO, 136.80, 27.98)], ids=["web", "studio"]
 )
-def test_pictures_stay_what_they_were(style: Style, mean: float, deviation: float) -> None:
+def test_images_stay_what_they_were(style: Style, mean: float, deviation: float) -> None:
     """Frozen figures: whoever changes the drawing changes every published number of the demo, and should know it."""
     rng = np.random.default_rng(2018)
-    pictures = np.stack([render(draw_identity(rng), draw_view(rng, style)) for _ in range(8)])
-    assert pictures.mean() == pytest.approx(mean, abs=0.3)
-    assert pictures.std() == pytest.approx(deviation, abs=0.3)
+    images = np.stack([render(draw_identity(rng), draw_view(rng, style)) for _ in range(8)])
+    assert images.mean() == pytest.approx(mean, abs=0.3)
+    assert images.std() == pytest.approx(deviation, abs=0.3)
 
 
-def test_people_differ_more_than_pictures_of_one_person() -> None:
+def test_people_differ_more_than_images_of_one_person() -> None:
     people = [person(seed) for seed in range(30)]
     gallery = [face(render(who, plain_view())) for who in people]
     changed = plain_view(yaw=2.0, light_azimuth=5.0, exposure=1.05, noise=4.0, blur=0.5, seed=9)
@@ -92,9 +92,9 @@ def test_people_differ_in_more_than_colour() -> None:
     same_paint = {"skin_shade": 0.3, "skin_redness": 0.5, "skin_patches": 0.0, "hair_shade": 0.3, "beard": -1.0}
     grey = plain_view(grey=True)
     people = [replace(person(seed), **same_paint) for seed in range(6)]
-    pictures = [face(render(who, grey)) for who in people]
-    noise = np.abs(pictures[0] - face(render(people[0], replace(grey, noise=4.0)))).mean()
-    apart = [np.abs(a - b).mean() for i, a in enumerate(pictures) for b in pictures[:i]]
+    images = [face(render(who, grey)) for who in people]
+    noise = np.abs(images[0] - face(render(people[0], replace(grey, noise=4.0)))).mean()
+    apart = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
     assert min(apart) > 1.5 * noise
 
 
@@ -200,7 +200,7 @@ def test_light_comes_from_both_sides_as_often_as_asked(share: float) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_grey_pictures_have_equal_channels(seed: int) -> None:
+def test_grey_images_have_equal_channels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     who = draw_identity(rng)
     grey = render(who, draw_view(rng, STUDIO))

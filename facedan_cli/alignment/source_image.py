@@ -1,4 +1,4 @@
-"""A photograph that an input holds: found, not yet read."""
+"""An image that an input holds: found, not yet read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_BYTES = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The content of a photograph, in memory."""
+    """The content of an image, in memory."""
 
     content: bytes
 
@@ -28,8 +28,8 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Photograph:
-    """A photograph by its name; whoever wants its picture opens it.
+class SourceImage:
+    """An image by its name; whoever wants its image opens it.
 
     Args:
         path: its own name among the inputs, with forward slashes; in an archive it follows the archive's.
@@ -55,7 +55,7 @@ class Photograph:
         return len(self.content.content) if isinstance(self.content, Held) else 0
 
     def open(self) -> Path | BytesIO:
-        """What `pictures.read_picture` takes.
+        """What `images.read_image` takes.
 
         Raises:
             UnreadableImage: the archive does not have it whole.
@@ -77,13 +77,13 @@ class Photograph:
             return ""
 
 
-def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> Photograph:
-    """A photograph that is to be set aside with a reason."""
-    return Photograph(path, "", size, modified, refusing(reason))
+def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> SourceImage:
+    """An image that is to be set aside with a reason."""
+    return SourceImage(path, "", size, modified, refusing(reason))
 
 
 def refusing(reason: str) -> Callable[[], bytes]:
-    """The content of a photograph that is to be set aside, though it is known whose face it would have."""
+    """The content of an image that is to be set aside, though it is known whose face it would have."""
     return partial(_refuse, reason)
 
 
