@@ -69,7 +69,7 @@ class Facenet(FaceNetwork):
     """
 
     layers = ("pool", "embedding")
-    reader = "facedan_cli.models.pretrained.load:read_facenet"
+    architecture = "facenet"
 
     def __init__(self, classes: int, *, image_size: int = 182, crop: int = 160, **head: Any) -> None:
         super().__init__()

@@ -17,15 +17,15 @@ class FaceNetwork(nn.Module, ABC):
         image_size: side of the aligned picture from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels.
         classifier: gives the scores of the source's people.
-        reader: "module:function", which reads a file of published weights for a network: (path, network) → its
-            `vggface_forms.Form`, and the tensors by the network's own names.
+        architecture: whose published weights it takes, a word of the rows of `pretrained.formats.FORMATS`; "" where it
+            takes none but facedan's.
     """
 
     layers: tuple[str, ...]
     image_size: int
     crop: int
     classifier: Classifier
-    reader: str
+    architecture: str = ""
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:

@@ -52,7 +52,7 @@ class VGGFace(FaceNetwork):
     """
 
     layers = ("fc6", "fc7")
-    reader = "facedan_cli.models.pretrained.vggface_forms:read_vggface"
+    architecture = "vggface"
     mean: Tensor
     scale: Tensor
 

@@ -157,7 +157,7 @@ def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, 
             report.warn("convolutions of random weights stay as they are with --backbone-lr-mult 0: give --init")
         return None
     weights = load_public_weights(job.init, network, channels=None if config.channels == "auto" else config.channels)
-    report.note(f"starting from {job.init} ({weights.form}, trained on {weights.channels.upper()})")
+    report.note(f"starting from {job.init} ({weights.format}, trained on {weights.channels.upper()})")
     for remark in weights.remarks:
         report.note(remark)
     for warning in weights.warnings:

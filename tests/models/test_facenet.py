@@ -69,7 +69,7 @@ def test_it_computes_what_the_library_computes_from_the_librarys_weights(
 ) -> None:
     people = network.classifier.weight.clone()
     loaded = load_public_weights(weights, network)
-    assert (loaded.form, loaded.channels, loaded.warnings) == ("facenet-pytorch", "rgb", ())
+    assert (loaded.format, loaded.channels, loaded.warnings) == ("facenet-pytorch", "rgb", ())
     assert torch.equal(network.classifier.weight, people)
     network.eval()
     with torch.no_grad():
@@ -139,7 +139,7 @@ def test_a_checkpoint_gives_back_weights_and_statistics(network: Facenet, tmp_pa
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert loaded.get_parameter("body.conv2d_4b.conv.weight").is_contiguous(memory_format=torch.channels_last)
     other = build("facenet", 2)
-    assert load_public_weights(path, other).form == "facedan"
+    assert load_public_weights(path, other).format == "facedan"
     assert torch.equal(other.get_buffer("body.last_bn.running_var"), state["body.last_bn.running_var"])
 
 

@@ -1,6 +1,6 @@
-"""Weights that others published: files in the layouts of five frameworks → our networks.
+"""Weights that others published: files in the formats of five frameworks (`formats.FORMATS`) → our networks.
 
-Which layout a file has is told by its suffix, its keys and its shapes. Our networks take RGB; where a file's weights
+Our networks take RGB; where a file's weights
 expect BGR, the input channels of the first convolution are turned round once. Means stay those of the network.
 """
 
@@ -13,17 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from facedan_cli.config.models import imported
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.pretrained.state_dict import read_state_dict
-from facedan_cli.models.pretrained.vggface_forms import FACEDAN, Array, Form
+from facedan_cli.models.pretrained.formats import read_weights
+from facedan_cli.models.pretrained.vggface_formats import Array
 from facedan_cli.workspace import sha256_file
 
 _ORDERS = ("rgb", "bgr")
-
-_LIBRARY = Form("facenet-pytorch", "rgb", licensed=False)
-_LICENCE = "VGG-Face's published weights are licensed CC BY-NC 4.0: not for commercial use"
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,14 @@ class PublicWeights:
     """What weights a network was started from.
 
     Args:
-        form: the layout that was recognised.
+        format: the one that was recognised.
         sha256: of the file.
         channels: the order of the channels that the file's weights expect, "rgb" or "bgr".
         remarks: what the user should know.
         warnings: what the user should check.
     """
 
-    form: str
+    format: str
     sha256: str
     channels: str
     remarks: tuple[str, ...] = ()
@@ -46,11 +42,11 @@ class PublicWeights:
 
     def record(self) -> dict[str, str]:
         """What a checkpoint says of them (`ModelCard.init`)."""
-        return {"form": self.form, "sha256": self.sha256, "channels": self.channels}
+        return {"form": self.format, "sha256": self.sha256, "channels": self.channels}
 
 
 def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | None = None) -> PublicWeights:
-    """Start a network from published weights; the classifier is left as it is, for people differ.
+    """Start a network from published weights; the classifier is left as it is, for identities differ.
 
     VGG-Face is read from .pth, .pt and .safetensors (vgg_face_dag, DeepFace, vgg-face.pytorch, PyVGGFace, torchvision,
     our own), VGG_FACE.t7, VGG_FACE.caffemodel, vgg-face.mat (MatConvNet) and Keras's .h5; FaceNet from state dicts of
@@ -59,7 +55,7 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
     Args:
         path: the file.
         network: changed in place, or not at all where the file does not fit.
-        channels: the order of channels that the weights expect, "rgb" or "bgr"; None: what is usual for the layout.
+        channels: the order of channels that the weights expect, "rgb" or "bgr"; None: what is usual for the format.
 
     Raises:
         FacedanError: the file cannot be read, or its tensors do not fit the network; the message names them.
@@ -69,18 +65,18 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
         raise ValueError(f"channels must be one of {_ORDERS}, not {channels!r}")
     if not path.is_file():
         raise FacedanError(f"there are no weights at {path}", "check the path")
-    form, found = imported(network.reader)(path, network)
+    found_as, found = read_weights(path, network)
     tensors = _fitting(path, network, found)
-    order = channels or form.channels
+    order = channels or found_as.channels
     if order == "bgr":
         first = next(f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d))
         tensors[first] = tensors[first].flip(1)
     network.load_state_dict(tensors, strict=False)
-    warnings = [form.warning] if form.warning else []
-    if not form.sure and channels is None:
+    warnings = [found_as.warning] if found_as.warning else []
+    if not found_as.sure and channels is None:
         warnings.append(f"{path} does not say in which order its weights expect the channels: taken as {order.upper()}")
-    remarks = (_LICENCE,) if form.licensed else ()
-    return PublicWeights(form.name, sha256_file(path), order, remarks, tuple(warnings))
+    remarks = (found_as.licence,) if found_as.licence else ()
+    return PublicWeights(found_as.name, sha256_file(path), order, remarks, tuple(warnings))
 
 
 def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -90,7 +86,7 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
     if missing:
         raise FacedanError(
             f"{path} does not fit: it lacks {_some(missing)} and has {_some(sorted(found))}",
-            "give weights of the network that --model names, in one of the forms that are read",
+            "give weights of the network that --model names, in one of the formats that are read",
         )
     wrong = [
         f"{key} {tuple(found[key].shape)}, not {tuple(value.shape)}"
@@ -107,14 +103,6 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
 def _tensor(array: Array) -> Tensor:
     # A copy of an array: those that lie in a file's bytes are read-only, and may be of another byte order.
     return array if isinstance(array, Tensor) else torch.tensor(array.astype(array.dtype.newbyteorder("=")))
-
-
-def read_facenet(path: Path, network: FaceNetwork) -> tuple[Form, dict[str, Array]]:
-    """facenet-pytorch's state dicts and our own."""
-    tensors = read_state_dict(path)
-    if any(key.startswith("body.") for key in tensors):
-        return FACEDAN, {**tensors}
-    return _LIBRARY, {f"body.{key}": value for key, value in tensors.items()}
 
 
 def _some(items: list[str]) -> str:

@@ -91,8 +91,8 @@ def saved_by(writer: Callable[..., None], **style: bool) -> Callable[[Path], Non
     return lambda path: writer(path, WEIGHTS, **style)
 
 
-# name of the file → how it is written, the form, the order of channels, and whether that is a guess
-FORMS: dict[str, tuple[Callable[[Path], None], str, str, bool]] = {
+# name of the file → how it is written, the format, the order of channels, and whether that is a guess
+FORMATS: dict[str, tuple[Callable[[Path], None], str, str, bool]] = {
     "vgg_face_dag.pth": (pth(SAME), "vgg_face_dag", "rgb", False),
     "without_fc8.pth": (
         pth({**SAME, "fc8": "scores"}),
@@ -130,9 +130,9 @@ FORMS: dict[str, tuple[Callable[[Path], None], str, str, bool]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORMS)
-def test_every_published_form_computes_what_its_weights_mean(network: VGGFace, tmp_path: Path, name: str) -> None:
-    write, form, order, guessed = FORMS[name]
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_published_format_computes_what_its_weights_mean(network: VGGFace, tmp_path: Path, name: str) -> None:
+    write, form, order, guessed = FORMATS[name]
     path = tmp_path / name
     write(path)
     people = network.classifier.weight.clone()
@@ -152,7 +152,7 @@ def test_torchvisions_names_are_read_with_a_warning(network: VGGFace, tmp_path: 
     state = layouts.state_dict(WEIGHTS, torchvision_names(), flat=True)
     (save_file if suffix == ".safetensors" else torch.save)(state, path)
     loaded = load_public_weights(path, network)
-    assert (loaded.form, loaded.channels, loaded.remarks) == ("torchvision", "rgb", ())
+    assert (loaded.format, loaded.channels, loaded.remarks) == ("torchvision", "rgb", ())
     assert "ImageNet's weights expect others" in loaded.warnings[0]
     assert_computes_as_published(network, "rgb")
 
@@ -160,10 +160,10 @@ def test_torchvisions_names_are_read_with_a_warning(network: VGGFace, tmp_path: 
 @pytest.mark.parametrize("name", ["vgg_face_dag.pth", "deepface.h5", "VGG_FACE.t7"])
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
 def test_the_order_of_the_channels_can_be_said(network: VGGFace, tmp_path: Path, name: str, channels: str) -> None:
-    FORMS[name][0](tmp_path / name)
+    FORMATS[name][0](tmp_path / name)
     loaded = load_public_weights(tmp_path / name, network, channels=channels)
     assert (loaded.channels, loaded.warnings) == (channels, ())
-    assert loaded.record() == {"form": loaded.form, "sha256": loaded.sha256, "channels": channels}
+    assert loaded.record() == {"form": loaded.format, "sha256": loaded.sha256, "channels": channels}
     assert_computes_as_published(network, channels)
 
 
@@ -180,7 +180,7 @@ def test_our_own_names_are_read_through_the_usual_wrappings(
     other = VGGFace(SMALL, 7)  # of other people: its classifier is not taken
     torch.save(wrap({f"{prefix}{key}": value for key, value in other.state_dict().items()}), tmp_path / "w.pth")
     loaded = load_public_weights(tmp_path / "w.pth", network)
-    assert (loaded.form, loaded.channels, loaded.remarks, loaded.warnings) == ("facedan", "rgb", (), ())
+    assert (loaded.format, loaded.channels, loaded.remarks, loaded.warnings) == ("facedan", "rgb", (), ())
     for key, value in network.state_dict().items():
         assert key.startswith("classifier.") or torch.equal(value, other.state_dict()[key])
 
@@ -188,7 +188,7 @@ def test_our_own_names_are_read_through_the_usual_wrappings(
 def test_a_checkpoint_of_ours_is_a_start_too(network: VGGFace, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model.safetensors", network, ModelCard("vggface", ("a",) * 5, "pretrain", "run", {}))
     other = VGGFace(SMALL, 5)
-    assert load_public_weights(tmp_path / "model.safetensors", other).form == "facedan"
+    assert load_public_weights(tmp_path / "model.safetensors", other).format == "facedan"
     assert torch.equal(other.fc6.weight, network.fc6.weight)
     assert not torch.equal(other.classifier.weight, network.classifier.weight)
 
@@ -197,9 +197,9 @@ def test_an_export_of_ours_has_no_classifier_and_is_known_all_the_same(network: 
     state = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
     save_file(state, tmp_path / "w.safetensors", metadata={"facedan": "{}"})
     loaded = load_public_weights(tmp_path / "w.safetensors", VGGFace(SMALL, 2))
-    assert (loaded.form, loaded.warnings) == ("facedan", ())
+    assert (loaded.format, loaded.warnings) == ("facedan", ())
     save_file(state, tmp_path / "foreign.safetensors")
-    assert load_public_weights(tmp_path / "foreign.safetensors", network).form == "names of vgg_face_dag"
+    assert load_public_weights(tmp_path / "foreign.safetensors", network).format == "names of vgg_face_dag"
 
 
 # What is refused
@@ -261,9 +261,9 @@ def test_what_are_no_weights_is_refused(network: VGGFace, tmp_path: Path, conten
         load_public_weights(path, network)
 
 
-@pytest.mark.parametrize("name", [name for name in FORMS if not name.startswith(("unpacked", "double"))])
+@pytest.mark.parametrize("name", [name for name in FORMATS if not name.startswith(("unpacked", "double"))])
 def test_a_file_that_was_cut_is_refused_and_changes_nothing(network: VGGFace, tmp_path: Path, name: str) -> None:
-    FORMS[name][0](tmp_path / name)
+    FORMATS[name][0](tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     cut = tmp_path / f"cut{Path(name).suffix}"
@@ -318,7 +318,7 @@ def test_a_network_without_its_last_layers_does_not_fit(network: VGGFace, tmp_pa
 def test_without_h5py_the_message_says_what_to_install(
     network: VGGFace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FORMS["rcmalli.h5"][0](tmp_path / "w.h5")
+    FORMATS["rcmalli.h5"][0](tmp_path / "w.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(FacedanError, match="for which h5py is missing") as caught:
         load_public_weights(tmp_path / "w.h5", network)

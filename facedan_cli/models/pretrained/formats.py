@@ -1,0 +1,152 @@
+"""The table of the formats in which weights are published: a row each.
+
+A new format is a file with its reader and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facedan_cli.errors import FacedanError
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.pretrained import vggface_formats
+from facedan_cli.models.pretrained.caffemodel import caffemodel_layers
+from facedan_cli.models.pretrained.keras_h5 import keras_layers
+from facedan_cli.models.pretrained.matconvnet import matconvnet_layers
+from facedan_cli.models.pretrained.state_dict import is_ours, read_state_dict
+from facedan_cli.models.pretrained.torch7 import torch7_layers
+from facedan_cli.models.pretrained.vggface_formats import Array
+
+Weights = Mapping[str, Array]
+Layers = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFormat:
+    """A format in which weights are published.
+
+    Args:
+        name: what it is called.
+        architecture: the networks that are published in it (`FaceNetwork.architecture`); None: any.
+        suffixes: of its files, in small letters; none: of those that no other row names.
+        reader: reads a file as tensors by the names in it; may raise any error on what is no such file.
+        recognises: whether tensors that the reader has read are of this format; the first such row counts.
+        as_ours: gives such tensors our names, and our shapes where theirs mean the same.
+        channels: the order of channels that weights in it usually expect, "rgb" or "bgr".
+        sure: whether nobody is known to publish weights of the other order in it.
+        licence: what the licence of the weights that are published in it forbids; "" where that is not known.
+        warning: what the user should check; "" where there is nothing.
+    """
+
+    name: str
+    architecture: str | None = None
+    suffixes: tuple[str, ...] = ()
+    reader: Callable[[Path], Weights] = read_state_dict
+    recognises: Callable[[Weights], bool] = lambda tensors: True
+    as_ours: Callable[[Weights, Any], dict[str, Array]] = lambda tensors, network: {**tensors}
+    channels: str = "rgb"
+    sure: bool = True
+    licence: str = ""
+    warning: str = ""
+
+
+def _tensors_of(layers: Callable[[Path], Layers]) -> Callable[[Path], Weights]:
+    """A reader of tensors from one of layers, each with a weight and a bias."""
+
+    def read(path: Path) -> Weights:
+        pairs = layers(path).items()
+        return {
+            f"{name}.{kind}": array
+            for name, pair in pairs
+            for kind, array in zip(("weight", "bias"), pair, strict=True)
+        }
+
+    return read
+
+
+_caffe = _tensors_of(lambda path: caffemodel_layers(path.read_bytes()))
+_keras = _tensors_of(keras_layers)
+_matconvnet = _tensors_of(matconvnet_layers)
+_torch7 = _tensors_of(lambda path: torch7_layers(path.read_bytes()))
+
+_VGG_LICENCE = "VGG-Face's published weights are licensed CC BY-NC 4.0: not for commercial use"
+
+
+def _vggface(name: str, **facts: Any) -> WeightFormat:
+    """A row of VGG-Face's own weights as a state dict, where it does not say otherwise."""
+    usual = {"architecture": "vggface", "as_ours": vggface_formats.by_name, "licence": _VGG_LICENCE}
+    return WeightFormat(name=name, **{**usual, **facts})
+
+
+def _vggface_layers(name: str, reader: Callable[[Path], Weights], *suffixes: str, **facts: Any) -> WeightFormat:
+    """A row of VGG-Face's own weights as another framework's file of layers."""
+    return _vggface(name, suffixes=suffixes, reader=reader, as_ours=vggface_formats.by_name_or_order, **facts)
+
+
+FACEDAN = WeightFormat(name="facedan")
+"""What facedan writes of any network."""
+
+FORMATS: tuple[WeightFormat, ...] = (
+    _vggface_layers("torch7", _torch7, ".t7", channels="bgr"),
+    _vggface_layers("caffe", _caffe, ".caffemodel", channels="bgr"),
+    _vggface_layers("matconvnet", _matconvnet, ".mat"),
+    _vggface_layers("keras-vggface", _keras, ".h5", ".hdf5", recognises=vggface_formats.has_dense_fc7, channels="bgr"),
+    _vggface_layers("keras", _keras, ".h5", ".hdf5", channels="bgr", sure=False),  # DeepFace's among others
+    _vggface("facedan", recognises=lambda tensors: "classifier.weight" in tensors, licence=""),
+    _vggface(
+        "torchvision",
+        recognises=vggface_formats.is_torchvision,
+        licence="",
+        warning="its inputs must be RGB in 0-255 less VGG-Face's mean; ImageNet's weights expect others",
+    ),
+    # Converted from VGG_FACE.t7, as PyVGGFace's.
+    _vggface("vgg-face.pytorch", recognises=vggface_formats.is_underscored, channels="bgr"),
+    _vggface("deepface", recognises=vggface_formats.has_convolutional_fc6, channels="bgr", sure=False),
+    _vggface("vgg_face_dag", recognises=vggface_formats.is_whole),
+    _vggface("names of vgg_face_dag", sure=False),
+    WeightFormat(
+        name="facenet-pytorch",
+        architecture="facenet",
+        recognises=lambda tensors: not any(name.startswith("body.") for name in tensors),
+        as_ours=lambda tensors, network: {f"body.{name}": value for name, value in tensors.items()},
+    ),
+    FACEDAN,
+)
+"""The formats; of those that a file may have, the first that recognises its tensors."""
+
+
+def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[str, Array]]:
+    """The format of a file, and its tensors by the network's names, in its shapes where theirs mean the same.
+
+    Raises:
+        FacedanError: the file cannot be read, or is in none of the formats of this network.
+    """
+    rows = [row for row in FORMATS if row.architecture in (None, network.architecture)]
+    rows = [row for row in rows if path.suffix.lower() in row.suffixes] or [row for row in rows if not row.suffixes]
+    tensors: dict[Callable[[Path], Weights], Weights] = {}
+    for row in rows:
+        if row.reader not in tensors:
+            tensors[row.reader] = _read(path, row)
+        found = tensors[row.reader]
+        if row.reader is read_state_dict and is_ours(path):
+            return FACEDAN, {**found}
+        if row.recognises(found):
+            return row, row.as_ours(found, network)
+    raise FacedanError(f"{path} is in no format that is read for this network", "see docs/training.md for the formats")
+
+
+def _read(path: Path, row: WeightFormat) -> Weights:
+    try:
+        return row.reader(path)
+    except FacedanError:
+        raise
+    except Exception as error:  # scipy and h5py raise errors of every type on damaged files
+        reason = f": {error}" if isinstance(error, ValueError) else ""
+        raise FacedanError(
+            f"{path} cannot be read as weights of {row.name}{reason}", "fetch the file again, or give another format"
+        ) from error
