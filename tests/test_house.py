@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,26 @@ def test_imports_go_down_and_never_sideways(module: Path) -> None:
     ground = FLOORS[0]
     wrong = {other for other in others if FLOOR[other] >= FLOOR[here] and not {here, other} <= ground}
     assert not wrong, f"{label(module)} on floor {FLOOR[here]} imports {sorted(wrong)}"
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """Neither at import nor in functions nor for the type checker."""
+    names = {
+        ".".join(("facedan_cli", *module.relative_to(PACKAGE).with_suffix("").parts)): module for module in MODULES
+    }
+    graph = {
+        name: {
+            known
+            for dotted in imported(parse(module))
+            for known in (dotted, dotted.rpartition(".")[0])
+            if known in names and known != name
+        }
+        for name, module in names.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if room(module) in FLOORS[0] | {"cli"}], ids=label)

@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 from facedan_cli.cli.command import command
-from facedan_cli.cli.console import Console
 from facedan_cli.cli.options import console_of, option, workspace_of
 from facedan_cli.config.common import DemoConfig
 from facedan_cli.errors import FacedanError, Interrupted
@@ -46,32 +45,31 @@ def demo(
     draw_world(settings, place, report=console)
     root = str(place.root)
     common = ["--workspace", root, "--workers", str(settings.workers)] + (["--quiet"] if console.quiet else [])
-    _run(console, ["align", f"{root}/raw", f"{root}/aligned", *common])
+    _run(context, ["align", f"{root}/raw", f"{root}/aligned", *common])
     seeded = [*common, "--seed", str(settings.seed)]
     aside = ["--holdout-identities", str(PEOPLE_ASIDE)]
-    before = _run(console, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
+    before = _run(context, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
     adapt = ["adapt", "--source", "web", "--target", "studio"]
-    control, chosen, paper = (_run(console, [*adapt, *how, *seeded]) for how in (CONTROL, CHOICE, PAPER))
+    control, chosen, paper = (_run(context, [*adapt, *how, *seeded]) for how in (CONTROL, CHOICE, PAPER))
     models = [before, control, paper, chosen]
-    _run(console, ["embed", "gbu", "--model", models[-1], *common])
+    _run(context, ["embed", "gbu", "--model", models[-1], *common])
     named = [word for model in models for word in ("--model", model)]
     fars = [word for rate in far for word in ("--far", rate)]
     evaluate = ["evaluate", "gbu", *fars, *named, *common]
-    console.result(_run(console, evaluate + (["--json"] if console.as_json else [])))
+    console.result(_run(context, evaluate + (["--json"] if console.as_json else [])))
     if not console.as_json:
         newest = max((place.root / "results").glob("gbu-*/roc.png"), key=lambda path: path.stat().st_mtime)
         console.path(newest)
     console.note(f"the demo took {time.monotonic() - began:.0f} s; all it made is in {root}")
 
 
-def _run(console: Console, arguments: Sequence[str]) -> str:
+def _run(context: typer.Context, arguments: Sequence[str]) -> str:
     """Run one of facedan's own commands as a shell would; returns what it printed on stdout."""
-    from facedan_cli.cli.app import app
-
-    console.note(f"$ facedan {shlex.join(arguments)}")
+    console_of(context).note(f"$ facedan {shlex.join(arguments)}")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        code = app(list(arguments), prog_name="facedan", standalone_mode=False)
+        # The root's command is facedan itself, which imports this module.
+        code = context.find_root().command(list(arguments), prog_name="facedan", standalone_mode=False)
     if code == Interrupted.exit_code:
         raise KeyboardInterrupt
     if code not in (None, 0, 3):
