@@ -20,8 +20,8 @@ from facedan_cli.evaluation.evaluate import Protocol, describe, evaluate, result
 from facedan_cli.evaluation.models import Faces, Model, embed_faces, find_models
 from facedan_cli.evaluation.protocols import measure_partition, of_people
 from facedan_cli.evaluation.remarks import remarks
-from facedan_cli.evaluation.report import write_report
-from facedan_cli.evaluation.result import EvaluateResult, Measured, write_results
+from facedan_cli.evaluation.report import write_evaluation
+from facedan_cli.evaluation.result import EvaluateResult, Measured
 from facedan_cli.evaluation.training_overlap import seen_in_training
 from facedan_cli.evaluation.trials import Trials, all_pairs_trials, crossing_failures
 from facedan_cli.evaluation.verification import OURS, Verification, streamed_figures
@@ -138,8 +138,7 @@ def _stream(
         for warning in warnings:
             report.warn(warning)
         write_set_aside(directory / "set-aside.tsv", sorted(absent.items()))
-        write_report(result, [])
-        result = write_results(result)
+        result = write_evaluation(result)
     return result
 
 

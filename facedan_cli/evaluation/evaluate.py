@@ -19,8 +19,8 @@ from facedan_cli.evaluation.differences import Figure, differences
 from facedan_cli.evaluation.error_examples import ErrorExample, error_examples
 from facedan_cli.evaluation.models import Faces, Model, embed_faces, find_models
 from facedan_cli.evaluation.remarks import remarks
-from facedan_cli.evaluation.report import write_report
-from facedan_cli.evaluation.result import EvaluateResult, Measured, write_results
+from facedan_cli.evaluation.report import write_evaluation
+from facedan_cli.evaluation.result import EvaluateResult, Measured
 from facedan_cli.evaluation.save_scores import save_scores
 from facedan_cli.evaluation.training_overlap import seen_in_training
 from facedan_cli.evaluation.trials import Trials
@@ -114,8 +114,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     )
     if config.save_scores:
         save_scores(directory / "scores", trials, scores)
-    write_report(result, worst_of(trials, scores, measured))
-    return write_results(result)
+    return write_evaluation(result, worst_of(trials, scores, measured))
 
 
 def tell_of_folders(

@@ -16,8 +16,8 @@ from facedan_cli.evaluation.differences import differences
 from facedan_cli.evaluation.evaluate import settled
 from facedan_cli.evaluation.matrix_selves import left_out_of, selves, without_selves
 from facedan_cli.evaluation.remarks import of_left_out
-from facedan_cli.evaluation.report import write_report
-from facedan_cli.evaluation.result import EvaluateResult, Measured, write_results
+from facedan_cli.evaluation.report import write_evaluation
+from facedan_cli.evaluation.result import EvaluateResult, Measured
 from facedan_cli.evaluation.trials import Comparisons, Failures
 from facedan_cli.evaluation.verification import OURS, Verification, streamed_figures, verification
 from facedan_cli.metrics.streaming import verification_of_tiles
@@ -107,8 +107,7 @@ def evaluate_scores(
         provenance=provenance() | {"files": digests},
         set_aside=None,
     )
-    write_report(result, [])
-    return write_results(result)
+    return write_evaluation(result)
 
 
 def _determining(config: EvaluateConfig) -> list[object]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -15,8 +16,9 @@ import cv2
 from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.evaluation import text_tables as tables
 from facedan_cli.evaluation.error_examples import ErrorExample
-from facedan_cli.evaluation.result import EvaluateResult, draw
+from facedan_cli.evaluation.result import EvaluateResult, draw, write_results
 from facedan_cli.figures.page import Face, Figure, Gallery, Page, Pair, write_page
+from facedan_cli.workspace import make_directory
 
 THUMBNAIL = 128
 """Longest side of a face on the page, pixels."""
@@ -38,13 +40,37 @@ CURVES = {
 }
 
 
-def write_report(result: EvaluateResult, worst: Sequence[ErrorExample]) -> None:
+def write_evaluation(result: EvaluateResult, worst: Sequence[ErrorExample] = ()) -> EvaluateResult:
+    """Draw the curves and write the page, the tables and last summary.json.
+
+    Args:
+        result: what was measured.
+        worst: errors to show on the page as pairs of faces.
+
+    Returns:
+        The results, with a warning where the curves could not be drawn: that costs no rates.
+    """
+    make_directory(result.directory)
+    drawn: Mapping[str, str] = {}
+    try:
+        drawn = draw(result)
+    except Exception as error:  # matplotlib wants a directory of its own, and a disk may be full
+        logging.getLogger("facedan").warning("the curves could not be drawn: %s", error)
+        result = replace(result, warnings=[*result.warnings, f"the curves could not be drawn: {error}"])
+    write_report(result, worst, drawn)
+    write_results(result)
+    return result
+
+
+def write_report(result: EvaluateResult, worst: Sequence[ErrorExample], drawn: Mapping[str, str]) -> None:
     """Write the page into the results directory.
 
     Args:
         result: what it shows.
         worst: errors to show as pairs of faces.
+        drawn: SVG of each figure, as `draw` returns them.
     """
+    names = ", ".join(model.name for model in result.models)
     shown = [
         tables.main_table(result),
         tables.failures_table(result),
@@ -52,11 +78,11 @@ def write_report(result: EvaluateResult, worst: Sequence[ErrorExample]) -> None:
         tables.points_table(result),
     ]
     page = Page(
-        title=f"{TITLES[result.protocol]}: {', '.join(model.name for model in result.models)}",
+        title=f"{TITLES[result.protocol]}: {names}",
         lead=list(_lead(result)),
         warnings=result.warnings,
         tables=[found for found in shown if found is not None],
-        figures=_figures(result),
+        figures=[Figure(CURVES[name], svg, f"{CURVES[name]}, of {names}") for name, svg in drawn.items()],
         galleries=_galleries(worst),
         provenance=dict(_flat(result.provenance)),
     )
@@ -78,22 +104,6 @@ def _lead(result: EvaluateResult) -> Iterator[str]:
     }[config.ci]
     if result.set_aside is not None:
         yield f"Images that could not be used are listed in {result.set_aside.name}."
-
-
-def _figures(result: EvaluateResult) -> list[Figure]:
-    """The curves as SVG, whatever the format of the pictures beside the page."""
-    names = ", ".join(model.name for model in result.models)
-    scratch = result.directory / ".page"  # not the system's directory, which may be full
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        return [
-            Figure(CURVES[path.stem], path.read_text(encoding="utf-8"), f"{CURVES[path.stem]}, of {names}")
-            for path in draw(result, scratch, "svg")
-        ]
-    except Exception:  # `write_results` says why
-        return []
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _galleries(worst: Sequence[ErrorExample]) -> list[Gallery]:

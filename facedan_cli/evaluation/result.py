@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +143,10 @@ def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, ob
             yield "dir", fpir, point.dir, ("", ""), figure.open_set_with_failures[fpir]
 
 
-def write_results(result: EvaluateResult) -> EvaluateResult:
-    """Write the curves, their pictures, the figures, and last summary.json.
-
-    Returns:
-        The results, with a warning where the curves could not be drawn: that costs no figures.
-    """
+def write_results(result: EvaluateResult) -> None:
+    """Write the curves, the rates, the differences, and last summary.json."""
     make_directory(result.directory)
     write_curves(result)
-    try:
-        draw(result, result.directory, result.config.plot)
-    except Exception as error:  # matplotlib wants a directory of its own, and a disk may be full
-        logging.getLogger("facedan").warning("the curves could not be drawn: %s", error)
-        result = replace(result, warnings=[*result.warnings, f"the curves could not be drawn: {error}"])
     write_csv(result.directory / "figures.csv", FIGURES_HEADER, result.figures())
     if result.differences:
         rows = [difference.summary() for difference in result.differences]
@@ -166,7 +157,6 @@ def write_results(result: EvaluateResult) -> EvaluateResult:
             [[*list(row.values())[:6], *(row["interval"] or ("", "")), row["distinguishable"]] for row in rows],
         )
     write_json(result.directory / "summary.json", result.summary())
-    return result
 
 
 def panels(result: EvaluateResult, kind: type[Any]) -> dict[str, dict[str, Any]]:
@@ -200,31 +190,36 @@ def write_curves(result: EvaluateResult) -> None:
         write_csv(result.directory / "cmc.csv", header, rates)
 
 
-def draw(result: EvaluateResult, directory: Path, suffix: str) -> list[Path]:
-    """Draw the curves.
-
-    Args:
-        result: what to draw.
-        directory: where the pictures will lie.
-        suffix: "png", "svg" or "pdf".
+def draw(result: EvaluateResult) -> dict[str, str]:
+    """Draw the curves once: as files beside the page, in the format of --plot, and as SVG for the page.
 
     Returns:
-        The pictures: ROC, DET and the distributions of scores (not of streamed ones), or the CMC.
+        The SVG of each figure, by its name: "roc", "det" and "scores" (not of streamed ones), or "cmc".
     """
-    if not result.verifies:
-        searched = panels(result, Identification)
-        plot_cmc({name: _each(panel, "curve") for name, panel in searched.items()}, directory / f"cmc.{suffix}")
-        return [directory / f"cmc.{suffix}"]
-    verified = panels(result, Verification)
-    curves = {name: _each(panel, "curve") for name, panel in verified.items()}
-    drawn = [directory / f"{name}.{suffix}" for name in ("roc", "det")]
-    plot_roc(curves, drawn[0], fars=result.config.far)
-    plot_det(curves, drawn[1], fars=result.config.far)
-    scores = {name: _each(panel, "scores") for name, panel in verified.items()}
-    if all(value is not None for panel in scores.values() for value in panel.values()):
-        drawn.append(directory / f"scores.{suffix}")
-        plot_scores(scores, drawn[-1])
-    return drawn
+    scratch = result.directory / ".page"  # not the system's directory, which may be full
+    drawn: dict[str, Path] = {}
+
+    def paths(name: str) -> list[Path]:
+        shown = result.directory / f"{name}.{result.config.plot}"
+        drawn[name] = shown if shown.suffix == ".svg" else scratch / f"{name}.svg"
+        return list(dict.fromkeys([shown, drawn[name]]))
+
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if result.verifies:
+            verified = panels(result, Verification)
+            curves = {name: _each(panel, "curve") for name, panel in verified.items()}
+            plot_roc(curves, *paths("roc"), fars=result.config.far)
+            plot_det(curves, *paths("det"), fars=result.config.far)
+            scores = {name: _each(panel, "scores") for name, panel in verified.items()}
+            if all(value is not None for panel in scores.values() for value in panel.values()):
+                plot_scores(scores, *paths("scores"))
+        else:
+            searched = panels(result, Identification)
+            plot_cmc({name: _each(panel, "curve") for name, panel in searched.items()}, *paths("cmc"))
+        return {name: svg.read_text(encoding="utf-8") for name, svg in drawn.items()}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _each(panel: Mapping[str, Any], attribute: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """ROC, DET, CMC and score figures: a panel for each partition, readable in grey and to the colour-blind.
 
-The suffix of the path says the format: png, svg or pdf.
+The suffix of each path says its format: png, svg or pdf.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NAME_LINE = 18
 """Letters of a model's name that stand upright beside a row of panels."""
 
 
-def plot_roc(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Sequence[str] = ()) -> None:
+def plot_roc(panels: Mapping[str, Mapping[str, Curve]], *paths: Path, fars: Sequence[str] = ()) -> None:
     """Draw ROC curves, verification rate over false-accept rate on a logarithmic axis (the paper's Fig. 3).
 
     The axis begins at 1e-4, or lower where one of `fars` asks for it, but not below what the comparisons resolve. A
@@ -38,7 +38,7 @@ def plot_roc(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Seq
 
     Args:
         panels: for each partition, its curves by the name of the model.
-        path: the file to write.
+        paths: the files to write.
         fars: false-accept rates to mark by a thin line, such as those that a table beside the figure reports.
 
     Raises:
@@ -56,17 +56,17 @@ def plot_roc(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Seq
             axis.set(xscale="log", xlim=(left, 1), ylim=(-0.01, 1.01))
             axis.grid(visible=False, which="minor")
         name_curves(figure, axes, lines)
-        save(figure, path)
+        save(figure, *paths)
 
 
-def plot_det(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Sequence[str] = ()) -> None:
+def plot_det(panels: Mapping[str, Mapping[str, Curve]], *paths: Path, fars: Sequence[str] = ()) -> None:
     """Draw DET curves, false-reject rate over false-accept rate, both axes logarithmic as in NIST's reports.
 
     Where no genuine comparison is rejected a curve leaves the figure below: a logarithm has no 0.
 
     Args:
         panels: for each partition, its curves by the name of the model.
-        path: the file to write.
+        paths: the files to write.
         fars: false-accept rates to mark by a thin line.
 
     Raises:
@@ -93,15 +93,15 @@ def plot_det(panels: Mapping[str, Mapping[str, Curve]], path: Path, *, fars: Seq
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.grid(visible=False, which="minor")
         name_curves(figure, axes, lines)
-        save(figure, path)
+        save(figure, *paths)
 
 
-def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], path: Path) -> None:
+def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], *paths: Path) -> None:
     """Draw cumulative match characteristics, identification rate over rank; more than 20 ranks on a logarithmic axis.
 
     Args:
         panels: for each probe set, the values of `identification.cmc` by the name of the model.
-        path: the file to write.
+        paths: the files to write.
 
     Raises:
         ValueError: there is no curve.
@@ -129,15 +129,15 @@ def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], path: Path) -> None:
             else:
                 axis.set_xticks(np.unique(np.maximum(MaxNLocator(5, integer=True).tick_values(0, last), 1)))
         name_curves(figure, axes, lines)
-        save(figure, path)
+        save(figure, *paths)
 
 
-def plot_scores(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], path: Path) -> None:
+def plot_scores(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], *paths: Path) -> None:
     """Draw the distributions of genuine and impostor scores: a column for each partition, a row for each model.
 
     Args:
         panels: for each partition, the genuine and the impostor scores by the name of the model, one of each at least.
-        path: the file to write.
+        paths: the files to write.
 
     Raises:
         ValueError: there is no model.
@@ -163,7 +163,7 @@ def plot_scores(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
         for row, model in enumerate(models):
             axes[row][0].set_ylabel(plain(textwrap.fill(model, _NAME_LINE)))
         figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        save(figure, path)
+        save(figure, *paths)
 
 
 def _distributions(axis: Axes, genuine: ArrayLike, impostor: ArrayLike) -> None:

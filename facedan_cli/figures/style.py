@@ -122,11 +122,19 @@ def name_curves(figure: Figure, axes: Sequence[Axes], lines: Mapping[str, Line2D
     figure.legend(list(lines.values()), [plain(name) for name in lines], loc="outside lower center", ncols=columns)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure through a temporary file, in the format of its suffix, with no date or version inside."""
-    suffix = path.suffix.lower()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=dict(_METADATA[suffix]))
+def save(figure: Figure, *paths: Path) -> None:
+    """Write a figure in the format of each path's suffix (png, svg or pdf), with no date or version inside.
+
+    A file has the bytes that it has when the figure is saved in that format alone.
+    """
+    places = [(axis, axis.get_position(original=True)) for axis in figure.axes]
+    for path in paths:
+        suffix = path.suffix.lower()
+        for axis, place in places:  # the layout begins at the places of the panels and moves them at each save
+            axis.set_position(place)
+            axis.set_in_layout(True)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=suffix[1:], dpi=200, metadata=dict(_METADATA[suffix]))
 
 
 def _label_directly(axis: Axes, lines: Sequence[Line2D]) -> bool:

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tiny import Notes
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.external_scores import evaluate_scores
 from facedan_cli.evaluation.result import EvaluateResult
+from facedan_cli.figures import rates
 from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.protocols.bee import IGNORED, MATCH, NON_MATCH, write_matrix
 from facedan_cli.protocols.sigset import Record, write_sigset
@@ -252,7 +254,27 @@ def test_curves_that_cannot_be_drawn_cost_no_figures(place: Workspace, monkeypat
     assert told["warnings"] == list(result.warnings)
     assert "the curves could not be drawn: [Errno 28] No space left on device" in told["warnings"]
     assert (result.directory / "figures.csv").is_file()
-    assert result.page.is_file()
+    assert "No space left on device" in result.page.read_text(encoding="utf-8")
+    assert not (result.directory / ".page").exists()
+
+
+@pytest.mark.parametrize("plot", ["png", "svg"])
+def test_each_figure_is_drawn_once(place: Workspace, monkeypatch: pytest.MonkeyPatch, plot: str) -> None:
+    saved: list[tuple[str, ...]] = []
+    save = rates.save
+
+    def keep(figure: Figure, *paths: Path) -> None:
+        saved.append(tuple(path.name for path in paths))
+        save(figure, *paths)
+
+    monkeypatch.setattr(rates, "save", keep)
+    write_system(place.root)
+    config = replace(CONFIG, ci="none", plot=plot)
+    result = evaluate_scores(config, place, [place.root / "a.mtx"], place.root / "mask.mtx")
+    names = ("roc", "det", "scores")
+    assert saved == [(f"{name}.svg",) if plot == "svg" else (f"{name}.png", f"{name}.svg") for name in names]
+    assert sorted(path.name for path in result.directory.glob(f"*.{plot}")) == sorted(f"{n}.{plot}" for n in names)
+    assert result.page.read_text(encoding="utf-8").count("<svg") == 3
     assert not (result.directory / ".page").exists()
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from facedan_cli.figures.style import look, make_panels, name_curves, styles
+from facedan_cli.figures.style import look, make_panels, name_curves, save, styles
 
 RANKS = np.arange(1, 11)
 
@@ -19,6 +20,20 @@ def drawn(curves: dict[str, np.ndarray]):
         name_curves(figure, axes, lines)
         figure.draw_without_rendering()
     return figure
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_format_has_the_same_bytes_whatever_was_saved_before(tmp_path: Path, named: bool) -> None:
+    curves = {"a": RANKS / 10, "b": RANKS / 30} if named else {"a": RANKS / 10}
+    suffixes = ("png", "svg", "pdf")
+    for several in (suffixes, suffixes[::-1], *((suffix,) for suffix in suffixes)):
+        directory = tmp_path / "-".join(several)
+        with look():
+            save(drawn(curves), *(directory / f"figure.{suffix}" for suffix in several))
+    for suffix in suffixes:
+        files = list(tmp_path.glob(f"*/figure.{suffix}"))
+        assert len(files) == 3
+        assert len({file.read_bytes() for file in files}) == 1
 
 
 def legend(figure) -> list[str]:

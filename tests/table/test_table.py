@@ -39,8 +39,7 @@ def _only_figures() -> Iterator[None]:
     """No pictures of curves and no pages, which take longer than everything else."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)
-        patched.setattr("facedan_cli.evaluation.evaluate.write_report", lambda *_: None)
-        patched.setattr("facedan_cli.evaluation.result.draw", lambda *_: [])
+        patched.setattr("facedan_cli.evaluation.report.draw", lambda _: {})
         patched.setattr("facedan_cli.training.session.draw_curves", lambda *_: None)
         yield
 
