@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny 
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tiny import ADAPT, PRETRAIN, make_workspace
+from matplotlib.figure import Figure
+from tiny import ADAPT, PRETRAIN, blank_figures, make_workspace
 
 from facedan_cli.workspace import Workspace
 
@@ -32,6 +33,23 @@ def shared_data() -> Path:
         missing = pytest.fail if os.environ.get("FACEDAN_REQUIRE_SHARED") else pytest.skip
         missing("the research data ../shared/data is not beside this checkout")
     return SHARED_DATA
+
+
+SAVE, LAY_OUT = Figure.savefig, Figure.draw_without_rendering
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _blank_figures() -> Iterator[None]:
+    """Figures are made and not drawn, which takes longer than most of what is measured for them."""
+    with blank_figures():
+        yield
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn all the same, for tests that look at them."""
+    monkeypatch.setattr(Figure, "savefig", SAVE)
+    monkeypatch.setattr(Figure, "draw_without_rendering", LAY_OUT)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.data.manifest import ALIGNED, AlignedRecord
@@ -83,6 +85,20 @@ def make_workspace(root: Path) -> None:
     draw_datasets(root / "aligned")
     write_gbu(root / "protocols" / "gbu")
     (root / "facedan.toml").write_text(SETTINGS, encoding="utf-8")
+
+
+@contextmanager
+def blank_figures() -> Iterator[None]:
+    """Figures are neither laid out nor drawn; the file of each holds no curve, and no pixel where it is a PNG."""
+
+    def save(_: Figure, path: Path, **how: Any) -> None:
+        blank = '<svg viewBox="0 0 72 72"></svg>' if how["format"] == "svg" else ""
+        Path(path).write_text(blank, encoding="ascii")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Figure, "savefig", save)
+        patched.setattr(Figure, "draw_without_rendering", lambda _: None)
+        yield
 
 
 class Notes(Report):

@@ -118,6 +118,7 @@ def test_the_json_object_has_the_keys_of_its_schema(place: Workspace) -> None:
         assert partition["vr"].keys() == partition["threshold"].keys() == {"0.001", "0.1", "0.5"}
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_curves_and_picture_lie_beside_it(place: Workspace) -> None:
     result = gbu(place)
     assert {path.name for path in result.directory.iterdir()} == {
