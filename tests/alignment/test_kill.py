@@ -11,8 +11,8 @@ from align_sets import command, draw_set, environment, made, run
 from facedan_cli.alignment.align import align
 from facedan_cli.config.common import AlignConfig
 
-IMAGES = 300
-KILLS = 3
+IMAGES = 160
+KILLS = 2
 
 
 def test_an_alignment_survives_kills_at_any_moment(tmp_path: Path) -> None:

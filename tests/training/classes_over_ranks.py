@@ -118,6 +118,8 @@ def main(part: int, parts: int, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    of_all = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    with joined(*of_all):
-        main(*of_all)
+    number, root = int(sys.argv[1]), Path(sys.argv[3])
+    for parts in (2, 3):
+        if number < parts:
+            with joined(number, parts, root / str(parts)):
+                main(number, parts, root / str(parts))

@@ -81,13 +81,22 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], rows: ran
         )
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the processes wrote; those of two and of three are the same, for one needs seconds to begin."""
+    root = tmp_path_factory.mktemp("ranks")
+    for parts in ("2", "3"):
+        (root / parts).mkdir()
+        save_file(whole_state(), root / parts / "whole.safetensors")
+    run_together(SCRIPT, 3, root)
+    return root
+
+
 @pytest.fixture(scope="module", params=[2, 3])
-def shares(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shares:
+def shares(request: pytest.FixtureRequest, ranks: Path) -> Shares:
     """What each of two and of three processes found."""
-    directory, parts = tmp_path_factory.mktemp("ranks"), request.param
-    save_file(whole_state(), directory / "whole.safetensors")
-    run_together(SCRIPT, parts, directory)
-    return [load_file(directory / f"found{part}.safetensors") for part in range(parts)]
+    parts = request.param
+    return [load_file(ranks / str(parts) / f"found{part}.safetensors") for part in range(parts)]
 
 
 def whole_state() -> dict[str, Tensor]:

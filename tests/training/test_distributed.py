@@ -16,13 +16,38 @@ from facedan_cli.errors import UsageError
 SCRIPT = Path(two_ranks.__file__)
 
 
-def train_together(directory: Path, parts: int, options: dict[str, Any]) -> None:
+CHOICES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "linear": {"estimator": "linear", "kernel_weights": "optimal"},
+    "bank": {"memory_bank": 9},
+    "parts": {"grad_accum": 2},
+}
+HEADS: dict[str, dict[str, Any]] = {"softmax": {}, "arcface": {"head": "arcface", "scale": 4.0}}
+
+
+def train_alone(directory: Path, options: dict[str, Any]) -> None:
     directory.mkdir(exist_ok=True)
-    (directory / "store").unlink(missing_ok=True)
-    if parts == 1 and "die_after" not in options:
-        two_ranks.main(0, 1, directory, options)  # at once: a process needs seconds to begin
-    else:
-        run_together(SCRIPT, parts, directory, json.dumps(options))
+    two_ranks.main(0, 1, directory, options)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All trainings by one process and by several; these are started once, for a process needs seconds to begin."""
+    root = tmp_path_factory.mktemp("ranks")
+    for name, options in (CHOICES | {"arcface": HEADS["arcface"]}).items():
+        train_alone(root / name, {**options, "grad_accum": 1})
+    jobs = [(f"two-{name}", 2, options) for name, options in CHOICES.items()]
+    jobs += [(f"divided-{name}", 2, {**options, "divided": 1}) for name, options in HEADS.items()]
+    for divided in (0, 1):
+        train_alone(root / f"to-three-{divided}", {"die_after": 11})  # the state is of step 8
+        jobs += [
+            (f"to-three-{divided}", 3, {"divided": divided}),
+            (f"to-one-{divided}", 2, {"divided": divided, "die_after": 11}),
+        ]
+    for name, _, _ in jobs:
+        (root / name).mkdir(exist_ok=True)
+    run_together(SCRIPT, 3, root, json.dumps(jobs))
+    return root
 
 
 def assert_alike(one: Path, other: Path) -> None:
@@ -41,42 +66,33 @@ def assert_alike(one: Path, other: Path) -> None:
             assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-5), key
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"estimator": "linear", "kernel_weights": "optimal"}, {"memory_bank": 9}, {"grad_accum": 2}],
-    ids=str,
-)
-def test_two_processes_are_one(tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("choice", CHOICES)
+def test_two_processes_are_one(root: Path, choice: str) -> None:
     """Also with dropout, whose mask is that of the global batch."""
-    train_together(tmp_path / "one", 1, {**options, "grad_accum": 1})
-    train_together(tmp_path / "two", 2, options)
-    whole = load_file(tmp_path / "one" / "measured0.safetensors")
-    parts = [load_file(tmp_path / "two" / f"measured{part}.safetensors") for part in (0, 1)]
+    one, two = root / choice, root / f"two-{choice}"
+    whole = load_file(one / "measured0.safetensors")
+    parts = [load_file(two / f"measured{part}.safetensors") for part in (0, 1)]
     for part in parts:
         torch.testing.assert_close(part["value"], whole["value"], rtol=1e-12, atol=0)
     for domain in ("source", "target"):
         assert [len(part[domain]) for part in parts] == [3, 4]
         joined = torch.cat([part[domain] for part in parts])
         torch.testing.assert_close(joined, whole[domain], rtol=1e-10, atol=1e-14)
-    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert_alike(one, two)
 
 
-@pytest.mark.parametrize("head", [{}, {"head": "arcface", "scale": 4.0}], ids=str)
-def test_a_divided_classifier_is_the_whole_one(tmp_path: Path, head: dict[str, Any]) -> None:
-    train_together(tmp_path / "one", 1, head)
-    train_together(tmp_path / "two", 2, {**head, "divided": 1})
-    assert_alike(tmp_path / "one", tmp_path / "two")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_divided_classifier_is_the_whole_one(root: Path, head: str) -> None:
+    assert_alike(root / {"softmax": "plain"}.get(head, head), root / f"divided-{head}")
 
 
 @pytest.mark.parametrize("divided", [0, 1])
-def test_another_number_of_processes_goes_on_from_a_state(tmp_path: Path, divided: int) -> None:
-    train_together(tmp_path / "one", 1, {})
-    train_together(tmp_path / "two", 2, {"divided": divided, "die_after": 11})  # the state is of step 8
-    train_together(tmp_path / "two", 1, {})
-    assert_alike(tmp_path / "one", tmp_path / "two")
-    train_together(tmp_path / "three", 1, {"die_after": 11})
-    train_together(tmp_path / "three", 3, {"divided": divided})
-    assert_alike(tmp_path / "one", tmp_path / "three")
+def test_another_number_of_processes_goes_on_from_a_state(root: Path, divided: int) -> None:
+    assert (root / f"to-one-{divided}" / "state.safetensors").is_file()
+    assert not (root / f"to-one-{divided}" / "model.safetensors").exists()
+    train_alone(root / f"to-one-{divided}", {})
+    assert_alike(root / "plain", root / f"to-one-{divided}")
+    assert_alike(root / "plain", root / f"to-three-{divided}")
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(32, 1), (32, 2), (7, 3), (2, 5)])

@@ -1,12 +1,11 @@
-"""One of several processes that adapt a tiny network together; started by test_distributed.py."""
+"""One of several processes that adapt tiny networks together, one after the other; started by test_distributed.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +45,10 @@ PLAN = Plan(
 CARD = ModelCard("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
 
 
+class Gone(Exception):
+    """A process has come to its end."""
+
+
 @dataclass
 class Drawn:
     """A process's share of random batches that depend on their number alone."""
@@ -59,8 +62,7 @@ class Drawn:
         own = list(shard_range(BATCH, self.part, self.parts))
         for step in range(start, stop):
             if step == self.die_after:
-                time.sleep(0.5)  # a state that is being written gets written
-                os._exit(0)
+                raise Gone
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
             labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
@@ -92,7 +94,7 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
     network = VGGFace(SPEC, PEOPLE, **head)
     penalty = Penalty(lambda_=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
     source, target = (cast(BatchStream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
-    with Checkpoints(directory, CARD) as checkpoints:
+    with suppress(Gone), Checkpoints(directory, CARD) as checkpoints:
         train(
             network,
             DomainBatches(source, target, penalty),
@@ -104,6 +106,8 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    of_all = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    with joined(*of_all):
-        main(*of_all, json.loads(sys.argv[4]))
+    number, root = int(sys.argv[1]), Path(sys.argv[3])
+    for name, parts, options in json.loads(sys.argv[4]):
+        if number < parts:
+            with joined(number, parts, root / name):
+                main(number, parts, root / name, options)
