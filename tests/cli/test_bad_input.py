@@ -23,12 +23,11 @@ Facedan = Callable[..., Any]
 ADAPT = ("adapt", "--source", "casia", "--target", "frgc")
 
 
-@pytest.fixture
-def place(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace with runs and with things that are wrong, as the current directory."""
-    root = shutil.copytree(
-        trained.workspace.root, tmp_path / "place", ignore=shutil.ignore_patterns("embed*", "results")
-    )
+@pytest.fixture(scope="module")
+def wrong(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with runs and with things that are wrong; to be copied, not changed."""
+    root = tmp_path_factory.mktemp("wrong") / "place"
+    shutil.copytree(trained.workspace.root, root, ignore=shutil.ignore_patterns("embed*", "results"))
     (root / "aligned" / "empty").mkdir()
     (root / "aligned" / "damaged" / "ann").mkdir(parents=True)
     for name in ("ann/1.jpg", "bob/1.jpg"):
@@ -37,6 +36,13 @@ def place(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     draw(root / "aligned" / "one" / "ann" / "1.png", 0, 0)
     (root / "not-weights.pth").write_bytes(b"these are no weights")
     torch.save(torch.nn.Linear(2, 2), root / "module.pth")
+    return root
+
+
+@pytest.fixture
+def place(wrong: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current directory."""
+    root = shutil.copytree(wrong, tmp_path / "place")
     monkeypatch.chdir(root)
     return root
 
@@ -46,6 +52,21 @@ def everything(root: Path) -> set[tuple[str, str]]:
     return {(str(path.relative_to(root)), sha256_file(path) if path.is_file() else "") for path in root.rglob("*")}
 
 
+@pytest.fixture(scope="module")
+def whole(wrong: Path) -> set[tuple[str, str]]:
+    """All that lies in it."""
+    return everything(wrong)
+
+
+@pytest.fixture
+def untouched(wrong: Path, whole: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The current directory is that workspace, and a test leaves it as it found it."""
+    monkeypatch.chdir(wrong)
+    yield
+    assert everything(wrong) == whole
+
+
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
     ("command", "code", "what", "fix"),
     [
@@ -86,9 +107,8 @@ def everything(root: Path) -> set[tuple[str, str]]:
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )
 def test_it_says_what_is_wrong_and_what_to_do_and_touches_nothing(
-    place: Path, facedan: Facedan, command: tuple[str, ...], code: int, what: str, fix: str
+    facedan: Facedan, command: tuple[str, ...], code: int, what: str, fix: str
 ) -> None:
-    before = everything(place)
     ended = facedan(*command)
     assert ended.code == code, ended.err
     assert ended.out == ""
@@ -97,9 +117,9 @@ def test_it_says_what_is_wrong_and_what_to_do_and_touches_nothing(
     assert fix in advice
     assert advice.endswith("\n")
     assert "Traceback" not in ended.err
-    assert everything(place) == before
 
 
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
     "command",
     [
@@ -113,13 +133,11 @@ def test_it_says_what_is_wrong_and_what_to_do_and_touches_nothing(
     ],
     ids=" ".join,
 )
-def test_wrong_usage_ends_with_2(place: Path, facedan: Facedan, command: tuple[str, ...]) -> None:
-    before = everything(place)
+def test_wrong_usage_ends_with_2(facedan: Facedan, command: tuple[str, ...]) -> None:
     ended = facedan(*command)
     assert (ended.code, ended.out) == (2, "")
     assert "Error: " in ended.err
     assert "Fix: " in ended.err
-    assert everything(place) == before
 
 
 def test_weights_that_are_none_fail_the_run_and_say_so(place: Path, facedan: Facedan) -> None:
