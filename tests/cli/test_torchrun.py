@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import numpy as np
@@ -30,9 +34,49 @@ ENVIRONMENT = {
 }
 
 
-def by_two(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "2", "-m", "facedan_cli", *arguments, "--workspace", str(root)]
-    return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=240, check=False)
+# Each command meets at a port of its own.
+COMMANDS = """
+import json, os, sys
+from facedan_cli.cli.app import main
+
+for port, arguments in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    sys.argv = ["facedan", *arguments]
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code:
+            raise
+    for stream in (sys.stdout, sys.stderr):
+        print("\\f", end="", file=stream, flush=True)
+"""
+
+
+def by_two(*commands: Sequence[object]) -> list[tuple[str, str]]:
+    """What two processes say together on stdout and stderr, in each of several commands.
+
+    They are started once, without a launcher, for a process needs seconds to begin.
+    """
+    with ExitStack() as free:
+        bound = [free.enter_context(socket.socket()) for _ in commands]
+        for one in bound:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in bound]
+    told = json.dumps([(port, list(map(str, command))) for port, command in zip(ports, commands, strict=True)])
+    ranks = []
+    for rank in ("0", "1"):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        environment = {**ENVIRONMENT, **names, "MASTER_ADDR": "127.0.0.1"}
+        command = [sys.executable, "-c", COMMANDS, told]
+        ranks.append(subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True))
+    try:
+        said = [rank.communicate(timeout=240) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+    out, err = (["".join(parts) for parts in zip(*(of[i].split("\f") for of in said), strict=True)] for i in (0, 1))
+    return list(zip(out[:-1], err[:-1], strict=True))
 
 
 def assert_same_network(one: str, other: str) -> None:
@@ -44,20 +88,17 @@ def assert_same_network(one: str, other: str) -> None:
 
 def test_two_processes_make_what_one_makes_and_say_it_once(trained: Any, tmp_path: Path, facedan: Facedan) -> None:
     one, two = (shutil.copytree(trained.workspace.root, tmp_path / name) for name in ("one", "two"))
-    command = ("adapt", "--source", "casia", "--target", "frgc", "--optimizer", "sgd", "--cache", "disk")
-    alone, together = facedan(*command, "-w", one), by_two(two, *command)
-    assert (alone.code, together.returncode) == (0, 0), together.stderr
-    assert len(together.stdout.splitlines()) == 1
-    assert Path(alone.out).parts[-3].rpartition("-")[0] == Path(together.stdout).parts[-3].rpartition("-")[0]
-    assert_same_network(alone.out, together.stdout)
-    again = by_two(two, *command)
-    assert again.stdout == together.stdout
-    assert again.stderr.count("is finished already") == 1
-    embed = ("embed", "gbu", "--model", together.stdout.strip())
-    alone = facedan(*embed, "-w", one)
-    together = by_two(two, *embed)
-    assert together.returncode == 0, together.stderr
-    places = [Path(printed.strip()) for printed in (together.stdout, alone.out)]
+    adapt = ("adapt", "--source", "casia", "--target", "frgc", "--optimizer", "sgd", "--cache", "disk")
+    adapted, again, embedded = by_two(*((*command, "-w", two) for command in (adapt, adapt, ("embed", "gbu"))))
+    alone = facedan(*adapt, "-w", one)
+    assert alone.code == 0, alone.err
+    assert len(adapted[0].splitlines()) == 1
+    assert Path(alone.out).parts[-3].rpartition("-")[0] == Path(adapted[0]).parts[-3].rpartition("-")[0]
+    assert_same_network(alone.out, adapted[0])
+    assert again[0] == adapted[0]
+    assert again[1].count("is finished already") == 1
+    alone = facedan("embed", "gbu", "--model", adapted[0].strip(), "-w", one)
+    places = [Path(printed.strip()) for printed in (embedded[0], alone.out)]
     found, expected = (np.load(place / "vectors.npy") for place in places)
     np.testing.assert_allclose(found, expected, atol=1e-6)
     tables = [(place / "images.csv").read_text(encoding="utf-8") for place in places]
@@ -76,7 +117,7 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path:
         while not list(root.glob("runs/*/checkpoints/state.safetensors")):
             assert job.poll() is None
             assert time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.05)
         os.kill(worker(job.pid, rank=1), signal.SIGKILL)
         output, errors = job.communicate(timeout=120)
     assert job.returncode != 0
