@@ -32,10 +32,10 @@ from facedan_cli.alignment.align import align
 from facedan_cli.alignment.detector import Detector, Face, choose
 from facedan_cli.alignment.output import JPEG_QUALITY
 from facedan_cli.config.common import LANDMARK_OFFSETS, REFERENCE_OFFSET, AlignConfig
-from facedan_cli.data.dataset import walk_images
 from facedan_cli.data.images import read_image
 from facedan_cli.data.manifest import read_records
 from facedan_cli.data.templates import POINT_NAMES, TEMPLATES, similarity, three_points, warp
+from facedan_cli.data.walk import walk
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
 
@@ -53,7 +53,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
     detector = MTCNN(min_face_size=min_face)
     template = TEMPLATES[AlignConfig.template].points(AlignConfig.size)
     points_of = {}
-    for path in walk_images(raw):
+    for path in walk(raw):
         picture = read_image(raw / path)
         boxes, probabilities, points = detector.detect(picture, landmarks=True)
         if boxes is None:
@@ -73,7 +73,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
 
 def make_large(raw: Path, out: Path, count: int) -> None:
     """Photographs of 4000 × 3000 pixels from small ones."""
-    paths = list(walk_images(raw))
+    paths = list(walk(raw))
     for number in range(count):
         scene = np.full((3000, 4000, 3), 127, np.uint8)
         side, places = 3000, [(0, 500)]
@@ -133,7 +133,7 @@ def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
 
 def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
     """By how many pixels landmarks lie too far right in photographs of at most 2048 pixels, by both offsets."""
-    pictures = [read_image(raw / path) for path in walk_images(raw)]
+    pictures = [read_image(raw / path) for path in walk(raw)]
     mirrored = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
     figures = {}
     for name in LANDMARK_OFFSETS:
@@ -184,7 +184,7 @@ def main() -> None:
         if options.photographs is None:
             draw(raw, options.images)
         else:
-            paths = list(walk_images(options.photographs))
+            paths = list(walk(options.photographs))
             every = max(1, len(paths) // options.images) if options.images else 1
             for path in paths[::every][: options.images or None]:
                 (raw / path).parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
 FILE_BYTES_AT_ONCE = 1_000_000
-"""Images whose files are so large make a batch, however few they are: they gain nothing by company."""
+"""A batch ends when its files have this many bytes: large images gain nothing by company."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,16 @@ class AlignResult:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process did: faces aligned and those aligned earlier, who failed and why, who had no or wrong landmarks.
+    """What one process did.
 
-    Also the lines of the manifest that were no records when it began; all processes find the same.
+    Args:
+        aligned: faces aligned now.
+        already: faces aligned by earlier runs.
+        failures: path and reason of each image without a face.
+        without_landmarks: images that the landmarks do not list.
+        exchanged: images whose landmarks had left and right exchanged.
+        unchecked: images of which it is not known whether they changed since an earlier version aligned them.
+        odd: damaged lines of the manifest as it was before; all processes find the same.
     """
 
     aligned: int
@@ -89,9 +96,11 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
     work = _work(config, device)
     manifest = config.out / MANIFEST_FILE
     with ranks.joined(), _prepared(config, ranks):
+        # All processes wait here until the first has prepared the tree; then each aligns its share of the images.
         ranks.gather([])
         share = _align_share(config, ranks, work, report, processes=device.type == "cpu")
         shares = ranks.gather([share])
+        # What they found, of all images together: notes and warnings first.
         failures = sorted(failure for share in shares for failure in share.failures)
         without_landmarks = sum(share.without_landmarks for share in shares)
         if config.landmarks and without_landmarks:
@@ -106,6 +115,7 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
                 f"{unchecked} images were copied or moved since an earlier version aligned them: size and time of "
                 "writing are the same, their contents could not be checked; --force aligns them again"
             )
+        # Last, when all have written: one manifest without damaged lines, the list of failures, the contact sheet.
         set_aside = None
         odd = [line for share in shares[:1] for line in share.odd]  # all processes found the same
         failures += [(f"{MANIFEST_FILE}, line {line.number}", _without(line)) for line in odd]
@@ -124,7 +134,7 @@ def _without(line: OddLine) -> str:
 
 
 def _work(config: AlignConfig, device: torch.device) -> Work:
-    """What is done with images."""
+    """What the workers do with a batch: copy faces that are aligned already, or align."""
     if config.no_align:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
@@ -149,10 +159,13 @@ def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
 
 
 def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report, *, processes: bool) -> _Share:
+    """Align this process's images that are not done, batch after batch; the manifest has each batch at once."""
+    # What earlier runs did, and what is left.
     index = ManifestIndex(config.out / MANIFEST_FILE)
     plan = Plan(config, index, ranks)
     if ranks.first and plan.remark:
         report.note(plan.remark)
+    # No more workers than images: each worker takes a batch from file to file.
     most = config.workers or worker_count(0) // ranks.local_count
     count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
     counts = {ALIGNED: 0, FAILED: 0}
@@ -164,9 +177,11 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
         workers(work, count, processes=processes) as begin,
         report.progress("aligning", plan.total, done=plan.already + len(failures)) as advance,
     ):
+        # Images that were only moved or touched get a line with their new times, and are not read again next time.
         same = plan.found_same()
         while known := list(islice(same, CHUNK)):
             writer.append(known)
+        # The rest; records come in the order of the images, whichever worker is ready first.
         for records in in_order(begin, _batches(plan.jobs(), config.detector_batch), 2 * count):
             writer.append(records)
             for record in records:

@@ -25,7 +25,7 @@ SMALLEST_FACE = 20
 
 
 LOW_THRESHOLDS = (0.5, 0.6, 0.6)
-"""Of the last attempt; `cascade.THRESHOLDS` of the others."""
+"""Of the last attempt; `mtcnn.THRESHOLDS` of the others."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Face:
     Args:
         box: left, top, right, bottom, pixels; it may leave the image.
         probability: O-Net's, 0.6 … 1.
-        points: (x, y) of the points named `geometry.POINT_NAMES`, shape (5, 2).
+        points: (x, y) of the points named `templates.POINT_NAMES`, shape (5, 2).
         attempt: how it was found where the first search found none, as "contrast stretched"; "" by the first.
     """
 
@@ -87,7 +87,7 @@ class Detector:
         min_face: side of the smallest face to look for, pixels of the image; if that is less, a quarter of the
             shorter side of one that is enlarged; if that is more, SMALLEST_FACE pixels of one that is reduced.
         second_pass: search again where none is found.
-        reference: place points as facenet-pytorch does, a pixel too far right and below (`cascade.find_faces`).
+        reference: place points as facenet-pytorch does, a pixel too far right and below (`mtcnn.find_faces`).
     """
 
     def __init__(

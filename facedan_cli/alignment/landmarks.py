@@ -27,7 +27,7 @@ LEAST_LINES = 10
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Points by image: the two eyes, or all five of `geometry.POINT_NAMES`.
+    """Points by image: the two eyes, or all five of `templates.POINT_NAMES`.
 
     Args:
         root: the tree of images.
@@ -64,7 +64,7 @@ def read_landmarks(path: Path, root: Path) -> Landmarks:
     """Read the landmarks of a tree: a CSV file, a path in the first column, then pixels of the upright image.
 
     The columns are `righteyex,righteyey,lefteyex,lefteyey` (the subject's right and left, as in the GBU's eyes.csv), or
-    ten for the five points: `image_left_eye_x,image_left_eye_y,image_right_eye_x, …` by `geometry.POINT_NAMES`.
+    ten for the five points: `image_left_eye_x,image_left_eye_y,image_right_eye_x, …` by `templates.POINT_NAMES`.
 
     Raises:
         FacedanError: it cannot be read, has other columns, or a row is not of numbers.

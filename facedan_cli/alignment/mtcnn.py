@@ -1,10 +1,14 @@
-"""MTCNN's cascade over many images at once, with facenet-pytorch's three networks and weights.
+"""MTCNN's cascade (Zhang et al. 2016) over many images at once, with facenet-pytorch's three networks and weights.
 
-The arithmetic is that of `facenet_pytorch.MTCNN.detect` (Zhang et al. 2016): on its pixel grid to the letter, so that
-the boxes are its boxes, or on one where a mirrored image gives mirrored points. The loops are other
-ones. Candidates of all images share the passes through the networks, and every resampling reads a summed-area table,
-where the mean over a box costs four look-ups however large the box is. The networks run on any device; the candidates,
-which are few, stay on the host, so that each stage waits for the device once.
+Three stages, each a network that sees fewer and larger windows than the one before: P-Net judges every 12×12 window of
+an image pyramid, R-Net its candidates at 24×24, O-Net what is left at 48×48. Each stage scores the boxes, shifts their
+sides, and removes boxes that overlap better ones.
+
+The arithmetic is that of `facenet_pytorch.MTCNN.detect`: to the letter with `reference`, else on a pixel grid where a
+mirrored image gives mirrored points. The loops differ. Candidates of all images share the passes through the networks,
+and every resampling reads a summed-area table, where the mean over a box costs four look-ups however large the box is.
+The networks run on any device; the candidates, which are few, stay on the host, so that each stage waits for the device
+once.
 """
 
 from __future__ import annotations
@@ -106,14 +110,23 @@ def find_faces(
         For each image the boxes (left, top, right, bottom; they may leave the image), shape (n, 4); their
         probabilities, shape (n,); and the points (eyes, nose, mouth corners, the image's left before its right), shape
         (n, 5, 2). All float32.
+
+    Example:
+        >>> networks = load_networks(torch.device("cpu"))
+        >>> blank = np.full((60, 80, 3), 128, np.uint8)
+        >>> ((boxes, probabilities, points),) = find_faces([blank], [40], networks)
+        >>> boxes.shape, probabilities.shape, points.shape
+        ((0, 4), (0,), (0, 5, 2))
     """
-    # Images of one size go through P-Net together.
+    # Images of one size become neighbours: they go through P-Net together.
     order = sorted(range(len(images)), key=lambda i: (images[i].shape, min_faces[i]))
     tables = SummedImages([images[i] for i in order])
+    # n candidates of all images together; n shrinks from thousands to the faces themselves.
     with torch.inference_mode():
         candidates = _propose(tables, [min_faces[i] for i in order], networks, thresholds[0], reference)
         candidates = _refine(tables, candidates, networks, thresholds[1], reference)
         candidates, points = _locate(tables, candidates, networks, thresholds[2], reference)
+    # Back to the caller's images, in the caller's order.
     found = {}
     for position, index in enumerate(order):
         own = candidates.images == position
@@ -125,6 +138,9 @@ def _propose(
     tables: SummedImages, min_faces: Sequence[float], networks: Networks, threshold: float, reference: bool
 ) -> Candidates:
     """Stage 1: P-Net on every level of every image's pyramid."""
+    # Pass: a level of neighbours of one size, (images, height, width, 3), in strips where it is large. P-Net is fully
+    # convolutional: of each 12×12 window, 2 pixels apart, it gives shifts of a box's sides, (images, 4, rows, columns),
+    # and the probabilities of no face and a face, (images, 2, rows, columns).
     passes = []
     kinds = [(height, width, min_face) for (height, width), min_face in zip(tables.sizes, min_faces, strict=True)]
     for (height, width, min_face), run in groupby(range(len(kinds)), key=kinds.__getitem__):
@@ -144,6 +160,7 @@ def _propose(
                 # Read only when all are under way, so that a GPU does not wait for the host in between.
                 scales = (scale, scale) if reference else (size[1] / width, size[0] / height)
                 passes.append((level, begin, scales, [torch.cat(parts, 2) for parts in zip(*strips, strict=True)]))
+    # Windows whose probability reaches the threshold become boxes in pixels of their image.
     found = [
         _windows(shifts.cpu().numpy(), scores.cpu().numpy(), begin, scales, threshold, reference)
         for _, begin, scales, (shifts, scores) in passes
@@ -151,14 +168,15 @@ def _propose(
     if not found:
         return Candidates(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
     boxes, scores, images, shifts = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    # First within each level: those of an image are laid side by side, which its whole numbers survive exactly.
+    # One face is found in many windows and on several levels. Boxes that a better one overlaps are removed within each
+    # level first: the levels of an image are laid side by side, which whole numbers survive exactly; then among all.
     levels = np.repeat([level for level, *_ in passes], [len(part[1]) for part in found])
     aside = (levels * 2 * tables.sizes.max()).astype(np.float32)
     kept = suppress(boxes + aside[:, None], scores, images, 0.5)
     kept = kept[suppress(boxes[kept], scores[kept], images[kept], 0.7)]
+    # What is left is shifted as P-Net says, and grown to squares for R-Net.
     last = 0 if reference else 1  # facenet-pytorch leaves the last pixel out of the sides here, and nowhere else
-    found_boxes = moved(boxes[kept], shifts[kept], last)
-    return Candidates(squared(found_boxes), scores[kept], images[kept])
+    return Candidates(squared(moved(boxes[kept], shifts[kept], last)), scores[kept], images[kept])
 
 
 def _refine(
@@ -168,6 +186,7 @@ def _refine(
     candidates, (shifts, scores) = _judge(
         tables, candidates, networks.rnet, side=24, widths=(4, 2), device=networks.device, reference=reference
     )
+    # shifts (n, 4), scores (n, 2): no face, face.
     passed = np.flatnonzero(scores[:, 1] > threshold)
     kept = passed[suppress(candidates.boxes[passed], scores[passed, 1], candidates.images[passed], 0.7)]
     boxes = moved(candidates.boxes[kept], shifts[kept])
@@ -181,6 +200,7 @@ def _locate(
     candidates, (shifts, points, scores) = _judge(
         tables, candidates, networks.onet, side=48, widths=(4, 10, 2), device=networks.device, reference=reference
     )
+    # shifts (n, 4), scores (n, 2), points (n, 10): five x, then five y, as shares of the box that O-Net saw.
     passed = np.flatnonzero(scores[:, 1] > threshold)
     boxes, points = candidates.boxes[passed], points[passed].reshape(-1, 2, 5).transpose(0, 2, 1)
     sides = boxes[:, 2:] - boxes[:, :2] + 1
@@ -249,6 +269,7 @@ def _judge(
         The candidates that it judged, their boxes as it saw them (by facenet-pytorch's arithmetic as they were before);
         and what it says of them.
     """
+    # 1. Boxes to whole pixels inside their images.
     corners = (candidates.boxes if reference else np.rint(candidates.boxes)).astype(np.int64)
     size = tables.sizes[candidates.images]
     # MTCNN counts pixels from one, both ends included.
@@ -260,6 +281,7 @@ def _judge(
         candidates = replace(candidates, boxes=seen)
     if not len(candidates):
         return candidates, [np.empty((0, width), np.float32) for width in widths]
+    # 2. Crops (n, side, side, 3) through the network, some at a time; read when all are under way.
     step = max(16, _step(side * side, device) // 16 * 16)
     passes = []
     for i in range(0, len(candidates), step):

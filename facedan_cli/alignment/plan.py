@@ -16,8 +16,8 @@ from facedan_cli.alignment.settings import check_config
 from facedan_cli.alignment.source_image import SourceImage
 from facedan_cli.alignment.sources import source_images
 from facedan_cli.config.common import AlignConfig
-from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.manifest import AlignedRecord
+from facedan_cli.data.walk import PassedOver
 from facedan_cli.distributed import DistEnv
 from facedan_cli.workspace import MANIFEST_FILE
 

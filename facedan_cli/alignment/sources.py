@@ -12,9 +12,8 @@ from facedan_cli.alignment.recordio import rec_images
 from facedan_cli.alignment.source_image import SourceImage, unreadable
 from facedan_cli.alignment.tar import tar_images
 from facedan_cli.data.contents import is_local, is_settled
-from facedan_cli.data.dataset import walk
-from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.formats import ARCHIVE_SUFFIXES, is_archive, no_file
+from facedan_cli.data.walk import PassedOver, walk
 from facedan_cli.text import open_given, read_list, spellings
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 
 class SummedImages:
-    """The tables of many images in one array, for `cascade`.
+    """The tables of many images in one array, for `mtcnn`.
 
     Args:
         images: uint8, each of shape (height, width, 3); those of one size that are read together must be neighbours.

@@ -21,21 +21,21 @@ from facedan_cli.alignment.tar_index import (
     above_of,
     image_name,
     index_of,
-    is_member_image,
-    is_passed,
 )
-from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.formats import (
     COMPANION_SUFFIXES,
     HEAD,
     TAR_SUFFIXES,
     is_clutter,
+    is_hidden_or_clutter,
+    is_image,
     named_as_image,
     sniffed,
     suffix_of,
 )
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.data.manifest import stays_inside
+from facedan_cli.data.walk import PassedOver
 
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 _SUFFIX = 8  # characters of what is counted as one
@@ -122,13 +122,13 @@ class _Reader:
 
     def _of_entry(self, source: Source, entry: Entry, name: str) -> Iterator[SourceImage]:
         if len(name) > MOST_NAME:
-            if is_member_image(name):
+            if is_image(name):
                 yield self._refused(entry, f"…{name[-100:]}", f"its name has {len(name)} characters")
             return
         yield from self._folder_links_to(name)
         head = b""
         images = self._images_of(entry, name)
-        if not images and entry.kind is Kind.FILE and not is_member_image(name):
+        if not images and entry.kind is Kind.FILE and not is_image(name):
             if name.lower().endswith(_NESTED):
                 yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
             elif head := self._looked_into(source, entry, name):
@@ -148,7 +148,7 @@ class _Reader:
     def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
         """The names of images that have the content of an entry, with their times: its own and those of links to it."""
         images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
-        if is_member_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
+        if is_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
             if entry.offset in self._index.superseded:
                 self._first_repeated = self._first_repeated or name
                 self._repeated += 1
@@ -158,7 +158,7 @@ class _Reader:
 
     def _folder_links_to(self, name: str) -> Iterator[SourceImage]:
         """Links to directories, when the first image of the directory comes."""
-        if self._folder_links and is_member_image(name):
+        if self._folder_links and is_image(name):
             for folder in above_of(name):
                 if (link := self._folder_links.pop(folder, None)) is not None:
                     reason = f"a link to the directory {folder}: its images are taken where they lie"
@@ -167,7 +167,7 @@ class _Reader:
     def _looked_into(self, source: Source, entry: Entry, name: str) -> bytes:
         """The first bytes of a file whose name does not tell that it is an image; empty where it is none."""
         suffix = suffix_of(name)
-        if is_passed(name):
+        if is_hidden_or_clutter(name):
             self._passed.hidden += named_as_image(name) and not is_clutter(name)
         elif suffix not in COMPANION_SUFFIXES and entry.offset not in self._index.superseded and suffix != LABEL_SUFFIX:
             head = source.read(min(entry.size, HEAD))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
-from facedan_cli.data.formats import is_clutter, is_image
+from facedan_cli.data.formats import is_image
 
 LABEL_SUFFIX = ".cls"
 MOST_NAME = 4096
@@ -101,16 +101,6 @@ def image_name(entry: Entry) -> str:
     return posixpath.normpath(entry.name)
 
 
-def is_member_image(name: str) -> bool:
-    """Whether a path in an archive has the name of an image, and no part of it is hidden or a file server's."""
-    return is_image(name) and not is_passed(name)
-
-
-def is_passed(name: str) -> bool:
-    """Whether a part of a path in an archive is hidden or a file server's."""
-    return any((part.startswith(".") and part != "..") or is_clutter(part) for part in name.split("/"))
-
-
 class _Indexer:
     def __init__(self) -> None:
         self.index = TarIndex()
@@ -137,7 +127,7 @@ class _Indexer:
         if entry.kind in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
             if len(self.links) < _MOST_LINKS:
                 self.links[entry.offset] = entry, name
-            elif is_member_image(name):
+            elif is_image(name):
                 self.index.refused.append((name, f"the archive has more than {_MOST_LINKS} links"))
         elif entry.kind is Kind.FILE and name.endswith(LABEL_SUFFIX):
             content = source.read(entry.size) if entry.size <= _MOST_LABEL else b""
@@ -150,7 +140,7 @@ class _Indexer:
         for offset, (entry, name) in self.links.items():
             if offset in self.index.superseded:
                 continue
-            if not is_member_image(name):
+            if not is_image(name):
                 self.index.folder_links.setdefault(_aim(entry, name), name)
                 continue
             target = self._follow(entry, name)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 from facedan_cli.data.contents import Contents, contents_of
-from facedan_cli.data.entries import PassedOver, is_passed_by, wanted_file
-from facedan_cli.data.formats import HEAD, IMAGE_SUFFIXES, is_clutter, sniffed
-from facedan_cli.data.listed import Listed, read_entries
-from facedan_cli.data.ways import Way, Ways
+from facedan_cli.data.formats import HEAD, IMAGE_SUFFIXES, sniffed
+from facedan_cli.data.walk import PassedOver, walk
 from facedan_cli.errors import FacedanError
-from facedan_cli.text import is_binary, one_form, open_given, read_list
+from facedan_cli.text import is_binary, one_form, open_given, read_list, spellings
+
+_NAMED = 5
+"""Identities that a message names."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class FaceDataset:
     Args:
         root: the tree; `paths` are relative to it.
         paths: image files with forward slashes, sorted.
-        names: whose face each is, in one Unicode form; "" where nothing tells.
-        skipped: path and reason of what is lost to the data set, such as directories that may not be read.
-        remark: what to tell of what else lies there; "" where there is nothing.
-        contents: where digests of the files are remembered.
+        names: the identity of each image, in one Unicode form; "" where it is unlabelled.
+        skipped: path and reason of what is missing, such as directories that may not be read.
+        remark: a note on what else lies there; "" where there is nothing.
+        contents: digests of the files, remembered in a workspace.
     """
 
     root: Path
@@ -91,9 +91,9 @@ class FaceDataset:
 def read_dataset(root: Path) -> FaceDataset:
     """Find the images of a data set.
 
-    A tree names people by its first level (`identity/image.jpg`); images that lie at the root are nobody's. A file, or
-    a pipe, is taken as a list with a line for each image, `path` or `path<TAB>identity`, paths relative to the list.
-    Listed images that are not there keep their places: whoever reads them sets them aside.
+    The first level of a tree names identities (`identity/image.jpg`); images at its root are unlabelled. A file, or a
+    pipe, is a list with a line for each image, `path` or `path<TAB>identity`, paths relative to the list. Listed images
+    that are missing keep their places: their reader sets them aside.
 
     Raises:
         FacedanError: there is nothing there, or no image in it.
@@ -106,7 +106,7 @@ def read_dataset(root: Path) -> FaceDataset:
 
 
 def identity_of(path: str) -> str:
-    """Whose image lies at a path of a tree, with forward slashes: its first folder; "" where it lies in none."""
+    """The identity of an image by its path in a tree: the first folder; "" where it lies in none."""
     return one_form(path.partition("/")[0]) if "/" in path else ""
 
 
@@ -124,7 +124,7 @@ def _read_tree(root: Path) -> FaceDataset:
 
 
 def _merged(folders: Iterable[str]) -> str:
-    """What to tell of people with several folders, their names in different Unicode forms."""
+    """A note on identities with several folders, whose names are in different Unicode forms."""
     forms: defaultdict[str, set[str]] = defaultdict(set)
     for folder in folders:
         if not folder.isascii():
@@ -133,47 +133,7 @@ def _merged(folders: Iterable[str]) -> str:
     if not double:
         return ""
     some = ", ".join(double[:3]) + (", …" if len(double) > 3 else "")
-    return f"{some}: folders of one name in two Unicode forms are one person's"
-
-
-def walk_images(root: Path) -> Iterator[str]:
-    """Paths of the image files under a directory, relative to it, with forward slashes; hidden ones are passed over."""
-    return walk(root)
-
-
-def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
-    """Paths of the images under a directory, relative to it, with forward slashes, in a fixed order.
-
-    Hidden directories are passed over, and those in which systems and file servers keep copies and remains. Links are
-    followed, but not back into a directory that the walk is in, which would have no end, and not by more than MOST_WAYS
-    into one directory. The names in one directory are held at a time, and those of the folders beside the way to it.
-
-    Args:
-        root: the directory.
-        archives: what the names of files end in that are wanted as well.
-        passed: is told of what is not given.
-    """
-    passed = PassedOver() if passed is None else passed
-    ways, ahead = Ways(), [Way(os.fspath(root))]
-    while ahead:
-        way = ahead.pop()
-        if not ways.takes(way):
-            continue
-        folders, files = [], []
-        try:
-            with os.scandir(way.path) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                        folders.append((entry.name, entry.is_symlink()))
-                    elif wanted_file(entry, archives, passed):
-                        files.append(entry.name)
-        except OSError as error:  # it may not be read, or has gone
-            passed.skipped.append((way.prefix or "./", f"the directory cannot be read: {error.strerror}"))
-        for name in sorted(files):
-            yield way.prefix + name
-        passed.hidden += sum(name.startswith(".") and not is_clutter(name) for name, _ in folders)
-        folders = [(name, linked) for name, linked in folders if not is_passed_by(name)]
-        ahead += [way.into(name, linked=linked) for name, linked in sorted(folders, reverse=True)]
+    return f"{some}: folders of one name in two Unicode forms are one identity"
 
 
 def list_of_paths(file: BinaryIO) -> FaceDataset:
@@ -185,7 +145,7 @@ def list_of_paths(file: BinaryIO) -> FaceDataset:
     Raises:
         FacedanError: there is not one entry, or none of the images is there.
     """
-    listed = read_entries(Path(), read_list(file))
+    listed = _read_entries(Path(), read_list(file))
     if not listed.paths:
         raise FacedanError("the list of images is empty", "give a path a line")
     return _some_there(Path(), listed, "check the paths")
@@ -200,7 +160,7 @@ def _read_list_file(path: Path) -> FaceDataset:
                 raise FacedanError(f"{path} is not a list of images", "give a directory of images, or a text file")
             file.seek(0)
             root = Path() if path.is_fifo() else path.parent  # a pipe lies nowhere
-            listed = read_entries(root, read_list(file))
+            listed = _read_entries(root, read_list(file))
     except OSError as error:
         raise FacedanError(f"the list {path} cannot be read: {error.strerror}", "check the path") from error
     if not listed.paths:
@@ -209,8 +169,81 @@ def _read_list_file(path: Path) -> FaceDataset:
     return _some_there(root, listed, f"{form}, relative to {root}")
 
 
-def _some_there(root: Path, listed: Listed, fix: str) -> FaceDataset:
+def _some_there(root: Path, listed: _Listed, fix: str) -> FaceDataset:
     """The images of a list, one of which at least is there; of the others their reader will say that they are not."""
     if not any(listed.there):
         raise FacedanError(f"none of the {len(listed.paths)} listed images is there, such as {listed.paths[0]}", fix)
     return FaceDataset(root, listed.paths, listed.names, listed.skipped)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The images of a list.
+
+    Args:
+        paths: the images in the order and number listed, spelt as where they lie.
+        names: the identity of each image, in one Unicode form; "" where it is unlabelled.
+        there: whether the image exists.
+        skipped: other images with the reason.
+    """
+
+    paths: tuple[str, ...]
+    names: tuple[str, ...]
+    there: tuple[bool, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An image, its identity, and its device and inode; None where it is missing."""
+
+    image: str
+    name: str
+    file: tuple[int, int] | None
+
+
+def _read_entries(root: Path, entries: Iterable[tuple[int, str]]) -> _Listed:
+    """Find the images of a list's entries, `path` or `path<TAB>identity`; those that begin with # are comments.
+
+    A file that is listed under two identities, however it is spelt or linked, is skipped.
+
+    Args:
+        root: the directory that paths are relative to.
+        entries: with their numbers, as `text.read_list` gives them.
+    """
+    rows = []
+    identities: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
+    for _, text in entries:
+        entry = _found(root, text)
+        if not entry.image or (entry.file is None and entry.image.startswith("#")):
+            continue
+        rows.append(entry)
+        if entry.file is not None and entry.name:
+            identities[entry.file].add(entry.name)
+    shared = {file: sorted(names) for file, names in identities.items() if len(names) > 1}
+    skipped = {
+        row.image: f"it is listed under {len(shared[row.file])} identities: {', '.join(shared[row.file][:_NAMED])}"
+        for row in rows
+        if row.file in shared
+    }
+    kept = [row for row in rows if row.file not in shared]
+    return _Listed(
+        tuple(row.image for row in kept),
+        tuple(row.name for row in kept),
+        tuple(row.file is not None for row in kept),
+        tuple(sorted(skipped.items())),
+    )
+
+
+def _found(root: Path, entry: str) -> _Entry:
+    image, tab, name = entry.partition("\t")
+    name = one_form(name.strip())
+    # A tab may be a part of the image's name.
+    for path, whose in ((image, name), (entry, "")) if tab else ((image, name),):
+        for spelling in spellings(path):
+            try:
+                status = (root / spelling).stat()
+            except (OSError, ValueError):
+                continue
+            return _Entry(spelling, whose, (status.st_dev, status.st_ino))
+    return _Entry(image.strip(), name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -66,6 +67,7 @@ _FTYP_AVIF = frozenset({b"avif", b"avis"})
 _FTYP_EITHER = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _BITMAP_HEADERS = tuple(length.to_bytes(4, "little") for length in (12, 40, 108, 124))
+"""Lengths of a BMP's second header."""
 
 HEAD = 32
 """First bytes of a file that tell what it is."""
@@ -80,16 +82,17 @@ _NO_FILES = (
 
 
 def is_clutter(path: str) -> bool:
-    """Whether a path, with forward slashes, leads to what systems and file servers leave among people's files.
+    """Whether a path, with forward slashes, leads to what systems and file servers leave among images.
 
     Such are thumbnails, recycle bins, snapshots, resource forks: copies or remains of images, or no images at all.
     """
-    return any(_is_clutter_name(name) for name in path.split("/"))
+    names = path.casefold().split("/")
+    return any(name in _CLUTTER or name.startswith(_CLUTTER_STARTS) for name in names)
 
 
-def _is_clutter_name(name: str) -> bool:
-    folded = name.casefold()
-    return folded in _CLUTTER or folded.startswith(_CLUTTER_STARTS)
+def is_hidden_or_clutter(path: str) -> bool:
+    """Whether a part of a path is hidden, or is clutter."""
+    return is_clutter(path) or any(name.startswith(".") and name != ".." for name in path.split("/"))
 
 
 def suffix_of(path: str) -> str:
@@ -100,9 +103,9 @@ def suffix_of(path: str) -> str:
 def is_image(path: str) -> bool:
     """Whether a path, with forward slashes, has the name of an image that is neither hidden nor clutter.
 
-    The image may be of a format that is not read here: whoever reads it sets it aside.
+    The image may be of a format that is not read here: its reader sets it aside.
     """
-    return named_as_image(path) and not path.rpartition("/")[2].startswith(".") and not is_clutter(path)
+    return named_as_image(path) and not is_hidden_or_clutter(path)
 
 
 def named_as_image(path: str) -> bool:
@@ -132,11 +135,7 @@ def sniffed(head: bytes) -> str:
             return name
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
-    if (
-        head.startswith(b"BM")
-        and len(head) >= 18
-        and head[14:18] in (b"(\0\0\0", b"\x0c\0\0\0", b"l\0\0\0", b"|\0\0\0")
-    ):
+    if head.startswith(b"BM") and head[14:18] in _BITMAP_HEADERS:
         return "BMP"
     if head[:1] == b"P" and head[1:2] in b"123456" and head[2:3] in (b" ", b"\t", b"\n", b"\r"):
         return "PPM"
@@ -182,17 +181,12 @@ def readable_formats() -> tuple[str, ...]:
     Pillow knows more. Among these are some that no camera writes, that every file fits, or that start another program:
     PostScript starts Ghostscript.
     """
-    _register_heif()
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
-
-
-def _register_heif() -> None:
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return
-    register_heif_opener()
 
 
 def is_camera_raw(path: Path) -> bool:

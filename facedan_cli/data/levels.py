@@ -1,4 +1,4 @@
-"""Whether a tree's first folders are people's: some data sets have them a level deeper, as train/PERSON."""
+"""Whether a tree's first folders are identities: in some data sets these lie a level deeper, as train/IDENTITY."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_IDENTITIES = re.compile(
     r"(train(ing)?|trn|test(ing)?|tst|val(id(ation)?)?|dev(elopment)?|eval(uation)?|split|part|fold|session|set|data|raw"
     r"|gallery|probes?|query|queries|images?|imgs?|faces?|photos?|pictures?|aligned|cropped)(set)?"
 )
-"""What folders are called that hold people's folders."""
+"""Names of folders that hold identity folders."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Levels:
     Args:
         first: the first folders.
         below: folders in which most images lie, deeper than these.
-        surely: whether the first ones are called as no people are.
+        surely: whether the names of the first ones are those of no identities.
     """
 
     first: Sequence[str]
@@ -34,10 +34,10 @@ class Levels:
 
 
 def deeper_identities(folder: FaceDataset) -> Levels | None:
-    """The levels of a tree whose people seem to lie deeper than in its first folders; None where they do not.
+    """The levels of a tree whose identities seem to lie deeper than in its first folders; None where they do not.
 
-    They do where most images lie deeper, and the first folders are called as those of divisions are, or hold so many
-    folders each that these are the people rather: more than there are first ones.
+    They do where most images lie deeper, and the first folders have names of divisions (train, test), or hold more
+    folders each than there are first ones.
     """
     inside = [path for path in folder.paths if "/" in path]
     deep = [path for path in inside if path.count("/") > 1]
@@ -50,7 +50,7 @@ def deeper_identities(folder: FaceDataset) -> Levels | None:
 
 
 def check_levels(dataset: Dataset, folder: FaceDataset) -> None:
-    """Refuse a tree whose first folders are divisions of people rather than people; a list names them itself.
+    """Refuse a tree whose first folders are divisions rather than identities; a list names identities itself.
 
     Raises:
         FacedanError: it is one.
@@ -61,7 +61,7 @@ def check_levels(dataset: Dataset, folder: FaceDataset) -> None:
 
 
 def warn_of_levels(report: Report, dataset: Dataset, folder: FaceDataset) -> None:
-    """Say where people seem to lie a level deeper."""
+    """Warn where identities seem to lie a level deeper."""
     levels = deeper_identities(folder) if dataset.root.is_dir() else None
     if levels is not None:
         report.warn(f"{_what(dataset, levels, 'are taken for')}; if they are not: {_fix(dataset, levels)}")
@@ -69,13 +69,13 @@ def warn_of_levels(report: Report, dataset: Dataset, folder: FaceDataset) -> Non
 
 def _what(dataset: Dataset, levels: Levels, are: str) -> str:
     some = ", ".join(levels.first[:3]) + (", …" if len(levels.first) > 3 else "")
-    people = "1 person" if len(levels.first) == 1 else f"{len(levels.first)} people"
+    identities = "1 identity" if len(levels.first) == 1 else f"{len(levels.first)} identities"
     return (
-        f"folders of people seem to lie a level deeper in '{dataset.name}': its first folders ({some}) {are} "
-        f"{people}, but most images lie in {len(levels.below)} folders below them, such as {levels.below[0]}"
+        f"identity folders seem to lie a level deeper in '{dataset.name}': its first folders ({some}) {are} "
+        f"{identities}, but most images lie in {len(levels.below)} folders below them, such as {levels.below[0]}"
     )
 
 
 def _fix(dataset: Dataset, levels: Levels) -> str:
     within = dataset.root / levels.first[0]
-    return f"name the directory of people's folders, such as {within}, or a list of path<TAB>identity"
+    return f"name the directory of identity folders, such as {within}, or a list of path<TAB>identity"

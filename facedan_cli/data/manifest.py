@@ -37,11 +37,11 @@ class AlignedRecord:
         faces: how many faces were found; None where none were looked for (given landmarks, an unreadable file).
         box: left, top, right, bottom of the chosen face, pixels of the upright image.
         probability: how sure the detector is of it.
-        points: (x, y) by the names of `geometry.POINT_NAMES`; with given eyes only these two.
+        points: (x, y) by the names of `templates.POINT_NAMES`; with given eyes only these two.
         source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
             "landmarks, left and right exchanged"; of what was aligned already, "copied" or "resized".
         transform: from the upright image to the aligned face, two rows of three.
-        template: a name of `geometry.TEMPLATES`; "given" of what was aligned already.
+        template: a name of `templates.TEMPLATES`; "given" of what was aligned already.
         size: side of the aligned face, pixels.
         bytes: size of the image's file.
         modified: when that file was last changed, whole seconds since 1970.

@@ -16,7 +16,7 @@ TEMPLATE_SIZE = 250
 
 @dataclass(frozen=True)
 class Template:
-    """Where three points of a face lie in an aligned image of 250×250: (x, y) in pixels, 0 the centre of the first."""
+    """Where three points of a face lie in an aligned image of 250×250: (x, y) in pixels, 0 the first pixel's centre."""
 
     image_left_eye: tuple[float, float]
     image_right_eye: tuple[float, float]
@@ -58,6 +58,16 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: fewer than two points, points that are not finite, or all in one place.
+
+    Example:
+        Two eyes, one above the other, are brought to a level line with twice their distance.
+
+        >>> eyes, level = np.array([(30, 50), (30, 30)]), np.array([(40, 60), (80, 60)])
+        >>> matrix = similarity(eyes, level)
+        >>> (matrix @ (30, 30, 1)).round(6).tolist()
+        [80.0, 60.0]
+        >>> warp(np.zeros((100, 90, 3), np.uint8), matrix, 112).shape
+        (112, 112, 3)
     """
     points, targets = np.asarray(points, np.float64), np.asarray(targets, np.float64)
     if points.shape != targets.shape or points.ndim != 2 or points.shape[0] < 2 or points.shape[1] != 2:
@@ -77,11 +87,11 @@ def similarity(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Draw an image through a similarity transform into a square.
+    """Warp an image by a similarity transform into a square.
 
-    Where the transform shrinks, the part of the image that will be seen is first reduced by area to the scale of the
-    square: the warp alone would alias. What lies outside the image repeats its nearest edge pixel: black corners would
-    be a mark, easily learnt, of the data sets whose images are cropped tightly.
+    A transform that shrinks would alias: the image is first reduced by area to the scale of the square. Outside the
+    image its edge pixels are repeated: black corners would mark the data sets whose images are cropped tightly, and a
+    network learns such marks easily.
 
     Args:
         image: uint8, shape (height, width) or (height, width, channels).

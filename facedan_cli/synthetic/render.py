@@ -4,7 +4,7 @@
     who = draw_identity(rng)
     image = render(who, draw_view(rng, STUDIO))
 
-`render` turns a height field of the head (`synthetic_head`), finds the point of it that each pixel sees, paints it,
+`render` turns a height field of the head (`synthetic.head`), finds the point of it that each pixel sees, paints it,
 lights the depth map (Lambert, ambient light, cast shadows) and passes the image through a simple camera. Light and
 pose therefore act as they do on real faces: a nose casts a shadow, and it moves against the eyes when the head turns.
 """

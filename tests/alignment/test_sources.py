@@ -12,8 +12,8 @@ from test_recordio import write as write_rec
 
 from facedan_cli.alignment.source_image import SourceImage
 from facedan_cli.alignment.sources import source_images
-from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.images import UnreadableImage, read_image
+from facedan_cli.data.walk import PassedOver
 
 Find = Callable[..., list[SourceImage]]
 

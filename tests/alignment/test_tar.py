@@ -10,9 +10,9 @@ import pytest
 
 from facedan_cli.alignment.source_image import SourceImage
 from facedan_cli.alignment.tar import tar_images
-from facedan_cli.data.entries import PassedOver
 from facedan_cli.data.formats import TAR_SUFFIXES
 from facedan_cli.data.images import UnreadableImage
+from facedan_cli.data.walk import PassedOver
 
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
 

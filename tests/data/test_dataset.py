@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from facedan_cli.data.dataset import FaceDataset, list_of_paths, read_dataset, walk_images
-from facedan_cli.data.ways import MOST_WAYS
+from facedan_cli.data.dataset import FaceDataset, list_of_paths, read_dataset
+from facedan_cli.data.walk import MOST_WAYS, walk
 from facedan_cli.errors import FacedanError
 
 
@@ -185,13 +185,13 @@ def test_links_that_are_doubled_many_times_come_to_an_end(tmp_path: Path) -> Non
         (tmp_path / str(level)).mkdir()
         for link in "ab":
             (tmp_path / str(level) / link).symlink_to(f"../{level + 1}")
-    paths = list(walk_images(tmp_path / "0"))
+    paths = list(walk(tmp_path / "0"))
     assert len(paths) == len(set(paths)) == MOST_WAYS
     assert paths[0] == "a/" * depth + "1.png"
     (tmp_path / "root").mkdir()
     for link in ("ann", "bob"):  # a few links to one directory are each what they say
         (tmp_path / "root" / link).symlink_to("../alone")
-    assert list(walk_images(tmp_path / "root")) == ["ann/1.png", "bob/1.png"]
+    assert list(walk(tmp_path / "root")) == ["ann/1.png", "bob/1.png"]
 
 
 def test_a_tree_deeper_than_calls_may_be_nested_is_walked(tmp_path: Path) -> None:
@@ -201,6 +201,6 @@ def test_a_tree_deeper_than_calls_may_be_nested_is_walked(tmp_path: Path) -> Non
         deep /= "d"
     touch(deep.parent, "1.png")
     try:
-        assert list(walk_images(tmp_path)) == [f"root/{'d/' * 1499}1.png"]
+        assert list(walk(tmp_path)) == [f"root/{'d/' * 1499}1.png"]
     finally:
         subprocess.run(["rm", "-r", tmp_path / "root"], check=True)  # what Python has for it nests as many calls

@@ -45,7 +45,7 @@ def test_few_folders_with_many_folders_each_are_doubted(tmp_path: Path) -> None:
     heard = Heard()
     check_levels(Dataset("v", root), read_dataset(root))
     warn_of_levels(heard, Dataset("v", root), read_dataset(root))
-    assert "2 people, but most images lie in 8 folders below" in heard.warnings[0]
+    assert "2 identities, but most images lie in 8 folders below" in heard.warnings[0]
 
 
 def test_people_with_sessions_are_people(tmp_path: Path) -> None:

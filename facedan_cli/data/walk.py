@@ -1,0 +1,179 @@
+"""The walk through a tree of images: which files are images, which links are followed, and what is passed over."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from facedan_cli.data.formats import (
+    COMPANION_SUFFIXES,
+    is_clutter,
+    is_hidden_or_clutter,
+    looks_like_image,
+    named_as_image,
+    suffix_of,
+)
+
+MOST_WAYS = 16
+"""Ways through links by which a walk enters one directory: links to links, doubled n deep, make 2ⁿ."""
+
+_OWN = frozenset({"aligned.jsonl", "align.json", "set-aside.tsv"})
+"""What `align` writes beside faces."""
+
+_OF_ARCHIVES = frozenset({".idx", ".lst"})
+"""Files beside a .rec."""
+
+_MOST_SUFFIXES = 5
+
+
+@dataclass
+class PassedOver:
+    """What a walk through a tree passed over.
+
+    Args:
+        skipped: path and reason of what may have held images, such as directories that may not be read.
+        others: how many files are no images, by their suffixes.
+        hidden: how many images are hidden, and hidden directories.
+    """
+
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+
+    def remark(self, root: Path) -> str:
+        """A sentence about the files that are no images; "" where there are none."""
+        parts = []
+        if count := self.others.total():
+            most = self.others.most_common(_MOST_SUFFIXES)
+            kinds = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in most)
+            more = ", …" if len(self.others) > len(most) else ""
+            parts.append(f"{_counted(count, 'other file')} ({kinds}{more})")
+        if self.hidden:
+            parts.append(_counted(self.hidden, "hidden image or directory", "hidden images or directories"))
+        return f"passed over in {root}: {' and '.join(parts)}" if parts else ""
+
+
+def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
+    """Paths of the images under a directory, relative to it, with forward slashes, in a fixed order.
+
+    Hidden directories are passed over, and those in which systems and file servers keep copies and remains. Links are
+    followed, but not back into a directory that the walk is in, which would have no end, and not by more than MOST_WAYS
+    into one directory. The names in one directory are held at a time, and those of the folders beside the way to it.
+
+    Args:
+        root: the directory.
+        archives: what the names of files end in that are wanted as well.
+        passed: takes what is passed over.
+    """
+    passed = PassedOver() if passed is None else passed
+    ways, ahead = _Ways(), [_Way(os.fspath(root))]
+    while ahead:
+        way = ahead.pop()
+        if not ways.takes(way):
+            continue
+        folders, files = [], []
+        try:
+            with os.scandir(way.path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                        folders.append((entry.name, entry.is_symlink()))
+                    elif _wanted_file(entry, archives, passed):
+                        files.append(entry.name)
+        except OSError as error:  # it may not be read, or has gone
+            passed.skipped.append((way.prefix or "./", f"the directory cannot be read: {error.strerror}"))
+        for name in sorted(files):
+            yield way.prefix + name
+        passed.hidden += sum(name.startswith(".") and not is_clutter(name) for name, _ in folders)
+        folders = [(name, linked) for name, linked in folders if not is_hidden_or_clutter(name)]
+        ahead += [way.into(name, linked=linked) for name, linked in sorted(folders, reverse=True)]
+
+
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"1 {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def _wanted_file(entry: os.DirEntry[str], archives: Sequence[str], passed: PassedOver) -> bool:
+    """Whether a file of a tree is an image, or an archive that is looked into; others are counted.
+
+    Links that lead nowhere, named pipes and the like are taken by their names: whoever reads them says why not. Files
+    whose names do not tell are judged by their first bytes.
+
+    Args:
+        entry: no directory.
+        archives: what the names of archives end in, in lower case.
+        passed: where others are counted.
+    """
+    name = entry.name
+    if is_hidden_or_clutter(name):
+        passed.hidden += named_as_image(name) and not is_clutter(name)
+        return False
+    if named_as_image(name) or name.lower().endswith(tuple(archives)):
+        return True
+    if name in _OWN:
+        return False
+    suffix = suffix_of(name)
+    if archives and suffix in _OF_ARCHIVES:
+        return False
+    if suffix not in COMPANION_SUFFIXES and looks_like_image(Path(entry.path)):
+        return True
+    passed.others[suffix if suffix in COMPANION_SUFFIXES or len(suffix) <= 8 else ""] += 1
+    return False
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A directory, and the way on which a walk came to it.
+
+    Args:
+        path: the directory.
+        prefix: before the names of what lies in it, relative to the root: empty, or ending in a slash.
+        linked: whether a link was followed on the way.
+        above: the way to the directory in which it was found; None of the root.
+    """
+
+    path: str
+    prefix: str = ""
+    linked: bool = False
+    above: _Way | None = None
+
+    def into(self, name: str, *, linked: bool) -> _Way:
+        """The way to a directory in this one, which may be a link."""
+        return _Way(os.path.join(self.path, name), f"{self.prefix}{name}/", self.linked or linked, self)
+
+    @cached_property
+    def directory(self) -> tuple[int, int]:
+        """Which directory it is, whatever the way."""
+        status = os.stat(self.path)
+        return status.st_dev, status.st_ino
+
+    def is_circle(self) -> bool:
+        """Whether the directory is one of those above it."""
+        above = self.above
+        while above is not None:
+            if above.directory == self.directory:
+                return True
+            above = above.above
+        return False
+
+
+class _Ways:
+    """The ways that a walk has taken."""
+
+    def __init__(self) -> None:
+        self._gone: Counter[tuple[int, int]] = Counter()
+
+    def takes(self, way: _Way) -> bool:
+        """Whether a walk goes into a directory: not in circles, and not by ever more links."""
+        if not way.linked:
+            return True
+        try:
+            if way.is_circle():
+                return False
+            self._gone[way.directory] += 1
+            return self._gone[way.directory] <= MOST_WAYS
+        except OSError:  # it has gone
+            return False
