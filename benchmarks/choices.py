@@ -57,7 +57,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "γ of each batch": {"bandwidth": "batch"},
     "γ ema": {"bandwidth": "ema"},
     "optimal β": {"kernel_weights": "optimal"},
-    "queue 128": {"memory_bank": 128},
+    "memory bank 128": {"memory_bank": 128},
     "batch 16": {"batch": 16},
     "batch 64": {"batch": 64},
     "900 steps": {"iterations": 900},

@@ -36,3 +36,23 @@ def test_links_of_the_docs_lead_somewhere() -> None:
         for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             if "://" not in link:
                 assert (page.parent / Path(link)).exists(), f"{page.name} links to {link}"
+
+
+def test_sections_that_links_name_exist() -> None:
+    def anchors(page: Path) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for path, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+            target = page.parent / path if path else page
+            assert anchor in anchors(target), f"{page.name} links to {path}#{anchor}"
+
+
+def test_code_that_docs_mmd_names_exists() -> None:
+    text = (ROOT / "docs" / "mmd.md").read_text(encoding="utf-8")
+    modules = {path.stem: path.read_text(encoding="utf-8") for path in (PACKAGE / "adaptation").glob("*.py")}
+    named = [(module, name) for module, name in re.findall(r"`(\w+)\.(\w+)`", text) if module in modules]
+    assert len(named) >= 8
+    for module, name in named:
+        assert re.search(rf"^(def|class) {name}\b|^{name}\b", modules[module], re.MULTILINE), f"{module}.{name}"
