@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.linalg import solve_triangular
+from scipy.optimize import nnls
 from torch import Tensor
 
 from facedan_cli.adaptation.mmd import Comparisons
@@ -75,38 +78,17 @@ def kernel_moments(kernels: Sequence[Tensor], compared: Comparisons) -> Moments:
 def optimal_weights(moments: Moments) -> tuple[float, ...]:
     """β that maximises (βᵀη)² / (βᵀQβ) with β ≥ 0 and Σβ = 1 (Gretton et al., NIPS 2012, eq. 11; Long et al. 2015).
 
-    Up to scale that is the β ≥ 0 which minimises ½·βᵀQβ − ηᵀβ. It is found exactly, by the active sets of Lawson and
-    Hanson (1974). Where no kernel sees a difference (no η above zero), the one with the best ratio gets all weight.
+    Up to scale it is the β ≥ 0 that minimises ½·βᵀQβ − ηᵀβ: non-negative least squares (Lawson and Hanson 1974). Where
+    no η is positive the kernel with the best ratio gets all weight. β is NaN where a moment is not finite.
     """
     estimates, covariance = moments.estimates.numpy(), moments.covariance.numpy()
+    if not (np.isfinite(estimates).all() and np.isfinite(covariance).all()):
+        return (math.nan,) * len(estimates)  # the loss is then not finite either, which the training reports
     scale = float(covariance.diagonal().mean())
     ridged = covariance + (RIDGE * scale if scale > 0 else 1.0) * np.eye(len(estimates))
-    if (estimates <= 0).all():
-        best = int(np.argmax(estimates / np.sqrt(ridged.diagonal())))
-        return tuple(float(u == best) for u in range(len(estimates)))
-    weights = _minimise(ridged, estimates)
+    # With Q = LLᵀ, ½·βᵀQβ − ηᵀβ is ½·‖Lᵀβ − L⁻¹η‖² less a constant. The scale of η does not matter but to the solver.
+    root = np.linalg.cholesky(ridged / ridged.diagonal().mean())
+    weights, _ = nnls(root.T, solve_triangular(root, estimates / (np.abs(estimates).max() or 1.0), lower=True))
+    if not weights.any():
+        weights[np.argmax(estimates / np.sqrt(ridged.diagonal()))] = 1
     return tuple((weights / weights.sum()).tolist())
-
-
-def _minimise(quadratic: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """The β ≥ 0 that minimises ½·βᵀAβ − bᵀβ, A positive definite."""
-    weights = np.zeros_like(linear)
-    free = np.zeros(len(linear), bool)
-    tolerance = 1e-12 * np.abs(linear).max()
-    while True:
-        slope = np.where(free, -np.inf, linear - quadratic @ weights)
-        if slope.max() <= tolerance:
-            return weights
-        free[np.argmax(slope)] = True
-        while True:
-            solution = np.zeros_like(linear)
-            solution[free] = np.linalg.solve(quadratic[np.ix_(free, free)], linear[free])
-            if (solution[free] > 0).all():
-                break
-            # Go only so far towards it that the first weight reaches zero, and hold that one there.
-            leaving = free & (solution <= 0)
-            step = (weights[leaving] / (weights[leaving] - solution[leaving])).min()
-            weights = weights + step * (solution - weights)
-            free &= weights > tolerance * np.abs(weights).max()
-            weights[~free] = 0
-        weights = solution

@@ -59,9 +59,10 @@ def principal_plane(rows: Array) -> tuple[Array, Array]:
     Returns:
         Shapes (n, 2) and (2,). Signs are such that the largest coordinate of each axis is positive.
     """
-    centred = np.asarray(rows, float) - np.mean(rows, axis=0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    points = left[:, :2] * sizes[:2]
+    from sklearn.decomposition import PCA
+
+    with np.errstate(invalid="ignore"):  # rows that are all one have no variance to share
+        components = PCA(2, svd_solver="full").fit(np.asarray(rows, float))
+    points = components.transform(np.asarray(rows, float))
     largest = points[np.abs(points).argmax(axis=0), np.arange(2)]
-    variance = np.square(sizes)
-    return points * np.where(largest < 0, -1, 1), variance[:2] / max(variance.sum(), np.finfo(float).tiny)
+    return points * np.where(largest < 0, -1, 1), np.nan_to_num(components.explained_variance_ratio_)

@@ -46,6 +46,12 @@ def fuse(matchers: Sequence[ArrayLike]) -> Array:
 
     Raises:
         ValueError: there is no matcher, the shapes differ, or a score is not finite.
+
+    Examples:
+        Cosines and distances with their sign changed have other scales; the order that both agree on stays.
+
+        >>> fuse([[0.9, 0.5, 0.1], [-10.0, -20.0, -30.0]])
+        array([ 2.44948974,  0.        , -2.44948974])
     """
     normalised = [z_normalised(scores) for scores in matchers]
     if len({scores.shape for scores in normalised}) != 1:

@@ -73,6 +73,13 @@ def ranks(scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike)
 
     Raises:
         ValueError: the shapes do not belong together, or a score is NaN.
+
+    Examples:
+        The second probe's mate ties with another subject; the third probe has no mate.
+
+        >>> scores = [[0.9, 0.2, 0.1], [0.3, 0.7, 0.7], [0.4, 0.5, 0.6]]
+        >>> ranks(scores, ["ann", "bob", "eve"], ["ann", "bob", "cat"])
+        array([1, 2, 0])
     """
     found = [np.where(mated, rivals + 1, 0) for mated, _, rivals, _ in _search(scores, probe_labels, gallery_labels)]
     return np.concatenate([np.zeros(0, np.int64), *found])
@@ -90,6 +97,10 @@ def cmc(ranks: ArrayLike, max_rank: int) -> Array:
 
     Raises:
         ValueError: there are no ranks, or one is below 1.
+
+    Examples:
+        >>> cmc([1, 3, 1, 2], max_rank=3)
+        array([0.5 , 0.75, 1.  ])
     """
     counted = _checked(ranks)
     hits = np.bincount(counted[counted <= max_rank], minlength=max_rank + 1)[1:]
@@ -125,6 +136,12 @@ def open_set(
     Raises:
         ValueError: the shapes do not belong together, a score is NaN, or there are no mated or no non-mated probes.
         UsageError: one of `fpirs` is not a rate.
+
+    Examples:
+        >>> scores = [[0.9, 0.2], [0.3, 0.6], [0.4, 0.5], [0.7, 0.1]]
+        >>> point = open_set(scores, ["ann", "bob", "cat", "dan"], ["ann", "bob"], ["0.5"])["0.5"]
+        >>> point.dir, point.threshold, point.false_positives
+        (1.0, 0.5, 1)
     """
     blocks = list(_search(scores, probe_labels, gallery_labels))
     if not blocks:
@@ -164,17 +181,20 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 
     Raises:
         ValueError: the shapes differ.
+
+    Examples:
+        >>> mcnemar([True] * 8 + [False] * 2, [False] * 7 + [True] * 3)
+        McNemar(only_a=7, only_b=2, p=0.1796875)
     """
+    from scipy.stats import binomtest
+
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
     if a.shape != b.shape:
         raise ValueError(f"the models judge different probes: shapes {a.shape} and {b.shape}")
     only_a, only_b = int(np.count_nonzero(a & ~b)), int(np.count_nonzero(b & ~a))
-    disagreements = only_a + only_b
-    ways = tail = 1  # binomial coefficients as whole numbers: no rounding, and no library for one sum
-    for chosen in range(1, min(only_a, only_b) + 1):
-        ways = ways * (disagreements - chosen + 1) // chosen
-        tail += ways
-    return McNemar(only_a, only_b, min(1.0, 2 * tail / 2**disagreements))
+    if only_a == only_b:  # also where they never disagree
+        return McNemar(only_a, only_b, 1.0)
+    return McNemar(only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue))
 
 
 def _search(

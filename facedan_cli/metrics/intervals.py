@@ -35,6 +35,13 @@ def rate_interval(rate: float, replicates: ArrayLike, *, subjects: int, trials: 
 
     Raises:
         ValueError: every replicate is NaN.
+
+    Examples:
+        Ten subjects with 100 comparisons: the replicates scatter as much as 24 independent comparisons would.
+
+        >>> low, high = rate_interval(0.6, [0.5, 0.7], subjects=10, trials=100)
+        >>> round(low, 3), round(high, 3)
+        (0.382, 0.792)
     """
     size = effective_size(rate, replicates, subjects=subjects, trials=trials)
     return binomial_interval(rate * size, size, level)

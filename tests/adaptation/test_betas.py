@@ -58,6 +58,24 @@ def test_where_no_kernel_sees_a_difference_the_best_ratio_gets_all() -> None:
     assert optimal_weights(Moments(estimates, covariance)) == (0, 0, 1)
 
 
+def test_weights_of_moments_that_are_not_finite_are_nan() -> None:
+    for estimates, variance in (([math.nan, 1.0], 1.0), ([1.0, 2.0], math.inf), ([-math.inf, 1.0], 1.0)):
+        moments = Moments(torch.tensor(estimates).double(), variance * torch.eye(2).double())
+        assert np.isnan(optimal_weights(moments)).all()
+
+
+@given(st.floats(-300, 100), st.integers(0, 100))
+def test_weights_do_not_depend_on_the_unit_of_the_distance(exponent: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    estimates, root = random.normal(size=4), random.normal(size=(4, 9))
+    unit = 10.0 ** (exponent / 2)
+    found = [
+        optimal_weights(Moments(torch.from_numpy(each * estimates), torch.from_numpy(each**2 * root @ root.T)))
+        for each in (1.0, unit)
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-9)
+
+
 def test_one_kernel_has_all_the_weight_whatever_it_sees() -> None:
     for value in (-1.0, 0.0, 2.0):
         moments = Moments(torch.tensor([value]).double(), torch.zeros(1, 1).double())
