@@ -17,7 +17,7 @@ from typing import Any
 
 from facedan_cli.config.common import as_toml
 from facedan_cli.errors import FacedanError, Interrupted, did_you_mean
-from facedan_cli.kept import read_entries, read_object, tell_odd
+from facedan_cli.json_files import read_entries, read_object, tell_odd
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.workspace import Workspace, locked, sweep, write_json, write_text
 

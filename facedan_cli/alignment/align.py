@@ -20,7 +20,7 @@ from facedan_cli.alignment.landmarks import read_landmarks
 from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import CHUNK, Job, Plan
 from facedan_cli.alignment.ranks import manifest_of, merge_parts
-from facedan_cli.alignment.settings import SET_ASIDE, check_config, settle, start_over
+from facedan_cli.alignment.settings import SET_ASIDE, check_config, check_settings, start_over
 from facedan_cli.alignment.workers import Work, in_order, workers
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.data.manifest import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
@@ -154,7 +154,7 @@ def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
         merge_parts(config.out)
         if config.force:
             start_over(config.out)
-        settle(config)
+        check_settings(config)
         yield
 
 

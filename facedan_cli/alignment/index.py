@@ -10,7 +10,7 @@ import numpy as np
 
 from facedan_cli.data.manifest import AlignedRecord, OddLine, read_record, read_with_places
 
-ABSENT = -1
+NO_ROW = -1
 
 
 def digest64(*parts: object) -> int:
@@ -53,11 +53,11 @@ class ManifestIndex:
         )
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Rows of images by the digests of their paths, int64; ABSENT where the manifest has none."""
+        """Rows of images by the digests of their paths, int64; NO_ROW where the manifest has none."""
         if not len(self.keys):
-            return np.full(len(keys), ABSENT)
+            return np.full(len(keys), NO_ROW)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        return np.where(self.keys[places] == keys, places, ABSENT)
+        return np.where(self.keys[places] == keys, places, NO_ROW)
 
     def record(self, row: int) -> AlignedRecord:
         """The line of a row."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from facedan_cli.alignment.index import ABSENT, ManifestIndex, contained, digest64, output_digest, repeated
+from facedan_cli.alignment.index import NO_ROW, ManifestIndex, contained, digest64, output_digest, repeated
 from facedan_cli.alignment.ranks import share_of
 from facedan_cli.alignment.settings import check_config
 from facedan_cli.alignment.source_image import SourceImage
@@ -24,7 +24,7 @@ from facedan_cli.workspace import MANIFEST_FILE
 CHUNK = 4096
 """Images that are looked up together."""
 
-HELD_AT_ONCE = 1 << 26
+MOST_IN_MEMORY = 1 << 26
 """Bytes of contents that they may hold, but for the last one's."""
 
 
@@ -94,11 +94,11 @@ class Plan:
         passed = PassedOver()
         for chunk in self._chunks(passed):
             keys.frombytes(chunk.keys.tobytes())
-            met[chunk.rows[chunk.rows != ABSENT]] = True
+            met[chunk.rows[chunk.rows != NO_ROW]] = True
             for image, row, mine in zip(chunk.images, chunk.rows, share_of(ranks, chunk.keys), strict=True):
-                if image.name and (row == ABSENT or not index.outputs[row] or self._renamed(image, row)):
+                if image.name and (row == NO_ROW or not index.outputs[row] or self._renamed(image, row)):
                     names.append(output_digest(_first_name(image)))
-                if row != ABSENT and mine:
+                if row != NO_ROW and mine:
                     done[row] = self._is_done(image, row)
         self.remark = passed.remark(config.raw)
         self._done = done
@@ -127,7 +127,7 @@ class Plan:
                     met.add(key)
                 # Every process gives all contested names, that they agree.
                 output = self._name(image, row, taken)
-                if own and (row == ABSENT or not self._done[row]):
+                if own and (row == NO_ROW or not self._done[row]):
                     replaced = self._earlier_name(image, row) if self._renamed(image, row) else ""
                     yield Job(image, output, replaced)
 
@@ -174,7 +174,7 @@ class Plan:
 
     def _renamed(self, image: SourceImage, row: int) -> bool:
         """Whether an image's face would now lie in another folder: its archive gives it to somebody else."""
-        if row == ABSENT or not self._index.outputs[row] or not image.name:
+        if row == NO_ROW or not self._index.outputs[row] or not image.name:
             return False
         earlier = posixpath.dirname(self._earlier_name(image, row))
         return earlier.lower() != posixpath.dirname(image.name).lower()
@@ -185,7 +185,7 @@ class Plan:
 
     def _name(self, image: SourceImage, row: int, taken: set[int]) -> str:
         """The name of an image's face; adds the digest of a contested one to those that are taken."""
-        if row != ABSENT and self._index.outputs[row] and not self._renamed(image, row):
+        if row != NO_ROW and self._index.outputs[row] and not self._renamed(image, row):
             return self._earlier_name(image, row)
         if not image.name:
             return ""
@@ -206,9 +206,9 @@ def _together(found: Iterator[SourceImage]) -> list[SourceImage]:
     """The next images, as many as are looked up together."""
     chunk: list[SourceImage] = []
     held = 0
-    while len(chunk) < CHUNK and held < HELD_AT_ONCE and (image := next(found, None)) is not None:
+    while len(chunk) < CHUNK and held < MOST_IN_MEMORY and (image := next(found, None)) is not None:
         chunk.append(image)
-        held += image.held
+        held += image.bytes_in_memory
     return chunk
 
 

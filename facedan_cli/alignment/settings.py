@@ -14,7 +14,7 @@ from facedan_cli.config.fields import check_choices
 from facedan_cli.data.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
 from facedan_cli.data.manifest import leads_outside, read_records
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.kept import read_object
+from facedan_cli.json_files import read_object
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 
 SETTINGS = "align.json"
@@ -72,7 +72,7 @@ def _is_there(image: SourceImage) -> bool:
     return image.name != "" and (not isinstance(image.content, Path) or image.content.exists())
 
 
-def settle(config: AlignConfig) -> None:
+def check_settings(config: AlignConfig) -> None:
     """Keep faces of different settings apart: record these in the aligned tree, or find that they are the same there.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An image that an input holds: found, not yet read."""
+"""An image of an input: found, not yet read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The content of an image, in memory."""
+class InMemory:
+    """The content of an image that is in memory already, as of compressed archives."""
 
     content: bytes
 
@@ -29,7 +29,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """An image by its name; whoever wants its image opens it.
+    """An image by its name; `open` or `read` gives its content.
 
     Args:
         path: its own name among the inputs, with forward slashes; in an archive it follows the archive's.
@@ -50,9 +50,9 @@ class SourceImage:
     state: tuple[int, int] | None = None
 
     @property
-    def held(self) -> int:
-        """Bytes of its content that lie in memory already: those of compressed archives."""
-        return len(self.content.content) if isinstance(self.content, Held) else 0
+    def bytes_in_memory(self) -> int:
+        """Bytes of its content that are in memory."""
+        return len(self.content.content) if isinstance(self.content, InMemory) else 0
 
     def open(self) -> Path | BytesIO:
         """What `images.read_image` takes.

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.alignment.source_image import MOST_BYTES, Held, SourceImage, refusing, too_large, unreadable
+from facedan_cli.alignment.source_image import MOST_BYTES, InMemory, SourceImage, refusing, too_large, unreadable
 from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
 from facedan_cli.alignment.tar_index import (
     LABEL_SUFFIX,
@@ -184,7 +184,7 @@ class _Reader:
         content = head + source.read(entry.size - len(head))
         if len(content) < entry.size:
             return refusing(source.error or "cut short: the end of the archive is missing")
-        return Held(content)
+        return InMemory(content)
 
     def source_image(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> SourceImage:
         """An image of the archive, under the name that it has there."""

@@ -23,7 +23,7 @@ from facedan_cli.config.common import CACHES
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.errors import FacedanError
-from facedan_cli.kept import read_object
+from facedan_cli.json_files import read_object
 from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import make_directory, replacing, write_text
 

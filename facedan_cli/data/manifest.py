@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.kept import parse_object
+from facedan_cli.json_files import parse_object
 from facedan_cli.workspace import replacing
 
 ALIGNED = "aligned"

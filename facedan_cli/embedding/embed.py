@@ -21,7 +21,7 @@ from facedan_cli.distributed import SINGLE, DistEnv, shard_range
 from facedan_cli.embedding.extractor import extractor, template_of
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
-from facedan_cli.kept import read_object
+from facedan_cli.json_files import read_object
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import SILENT, Report
 from facedan_cli.spreadsheet import read_csv

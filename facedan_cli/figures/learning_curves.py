@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facedan_cli.figures.style import COLORS, look, plain, save
-from facedan_cli.kept import read_entries
+from facedan_cli.json_files import read_entries
 from facedan_cli.report import discrepancies
 
 if TYPE_CHECKING:

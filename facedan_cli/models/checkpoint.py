@@ -17,7 +17,7 @@ from torch import Tensor
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.training import HEADS
 from facedan_cli.errors import FacedanError, did_you_mean
-from facedan_cli.kept import parse_object
+from facedan_cli.json_files import parse_object
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec

@@ -49,7 +49,7 @@ def see_head(who: Identity, view: View, x: Array, y: Array) -> Head:
     depth and angle. Half steps keep it from hopping to and fro where hair overhangs the face.
 
     Args:
-        who: the person.
+        who: the identity.
         view: pose and expression.
         x: right of the head's centre for each pixel, half head heights, shape (h, w).
         y: below the head's centre, same shape.
@@ -230,7 +230,7 @@ def paint_head(who: Identity, view: View, head: Head, pixel: float) -> Array:
     """Reflectance of a head, shape (3, h, w).
 
     Args:
-        who: the person.
+        who: the identity.
         view: the expression.
         head: the surface points.
         pixel: the side of a pixel in half head heights; edges are one and a half of it soft.

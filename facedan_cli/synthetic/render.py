@@ -1,4 +1,4 @@
-"""Faces of invented people, lit and taken: numpy and OpenCV, no network, no download.
+"""Faces of invented identities, lit and seen by a camera: numpy and OpenCV, no network, no download.
 
     rng = np.random.default_rng(0)
     who = draw_identity(rng)
@@ -27,10 +27,10 @@ GREY_WEIGHTS = np.array([[0.40, 0.45, 0.15]])  # of a monochrome silicon sensor,
 
 
 def render(identity: Identity, view: View, size: int = 160) -> npt.NDArray[np.uint8]:
-    """One image of a person.
+    """One image of an identity.
 
     Args:
-        identity: the person.
+        identity: the traits.
         view: pose, expression, light, camera and background.
         size: side of the image, pixels.
 

@@ -16,7 +16,7 @@ def _range(low: float, high: float) -> dict[str, Range]:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same in every image of one person.
+    """What stays the same in every image of one identity.
 
     Lengths are in half head heights, heights are positive downwards; shares run from 0 to 1. The metadata of a field is
     the range from which `draw_identity` draws it.
@@ -77,7 +77,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How one image of a person is taken: pose, expression, light, camera."""
+    """How one image of an identity is taken: pose, expression, light, camera."""
 
     yaw: float  # degrees, > 0: the nose turns to image right; up to 35 either way
     pitch: float  # degrees, > 0: looks up
@@ -203,7 +203,7 @@ STUDIO = Style(
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """A new person, every trait uniform in its range."""
+    """A new identity, every trait uniform in its range."""
     traits: dict[str, Any] = {f.name: rng.uniform(*f.metadata["range"]) for f in fields(Identity) if f.metadata}
     marks = tuple(
         (rng.uniform(-0.5, 0.5), rng.uniform(-0.45, 0.85), rng.uniform(0.012, 0.03), rng.uniform(0.4, 0.9))

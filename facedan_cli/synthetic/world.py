@@ -1,4 +1,4 @@
-"""The demo's world: invented people taken in two styles, and a protocol shaped like GBU to test on."""
+"""The demo's world: invented subjects in two styles, and a protocol shaped like GBU to test on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from facedan_cli.config.common import DemoConfig
 from facedan_cli.devices import worker_count
 from facedan_cli.errors import FacedanError
-from facedan_cli.kept import read_object
+from facedan_cli.json_files import read_object
 from facedan_cli.protocols.gbu import sigset_name
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import SILENT, Report
@@ -33,8 +33,8 @@ IMAGES_PER_SIDE = 2
 
 
 @dataclass(frozen=True)
-class _Person:
-    """The images of one person that are to be drawn: paths and styles."""
+class _Subject:
+    """The images of one subject that are to be drawn: paths and styles."""
 
     number: int
     images: tuple[tuple[Path, Style], ...]
@@ -43,20 +43,20 @@ class _Person:
 def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SILENT) -> None:
     """Draw raw/web (labelled), raw/studio (unlabelled) and raw/gbu with its sigsets; what is there already stays.
 
-    The people of the three are different, and the same seed draws the same pixels.
+    The subjects of the three are different, and the same seed draws the same pixels.
 
     Raises:
         FacedanError: the workspace holds data that the demo did not make.
     """
     _claim(config, workspace)
-    people = _people(config, workspace)
-    todo = [person for person in people if not all(path.exists() for path, _ in person.images)]
-    total = sum(len(person.images) for person in todo)
+    subjects = _subjects(config, workspace)
+    todo = [subject for subject in subjects if not all(path.exists() for path, _ in subject.images)]
+    total = sum(len(subject.images) for subject in todo)
     with (
         report.progress("drawing faces", total) as advance,
         ProcessPoolExecutor(worker_count(config.workers), multiprocessing.get_context("spawn")) as pool,
     ):
-        for drawn in pool.map(_draw_person, todo, [config] * len(todo), chunksize=4):
+        for drawn in pool.map(_draw_subject, todo, [config] * len(todo), chunksize=4):
             advance(drawn, "")
     _write_protocol(config, workspace)
 
@@ -81,31 +81,26 @@ def _claim(config: DemoConfig, workspace: Workspace) -> None:
     write_json(mark, world)
 
 
-def _people(config: DemoConfig, workspace: Workspace) -> list[_Person]:
+def _subjects(config: DemoConfig, workspace: Workspace) -> list[_Subject]:
     raw = workspace.root / "raw"
-    people = []
-    for number in range(config.source_people):
-        folder = raw / "web" / f"p{number:04d}"
-        people.append(
-            _Person(number, tuple((folder / f"{image:02d}.jpg", WEB) for image in range(config.source_images)))
-        )
-    first = config.source_people
-    for number in range(first, first + config.target_people):
-        people.append(
-            _Person(
-                number,
-                tuple((raw / "studio" / f"{number:04d}-{image}.jpg", STUDIO) for image in range(config.target_images)),
-            )
-        )
-    first += config.target_people
-    for number in range(first, first + config.test_people):
-        images = tuple((raw / "gbu" / name, style) for _, _, name, style in _test_images(number))
-        people.append(_Person(number, images))
-    return people
+    target = config.source_people
+    test = target + config.target_people
+    subjects = []
+    for number in range(test + config.test_people):
+        if number < target:
+            names = [f"web/p{number:04d}/{image:02d}.jpg" for image in range(config.source_images)]
+            images = [(raw / name, WEB) for name in names]
+        elif number < test:
+            names = [f"studio/{number:04d}-{image}.jpg" for image in range(config.target_images)]
+            images = [(raw / name, STUDIO) for name in names]
+        else:
+            images = [(raw / "gbu" / name, style) for _, _, name, style in _test_images(number)]
+        subjects.append(_Subject(number, tuple(images)))
+    return subjects
 
 
 def _test_images(number: int) -> Iterator[tuple[str, str, str, Style]]:
-    """Partition, side, file name and style of each test image of a person."""
+    """Partition, side, file name and style of each test image of a subject."""
     image = 0
     for partition, severity in SEVERITIES.items():
         for side in ("Target", "Query"):
@@ -114,16 +109,16 @@ def _test_images(number: int) -> Iterator[tuple[str, str, str, Style]]:
                 image += 1
 
 
-def _draw_person(person: _Person, config: DemoConfig) -> int:
+def _draw_subject(subject: _Subject, config: DemoConfig) -> int:
     cv2.setNumThreads(1)
-    identity = draw_identity(np.random.default_rng((config.seed, 0, person.number)))
-    views = np.random.default_rng((config.seed, 1, person.number))
-    for path, style in person.images:
+    identity = draw_identity(np.random.default_rng((config.seed, 0, subject.number)))
+    views = np.random.default_rng((config.seed, 1, subject.number))
+    for path, style in subject.images:
         image = render(identity, draw_view(views, style), config.size)
         _, encoded = cv2.imencode(".jpg", image[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
         with replacing(path) as temporary:
             temporary.write_bytes(encoded.tobytes())  # unlike OpenCV, it says so where the disk is full
-    return len(person.images)
+    return len(subject.images)
 
 
 def _write_protocol(config: DemoConfig, workspace: Workspace) -> None:

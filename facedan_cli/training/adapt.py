@@ -22,7 +22,7 @@ from facedan_cli.embedding.alignment import template_name
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.figures.domains import plot_domains
-from facedan_cli.kept import read_object, tell_odd
+from facedan_cli.json_files import read_object, tell_odd
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, read_card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build

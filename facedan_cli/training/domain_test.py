@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
-from facedan_cli.kept import read_entries, tell_odd
+from facedan_cli.json_files import read_entries, tell_odd
 from facedan_cli.report import Report
 from facedan_cli.training.held_out import HeldOut, features_of, readable
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from facedan_cli.adaptation.diagnostics import effective_rank, mean_cosine, mean_norm
 from facedan_cli.distributed import rank
 from facedan_cli.errors import FacedanError
-from facedan_cli.kept import read_entries
+from facedan_cli.json_files import read_entries
 from facedan_cli.workspace import write_text
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch import Tensor, optim
 
 from facedan_cli.distributed import rank
 from facedan_cli.errors import FacedanError, Interrupted
-from facedan_cli.kept import parse_object
+from facedan_cli.json_files import parse_object
 from facedan_cli.models.checkpoint import ModelCard, save_tensors
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork

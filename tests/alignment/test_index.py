@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.alignment.index import (
-    ABSENT,
+    NO_ROW,
     ManifestIndex,
     contained,
     digest64,
@@ -57,7 +57,7 @@ def test_a_ledger_is_the_last_word_on_each_image(
     rows = index.find(np.array([digest64(path) for path in "abcde"], np.uint64))
     for path, row in zip("abcde", rows, strict=True):
         if path not in expected:
-            assert row == ABSENT
+            assert row == NO_ROW
             continue
         line = expected[path]
         assert index.record(int(row)) == line

@@ -299,7 +299,7 @@ def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path, monkeypatch: pyte
     bad, good = tar_images(tmp_path / "x.tar.gz", "x.tar.gz")
     assert bad.name == "1.jpg"  # whose it would be is known
     assert "too large" in reason(bad)
-    assert good.held == 4
+    assert good.bytes_in_memory == 4
 
 
 def test_what_is_held_does_not_grow_with_the_archive(tmp_path: Path) -> None:

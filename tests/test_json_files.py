@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.kept import parse_object, read_entries, read_object
+from facedan_cli.json_files import parse_object, read_entries, read_object
 from facedan_cli.models.checkpoint import read_card
 from facedan_cli.runs import newest_run, read_record
 from facedan_cli.spreadsheet import csv_lines, read_csv
