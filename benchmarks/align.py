@@ -1,15 +1,15 @@
-"""How fast and how exact `facedan align` is beside a plain loop of facenet-pytorch's MTCNN.
+"""Speed and exactness of `facedan align` beside a plain loop of facenet-pytorch's MTCNN.
 
-    python benchmarks/align.py [PHOTOGRAPHS] [--images 200] [--rounds 3] [--large 4] [--json] [--smoke]
+    python benchmarks/align.py [IMAGES] [--images 200] [--rounds 3] [--large 4] [--json] [--smoke]
 
-Both do the whole work on the same photographs: decode, find the face, warp, encode. They take turns, and the ratio is
-that of the medians. `--images 0` takes all. Without a directory of photographs the benchmark draws faces. The large
-photographs have 12 megapixels, in turn one large face and six smaller ones; of those the landmarks' distance is given
-as a share of that between the eyes. Both place landmarks as facenet-pytorch does. Run it on an idle machine.
+Both do the whole work on the same images: decode, detect the face, warp, encode. They take turns, and the ratio is
+that of the medians. `--images 0` takes all images. Without a directory the benchmark draws faces. The large images have
+12 megapixels, in turn one large face and six smaller ones; their landmark distance is given as a share of the distance
+between the eyes. Both place landmarks as facenet-pytorch does. Run it on an idle machine.
 
-Last comes the mirror test: each photograph is searched as it is and mirrored, and the points of the second search are
-mirrored back. Half of what lies between both is by how much landmarks lie too far right; as found by
-`--landmark-offset corrected` and by `reference`. `--smoke` does all of it once on few drawn faces.
+The mirror test detects landmarks in each image and in its mirror image, and mirrors the latter back. Half of the
+difference is the offset of the landmarks to the right; measured for `--landmark-offset corrected` and `reference`.
+`--smoke` does all of it once on few drawn faces.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
 
 def draw(directory: Path, images: int) -> None:
-    """Faces of 250 × 250 pixels where no photographs were given."""
+    """Draw faces of 250 × 250 pixels, for want of images."""
     for number in range(images):
         rng = np.random.default_rng(number)
         cv2.imwrite(
@@ -49,7 +49,7 @@ def draw(directory: Path, images: int) -> None:
 
 
 def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
-    """What people write: one image after the other through MTCNN.detect; returns the chosen face's five points."""
+    """The plain loop: one image after the other through MTCNN.detect; returns the chosen face's five points."""
     detector = MTCNN(min_face_size=min_face)
     template = TEMPLATES[AlignConfig.template].points(AlignConfig.size)
     points_of = {}
@@ -72,7 +72,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
 
 
 def make_large(raw: Path, out: Path, count: int) -> None:
-    """Photographs of 4000 × 3000 pixels from small ones."""
+    """Images of 4000 × 3000 pixels from small ones."""
     paths = list(walk(raw))
     for number in range(count):
         scene = np.full((3000, 4000, 3), 127, np.uint8)
@@ -100,7 +100,7 @@ def compare(raw: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], Pa
 
 
 def points_in(manifest: Path) -> dict[str, np.ndarray]:
-    """The five points of each aligned photograph."""
+    """The five points of each aligned image."""
     return {
         record.path: np.array([record.points[name] for name in POINT_NAMES])
         for record in read_records(manifest)
@@ -132,7 +132,7 @@ def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
-    """By how many pixels landmarks lie too far right in photographs of at most 2048 pixels, by both offsets."""
+    """Offset of landmarks to the right, in pixels, in images of at most 2048 pixels, for both --landmark-offset."""
     pictures = [read_image(raw / path) for path in walk(raw)]
     mirrored = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
     figures = {}
@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("photographs", nargs="?", type=Path)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large", type=int, default=4, help="photographs of 12 megapixels; 0: none")
+    parser.add_argument("--large", type=int, default=4, help="images of 12 megapixels; 0: none")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="few drawn faces, once: whether it runs")
     options = parser.parse_args()

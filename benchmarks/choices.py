@@ -1,15 +1,15 @@
-"""Which choices of the method matter? Each changed by itself: what is seen without target labels, and what they say.
+"""Effect of each choice of the method, changed by itself: measures without target labels, beside an oracle with them.
 
     python benchmarks/choices.py WORKSPACE... --source web --target studio [--images D --pairs LIST] [--far 0.1]
         [--choices NAME,...] [--finished] [--json]
     python benchmarks/choices.py --smoke
 
 For each workspace and each finished pretraining on its source (as `facedan demo` and `facedan table` leave them) the
-network is adapted once a choice, which is an ordinary run: finished ones are taken. Of each network three things are
-measured without labels of the target: MMD² of the last layer on images held aside, in multiples of what chance gives;
-how well it knows target images again; the source's equal error rate. Then, as an oracle that chooses nothing, the
-verification rate; of GBU the mean of Bad and Ugly. Printed are means over the networks that were started from, and how
-each measure, over all choices, correlates with the oracle by rank.
+network is adapted once per choice, in an ordinary run: finished runs are reused. Each network has three measures
+without target labels: MMD² of the last layer on held-out images, in multiples of its 95th percentile by chance;
+*agreement* on target images; the equal error rate of the source. The oracle, which chooses nothing, is the
+verification rate; of GBU the mean of Bad and Ugly. Printed are means over the initial networks, and the rank
+correlation of each measure with the oracle over all choices.
 """
 
 from __future__ import annotations
@@ -107,9 +107,9 @@ def oracle(options: argparse.Namespace, workspace: Workspace, models: list[Path]
 
 
 def beyond_chance(run: Run, target: str) -> float | None:
-    """MMD² of the last layer on images held aside at the end of a run, in multiples of what chance gives.
+    """MMD² of the last layer on held-out images at the end of a run, in multiples of its 95th percentile by chance.
 
-    None for a thinned target, of which too few are held aside to compare it with that of others.
+    None for a thinned target, whose held-out images are too few for a comparison.
     """
     if run.config["target"] != target:
         return None
@@ -120,7 +120,7 @@ def beyond_chance(run: Run, target: str) -> float | None:
 def thinned(workspace: Workspace, target: str, every: int) -> str:
     """One in so many of the target images that are trained on, as a list in the workspace.
 
-    None of those that are held aside of the whole target: networks are judged by them.
+    Without held-out images of the whole target, which measure the networks.
     """
     if every == 1:
         return target

@@ -1,16 +1,16 @@
-"""What the estimators of MMD² do to features: noise, what a queue saves of it, and the biased one's contraction.
+"""Noise of the MMD² estimators, its reduction by a memory bank, and the contraction by the biased estimator.
 
     python benchmarks/estimators.py [--json] [--smoke]
 
 Noise: the standard deviation of each estimate over batches, the domains a small shift apart, beside the value that it
-estimates. Queue: how well the gradient of a batch of 32 points where that of a very large sample would (cosine), when
-past rows are compared as well, and what a call then costs at d = 4096 (one thread: OMP_NUM_THREADS=1).
+estimates. Memory bank: the cosine between the gradient of a batch of 32 with past rows and that of a very large sample,
+and the cost of a call at d = 4096 (one thread: OMP_NUM_THREADS=1).
 
 Contraction: source and target are drawn from one distribution, so a penalty should do nothing. The contraction is
 ∂MMD²/∂log(scale) of the features: how fast gradient descent shrinks them. For standard normal features its expectation
 is known: zero for the unbiased estimate, −(1/n + 1/m) · ∂E k/∂log(scale) for the biased one (`predicted`). `spread` is
-what is left of the features' distance from their mean after gradient descent on MMD² alone, each step with a fresh
-batch from the two clouds.
+the remaining share of the features' distance from their mean after gradient descent on MMD² alone, each step with a
+fresh batch from the two clouds.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def main() -> None:
     print(f"{'n = m':>7}" + "".join(f"{estimator:>20}" for estimator in estimators))
     for n, row in noises.items():
         print(f"{n:>7}" + "".join(f"{_pair(*row[estimator]):>20}" for estimator in estimators))
-    print("queue, n = m = 32: cosine to the large sample's gradient, ms a call")
+    print("memory bank, n = m = 32: cosine to the large sample's gradient, ms a call")
     for memory_bank, (cosine, cost) in gains.items():
         print(f"{memory_bank:>7}{cosine:>10.3f}{cost:>10.2f}")
     print("contraction ± standard error, and the share of the spread that descent leaves")

@@ -1,4 +1,4 @@
-"""How fast, how exact and how small the streamed verification rate is beside scikit-learn's roc_curve and a full sort.
+"""Speed, exactness and memory of the streamed verification rate beside scikit-learn's roc_curve and a full sort.
 
     python benchmarks/evaluate.py [--sizes 1000000,10000000] [--full] [--rounds 3] [--json] [--smoke]
 

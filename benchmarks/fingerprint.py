@@ -1,11 +1,11 @@
-"""What it costs to know a data set by what its files hold: time and memory of a fingerprint.
+"""Time and memory of a data set's fingerprint, by the content of its files.
 
     python benchmarks/fingerprint.py [--images 1000000] [--bytes 4000] [--place DIRECTORY] [--json] [--smoke]
 
-Writes that many files in folders of a hundred and then, each in a process of its own, walks the tree alone; knows it by
-names and sizes, as earlier versions did; reads all of it; finds it unchanged; finds it unchanged where it was moved to;
-reads a copy of its first hundredth; and reads everything where times are not relied upon, as on a network file system.
-Memory is the most that the process held. `--smoke` does it with few files.
+Writes that many files in folders of a hundred and then, each in a process of its own, walks the tree alone; takes its
+fingerprint by names and sizes, as earlier versions did; reads all of it; finds it unchanged; finds it unchanged after a
+move; reads a copy of its first hundredth; and reads everything, as on a network file system. Memory is the peak of the
+process. `--smoke` does it with few files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMOKE = 300
 
 
 def write_tree(root: Path, images: int, size: int) -> None:
-    """Files that differ, in folders of people."""
+    """Write files that differ, in folders of identities."""
     for person in range(-(-images // A_FOLDER)):
         folder = root / f"{person:06d}"
         folder.mkdir(parents=True)

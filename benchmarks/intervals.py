@@ -1,19 +1,19 @@
-"""How often 95 % intervals of verification and rank-1 rates hold the true rate, by several methods.
+"""Coverage of 95 % intervals of verification and rank-1 rates by several methods.
 
     python benchmarks/intervals.py [--draws 500] [--seed 0] [--people 20 50 …] [--kinds verify identify] [--workers 2]
                                    [--json] [--smoke]
 
-People are drawn from a population whose rates are known, measured, and given an interval by each method from the same
-bootstrap replicates. People differ: in verification the noise of a person's images has a scale of his own
-(log-normal), and each has one to three images on either side, so that his comparisons stand and fall together;
-in identification his chance of being found does (logistic-normal), with one probe each or one to six. (FAR 0.1 of 400
-people is left out, for its cost.)
+Subjects are drawn from a population with known rates, measured, and given an interval by each method from the same
+bootstrap replicates. Subjects differ: in verification the noise of a subject's images has a scale of its own
+(log-normal), and each subject has one to three images on either side, so that its comparisons are correlated;
+in identification its chance of being found differs (logistic-normal), with one probe each or one to six. (FAR 0.1 of
+400 subjects is left out, for its cost.)
 
-Methods: `percentile`; `bca` (Efron 1987; of verification up to 50 people, a leave-one-out for each being dear);
+Methods: `percentile`; `bca` (Efron 1987; of verification up to 50 subjects, since its leave-one-out is expensive);
 `studentised` (bootstrap-t with the linearised standard error, of identification, where there is one); `t`: the rate ±
 Student's t times the replicates' standard deviation; `wilson`, the score interval of the effective number of trials
 with Student's t for its quantile; `exact`, the binomial one of that many, which facedan gives, and `exact-t`, the same
-with the number lowered by (z / t)², as Korn and Graubard do. Of differences of two models on the same people:
+with the number lowered by (z / t)², as Korn and Graubard do. Of differences of two models on the same subjects:
 `percentile`, and what facedan gives (`t`).
 """
 
@@ -77,7 +77,7 @@ class Tally:
 def intervals(
     rate: float, replicates: Floats, people: int, trials: int, left_out: Floats | None
 ) -> dict[str, Interval]:
-    """The intervals of all methods that need no more than this; `left_out` are the rates without each person."""
+    """The intervals of all methods that need no more than this; `left_out` are the rates without each subject."""
     defined = replicates[~np.isnan(replicates)]
     t, deviation = float(stdtrit(people - 1, 0.975)), float(defined.std())
     size = effective_size(rate, replicates, subjects=people, trials=trials)
@@ -224,7 +224,7 @@ def identify(people: int, probes: int, draws: int, seed: int) -> dict[str, Tally
 
 
 def studentised(hits: Floats, counts: NDArray[np.int64]) -> Interval:
-    """Bootstrap-t of a ratio of sums over people."""
+    """Bootstrap-t of a ratio of sums over subjects."""
     weights = np.random.default_rng(0).multinomial(hits.size, np.full(hits.size, 1 / hits.size), REPLICATES)
     rate, rates = hits.sum() / counts.sum(), (weights @ hits) / (weights @ counts)
     error = np.sqrt(((hits - rate * counts) ** 2).sum()) / counts.sum()
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", choices=("verify", "identify"), default=("verify", "identify"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--smoke", action="store_true", help="a few draws of few people, in seconds")
+    parser.add_argument("--smoke", action="store_true", help="a few draws of few subjects, in seconds")
     given = parser.parse_args()
     people, draws, rounds = ((8,), 3, 1) if given.smoke else (given.people, given.draws, 20)
     # The long ones first, so that the workers end together.

@@ -1,4 +1,4 @@
-"""What MK-MMD costs: beside the broadcast form in common use, and beside the one matrix product it cannot do without.
+"""Cost of MK-MMD beside the broadcast form in common use, and beside the one matrix product that it needs.
 
     python benchmarks/mmd.py [--device cuda] [--dtype bf16] [--no-step] [--json] [--smoke]
 

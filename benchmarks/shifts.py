@@ -1,10 +1,10 @@
-"""Which kinds of shift does adaptation repair? One nuisance at a time, on drawn faces, beside the control λ = 0.
+"""Effect of adaptation on one nuisance at a time, on drawn faces, beside the control λ = 0.
 
     python benchmarks/shifts.py [--kinds clear,haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
         [--smoke]
 
-For each kind a network that was trained on clear web pictures is measured on pictures of other people with that
-nuisance, then adapted to unlabelled pictures of yet others, with λ = 0, as DAN_m67 and as DAN_m67 with λ = 10, and
+For each kind a network trained on clear web images is measured on images of other subjects with that
+nuisance, then adapted to unlabelled images of yet others, with λ = 0, as DAN_m67 and as DAN_m67 with λ = 10, and
 measured again. The faces are drawn to the template, so that alignment plays no part.
 """
 
@@ -44,7 +44,7 @@ FARS = ("0.1", "0.01")
 
 
 def draw(root: Path, people: range, images: int, style: Style, seed: int) -> None:
-    """A data set of aligned faces, one folder a person."""
+    """A data set of aligned faces, one folder per identity."""
     for person in people:
         identity = draw_identity(np.random.default_rng((seed, 0, person)))
         views = np.random.default_rng((seed, 1, person))

@@ -1,12 +1,12 @@
-"""What a training step costs beside a bare loop of the same network, adaptation beside pretraining, and the input.
+"""Cost of a training step beside a bare loop of the same network, of adaptation beside pretraining, and of the input.
 
     python benchmarks/train.py [FACES] [--model vggface] [--images 64] [--device cuda] [--precision bf16] [--compile]
         [--json] [--smoke]
 
-`pretrain` and `adapt` are steps of the package's own loop on image files of FACES, a directory with one folder a
-person (without it, faces are drawn), decoded once and cut anew each step; `adapt` sees half as many source and half as
-many target images. `bare` is forward, backward and optimiser of the same network on one batch that lies on the device
-already, and not a line more. All have as many images a step, the same optimiser, precision and memory layout, and take
+`pretrain` and `adapt` are steps of the package's own loop on image files of FACES, a directory with one folder per
+identity (without it, faces are drawn), decoded once and cut anew each step; `adapt` sees half as many source and half
+as many target images. `bare` is forward, backward and optimiser of the same network on one batch that is already
+on the device, and no more. All have as many images a step, the same optimiser, precision and memory layout, and take
 turns; a ratio is the median of those of the rounds, and says how many images a second there are for one of the other.
 Of the loop's steps the last writes a line of the log, with all it measures for it; checkpoints are not in the time.
 
@@ -314,7 +314,7 @@ def gpu_table(given: argparse.Namespace, images: FaceStore) -> list[dict[str, An
 
 
 def show_gpu(rows: list[dict[str, Any]]) -> None:
-    """The table for people."""
+    """The table as text."""
     print(f"{'VGG-Face':<22}{'bare/s':>9}{'pretrain/s':>12}{'adapt/s':>9}{'adapt/bare':>12}", end="")
     print(f"{'peak TFLOP/s':>14}{'adapt of it':>13}{'largest batch':>15}")
     for row in rows:
@@ -328,7 +328,7 @@ def show_gpu(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("faces", nargs="?", type=Path, help="a directory with one folder a person")
+    parser.add_argument("faces", nargs="?", type=Path, help="a directory with one folder per identity")
     parser.add_argument("--model", default="vggface-mini", choices=("vggface-mini", "vggface"))
     parser.add_argument("--images", default=64, type=int, help="images a step, an even number")
     parser.add_argument("--device", default="cpu", type=torch.device)

@@ -1,10 +1,10 @@
-"""How often does the two-sample test find a difference where there is none, when a person has several images?
+"""Size of the two-sample test, if subjects have several images.
 
     python benchmarks/two_sample.py [--draws 500] [--json] [--smoke]
 
-Source and target are drawn from one distribution: people as points, their images about them; ρ is the share of a
-feature's variance that lies between people. At its level of 5 % a test should reject in 5 % of the draws. It is made as
-`facedan adapt` makes it, people of the target unknown; with the people of both domains; and with those of neither.
+Source and target are drawn from one distribution: subjects as points, their images around them; ρ is the share of a
+feature's variance between subjects. At its level of 5 % a test should reject in 5 % of the draws. It is made as in
+`facedan adapt`, with the subjects of the source known; with the subjects of both domains; and with those of neither.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from facedan_cli.adaptation.two_sample import two_sample_test
 FEATURES, PERMUTATIONS = 32, 199
 RHOS = (0.3, 0.7)
 CASES = (((100, 1), (100, 1)), ((100, 1), (50, 2)), ((100, 1), (20, 5)), ((20, 5), (20, 5)), ((100, 1), (10, 10)))
-"""People and images of each, of the source and of the target."""
+"""Numbers of subjects and of images of each, of the source and of the target."""
 
 KNOWN = {"neither": (False, False), "source": (True, False), "both": (True, True)}
-"""Whose people are known."""
+"""The domains whose subjects are known."""
 
 
 def draw(people: int, images: int, rho: float, random: torch.Generator) -> tuple[Tensor, list[int]]:
@@ -72,7 +72,7 @@ def main() -> None:
     given = parser.parse_args()
     found = {}
     if not given.json:
-        print(f"{'source, target: people × images':<36}" + "".join(f"{f'known: {name}':>16}" for name in KNOWN))
+        print(f"{'source, target: subjects × images':<36}" + "".join(f"{f'known: {name}':>16}" for name in KNOWN))
     for name, rates in measured(given.smoke, given.draws):
         found[name] = rates
         if not given.json:

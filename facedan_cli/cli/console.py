@@ -60,7 +60,7 @@ class Console(Report):
             self._stderr.print(Text.assemble(("Fix: ", "bold"), visible(error.fix)))
 
     def result(self, text: str) -> None:
-        """Print a result that people read on stdout; what a terminal would obey is made visible."""
+        """Print a result as text on stdout; control characters are printed as escapes."""
         _to_stdout(lambda: sys.stdout.write(visible(text) + "\n"))
 
     def path(self, path: Path) -> None:
