@@ -278,6 +278,7 @@ def test_each_figure_is_drawn_once(place: Workspace, monkeypatch: pytest.MonkeyP
     assert not (result.directory / ".page").exists()
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_an_evaluation_needs_no_temporary_directory(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
