@@ -106,17 +106,17 @@ _facedan() {
         esac
         ;;
     table)
-        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --images --protocol --any-lists --pairs --gallery --probe --far --ci --replicates --format --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --workers --device --images --protocol --any-lists --pairs --gallery --probe --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
         --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
         --model) kind=value words='vggface vggface-mini facenet' ;;
         --init) kind=run ;;
-        --protocol | --pairs | --workspace | -w | --config) kind=path ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --format) kind=value words='text markdown latex csv' ;;
         --device) kind=value words='auto cpu cuda' ;;
-        *) kind=word words='gbu feret identify pairs' ;;
+        --protocol | --pairs | --workspace | -w | --config) kind=path ;;
+        *) kind=word words='gbu feret pairs identify' ;;
         esac
         ;;
     export)

@@ -17,7 +17,9 @@ def test_files_that_are_named_exist(path: str) -> None:
     assert (ROOT / path).exists() or (PACKAGE / path).exists() or list(PACKAGE.rglob(path))
 
 
-@pytest.mark.parametrize("name", ["NETWORKS", "DISCREPANCIES", "_AS_BEFORE", "_NOT_DETERMINING", "FIGURES_HEADER"])
+@pytest.mark.parametrize(
+    "name", ["NETWORKS", "DISCREPANCIES", "PROTOCOLS", "_AS_BEFORE", "_NOT_DETERMINING", "CSV_HEADER"]
+)
 def test_tables_that_are_named_exist(name: str) -> None:
     assert name in TEXT
     assert any(re.search(rf"^{name}\b", path.read_text(encoding="utf-8"), re.M) for path in PACKAGE.rglob("*.py"))

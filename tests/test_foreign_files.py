@@ -132,7 +132,7 @@ def feret(path: Path) -> None:
     lists.mkdir(exist_ok=True)
     for name in ("feret_gallery.srt", "fafb.srt", "fafc.srt", "dup1.srt", "dup2.srt"):
         (lists / name).write_bytes(path.read_bytes())
-    read_feret(lists, check=False)
+    read_feret(lists, any_lists=True)
 
 
 LINES = b"00001fa010_930831.tif 00002fa010_930831.tif\n00003fa010_930831.tif\n"

@@ -65,35 +65,41 @@ class FormerSpellings(TyperCommand):
 def command(
     kind: type | None = None,
     *,
+    inputs: type | None = None,
     without: Collection[str] = (),
     common: Collection[str] = ("force", "dry_run", "as_json", "quiet", "verbose"),
     workspace: str = ".",
 ) -> Callable[[Command], Command]:
     """Turn a function into a command of Typer's.
 
-    The function is called with the context, the configuration where there is a `kind`, and its own parameters, which
-    are options of this command alone. Arguments come first, then required options, leading fields, its own parameters,
-    the other fields and what all commands have.
+    The function is called with the context, the configuration where there is a `kind`, the inputs likewise, and its own
+    parameters, which are options of this command alone. Arguments come first, then required options, leading fields,
+    its own parameters and the inputs, the other fields and what all commands have.
 
     Args:
         kind: the configuration; its fields that have a help text are options.
-        without: fields that this command does not take.
+        inputs: a second class whose fields are options of this command alone.
+        without: fields of `kind` that this command does not take.
         common: of `_OF_ALL`, beside --workspace and --config.
         workspace: the default of --workspace.
     """
 
     def decorate(function: Command) -> Command:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1 if kind is None else 2 :]
+        made = [one for one in (kind, inputs) if one is not None]
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1 + len(made) :]
+        of_inputs = [one for _, one in _of_fields(inputs, (), function.__name__)] if inputs else []
         parameters = [
             Parameter("context", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
-            *_ordered(own, _of_fields(kind, without, function.__name__) if kind else ()),
+            *_ordered(
+                [*own, *of_inputs],
+                _of_fields(kind, without, function.__name__) if kind else (),
+            ),
             *_of_all(common, workspace),
         ]
 
         @functools.wraps(function)
         def run(context: typer.Context, **given: Any) -> None:
-            settings = () if kind is None else (configured(kind, context),)
-            function(context, *settings, **{one.name: given[one.name] for one in own})
+            function(context, *(configured(one, context) for one in made), **{one.name: given[one.name] for one in own})
 
         signature = inspect.Signature([one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters])
         run.__signature__ = signature  # type: ignore[attr-defined]

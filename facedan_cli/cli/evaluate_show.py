@@ -37,7 +37,7 @@ def show(context: typer.Context, console: Console, result: EvaluateResult) -> No
     else:
         shown = [main_table(result), failures_table(result)]
         texts = [as_text(found, titled=place > 0) for place, found in enumerate(shown) if found]
-        # A table that is kept or sent on takes with it what may make its figures wrong.
+        # A table that is kept or sent on takes with it what may make its rates wrong.
         texts[0] = "\n".join([texts[0], *(f"! {warning}" for warning in result.warnings)])
         console.result("\n\n".join(texts))
     for more in (points_table(result), differences_table(result)):
@@ -54,6 +54,6 @@ def as_text(shown: Table, *, titled: bool) -> str:
 
 def as_csv(result: EvaluateResult) -> str:
     """The rows of figures.csv."""
-    from facedan_cli.evaluation.result import FIGURES_HEADER
+    from facedan_cli.evaluation.result import CSV_HEADER
 
-    return "".join(csv_lines(FIGURES_HEADER, result.figures())).rstrip("\n")
+    return "".join(csv_lines(CSV_HEADER, result.rows())).rstrip("\n")

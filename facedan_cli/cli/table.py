@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,20 +16,20 @@ from facedan_cli.cli.table_settings import settings, tested_by
 from facedan_cli.config.common import INTERVALS
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.config.table import TABLE_FORMATS, TABLE_PROTOCOLS, TABLE_ROWS
+from facedan_cli.config.table import TABLE_FORMATS, TABLE_INPUTS, TABLE_PROTOCOLS, TABLE_ROWS, TESTED
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from facedan_cli.table.result import TableResult
     from facedan_cli.table.runs import Cell
 
-_TESTED = "Evaluation"
 _FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 
 
-@command(common=("dry_run", "as_json", "quiet", "verbose"))
+@command(inputs=TABLE_INPUTS, common=("dry_run", "as_json", "quiet", "verbose"))
 def table(
     context: typer.Context,
+    _: Any,
     by: Annotated[
         str,
         typer.Argument(
@@ -80,46 +79,12 @@ def table(
             show_default=False,
         ),
     ] = None,
-    images: Annotated[
-        str | None,
-        option(
-            "Test images of gbu, feret and pairs. Default: the data set gbu or feret.",
-            show_default=False,
-            complete=complete_datasets,
-            rich_help_panel=_TESTED,
-        ),
-    ] = None,
-    protocol: Annotated[
-        Path | None,
-        option(
-            "Directory of the lists of gbu and feret. Default: protocols/gbu or protocols/feret in the workspace.",
-            show_default=False,
-            rich_help_panel=_TESTED,
-        ),
-    ] = None,
-    any_lists: Annotated[
-        bool, option("Accept lists of feret other than the published ones.", "--any-lists", rich_help_panel=_TESTED)
-    ] = False,
-    pairs: Annotated[Path | None, option("List of pairs.", show_default=False, rich_help_panel=_TESTED)] = None,
-    gallery: Annotated[
-        str | None,
-        option("Known subjects of identify.", show_default=False, complete=complete_datasets, rich_help_panel=_TESTED),
-    ] = None,
-    probe: Annotated[
-        str | None,
-        option(
-            "Faces that identify identifies.",
-            show_default=False,
-            complete=complete_datasets,
-            rich_help_panel=_TESTED,
-        ),
-    ] = None,
     far: Annotated[
         list[str] | None,
         option(
             "False-accept rate; repeatable. Default: that of `evaluate`.",
             show_default=False,
-            rich_help_panel=_TESTED,
+            rich_help_panel=TESTED,
         ),
     ] = None,
     ci: Annotated[
@@ -128,12 +93,12 @@ def table(
             "95 % intervals of a single seed: bootstrap, wilson or none. Default: those of `evaluate`.",
             show_default=False,
             complete=INTERVALS,
-            rich_help_panel=_TESTED,
+            rich_help_panel=TESTED,
         ),
     ] = None,
     replicates: Annotated[
         int | None,
-        option("Bootstrap replicates. Default: those of `evaluate`.", show_default=False, rich_help_panel=_TESTED),
+        option("Bootstrap replicates. Default: those of `evaluate`.", show_default=False, rich_help_panel=TESTED),
     ] = None,
     format: Annotated[
         str, option(f"Printed format: {', '.join(TABLE_FORMATS)}; all are written.", complete=TABLE_FORMATS)
@@ -202,7 +167,7 @@ def _print_plan(console: Console, cells: list[Cell]) -> None:
 
 def _show(console: Console, result: TableResult, format: str) -> None:
     """Print the table in the form that is asked for."""
-    from facedan_cli.table.formats import gains_table, rates_table
+    from facedan_cli.table.formats import differences_table, rates_table
 
     if console.as_json:
         console.json(result.summary())
@@ -211,5 +176,5 @@ def _show(console: Console, result: TableResult, format: str) -> None:
             (result.directory / _FILES[format]).read_text(encoding="utf-8", errors="surrogateescape").rstrip("\n")
         )
     else:
-        shown = [found for found in (rates_table(result), gains_table(result)) if found is not None]
+        shown = [found for found in (rates_table(result), differences_table(result)) if found is not None]
         console.result("\n\n".join(as_text(found, titled=True) for found in shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,7 +11,10 @@ import typer
 from facedan_cli.cli.adapt import preset_adapt
 from facedan_cli.cli.options import configured
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.table import TableConfig
+from facedan_cli.config.fields import spelling
+from facedan_cli.config.models import imported
+from facedan_cli.config.protocols import PROTOCOLS
+from facedan_cli.config.table import TABLE_INPUTS, TABLE_PROTOCOLS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import UsageError
 
@@ -29,10 +32,14 @@ _PRETRAIN = _COMMON | {
     "pretrain_iterations": "--iterations",
 }
 _ADAPT = _COMMON | {"source": "--source", "target": "--target", "iterations": "--iterations", "lambda_": "--lambda"}
-_EVALUATE = _COMMON | {
-    **{name: f"--{name}" for name in ("far", "ci", "replicates", "images", "protocol", "gallery", "probe")},
-    "any_lists": "--any-lists",
+_EVALUATE = _COMMON | {name: f"--{name}" for name in ("far", "ci", "replicates")}
+_ARGUMENTS = {  # an argument of a protocol's command is our option of the protocol's name
+    protocol: one.name
+    for protocol in TABLE_PROTOCOLS
+    for one in fields(PROTOCOLS[protocol].inputs)
+    if one.metadata["argument"]
 }
+_INPUTS = {one.name: spelling(one.name) for one in fields(TABLE_INPUTS) if one.name not in _ARGUMENTS}
 
 
 def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
@@ -43,11 +50,14 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     pretrain = configured(PretrainConfig, _parsed(context, "pretrain", _words(context, _PRETRAIN)))
     parsed = _parsed(context, "adapt", _words(context, _ADAPT))
     adapt = preset_adapt(configured(AdaptConfig, parsed), parsed.params["preset"], parsed)
-    if (given["pairs"] is not None) != (given["by"] == "pairs"):
-        raise UsageError(
-            "the protocol pairs, and no other, is a list of pairs", "table pairs --pairs FILE --images DATASET"
-        )
-    words = _words(context, _EVALUATE) + ([str(given["pairs"])] if given["pairs"] else [])
+    for protocol in _ARGUMENTS:
+        if (given[protocol] is not None) != (given["by"] == protocol):
+            raise UsageError(
+                f"--{protocol} FILE is of the protocol {protocol}, which needs it, and of no other",
+                f"facedan table {protocol} --{protocol} FILE --images DATASET",
+            )
+    words = _words(context, _EVALUATE | _INPUTS)
+    words += [str(given[protocol]) for protocol in _ARGUMENTS if given[protocol] is not None]
     test = _parsed(context, "evaluate", words, given["by"])
     evaluate = replace(configured(EvaluateConfig, test), model=())
     rows = resolve_rows(given["rows"], given["by"], pretrain.init)
@@ -91,28 +101,14 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def tested_by(by: str, test: typer.Context, place: Workspace) -> TableProtocol:
-    """The protocol, its data sets and lists looked up: what is missing is said before anything is trained."""
-    from facedan_cli.evaluation.protocols import evaluate_feret, evaluate_gbu, evaluate_identify, evaluate_pairs
-    from facedan_cli.protocols.pairs import read_pairs
+    """The protocol, with its data sets looked up and its lists read: what is missing is said before any training."""
     from facedan_cli.table.fill import TableProtocol
-    from facedan_cli.table.reported import published_feret, published_gbu
 
-    given = test.params
-    if by == "identify":
-        gallery, probe = place.dataset(given["gallery"]), place.dataset(given["probe"])
-        return TableProtocol(by, lambda how, report: evaluate_identify(how, place, gallery, probe, report=report))
-    images = place.dataset(given["images"])
-    if by == "pairs":
-        read_pairs(given["file"])
-        return TableProtocol(by, lambda how, report: evaluate_pairs(how, place, images, given["file"], report=report))
-    lists = given["protocol"] or place.protocol(by)
-    if by == "gbu":
-        published = published_gbu(lists)
-        return TableProtocol(by, lambda how, report: evaluate_gbu(how, place, images, lists, report=report), published)
-    checked = not given["any_lists"]
-    published = published_feret(lists, check_lists=checked)
+    entry = PROTOCOLS[by]
+    given = entry.resolve_inputs(configured(entry.inputs, test), place)
+    lists = entry.read_lists(given)
     return TableProtocol(
-        by,
-        lambda how, report: evaluate_feret(how, place, images, lists, check_lists=checked, report=report),
-        published,
+        name=by,
+        measure=lambda how, report: imported(entry.evaluate)(how, place, **given, report=report),
+        reported=imported(entry.reported)(lists) if entry.reported else None,
     )

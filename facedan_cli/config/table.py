@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any
 
 from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
-TABLE_PROTOCOLS = ("gbu", "feret", "identify", "pairs")
+TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.tabled)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
 TABLE_ROWS = ("lbp", "pcanet", "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
 """The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models."""
@@ -30,3 +34,33 @@ class TableConfig:
     pretrain: PretrainConfig
     adapt: AdaptConfig
     evaluate: EvaluateConfig
+
+
+TESTED = "Evaluation"
+"""The panel of the options of protocols."""
+
+
+def table_option(protocol: str, one: Field[Any]) -> str:
+    """The field of `TABLE_INPUTS` for an input of a protocol; a positional one has the protocol's name."""
+    return protocol if one.metadata["argument"] else one.name
+
+
+def _inputs() -> Iterator[tuple[str, Any, Any]]:
+    """Name, type and field of each input of a protocol that `table` measures by; an input of several stands once."""
+    helps: dict[str, dict[str, list[str]]] = {}
+    for protocol in TABLE_PROTOCOLS:
+        for one in fields(PROTOCOLS[protocol].inputs):
+            helps.setdefault(table_option(protocol, one), {}).setdefault(one.metadata["help"], []).append(protocol)
+    for protocol in TABLE_PROTOCOLS:
+        for one in fields(PROTOCOLS[protocol].inputs):
+            name = table_option(protocol, one)
+            if name in helps:
+                help = " ".join(f"Of {', '.join(those)}: {text}" for text, those in helps.pop(name).items())
+                facts = {**one.metadata, "help": help, "panel": TESTED, "argument": False}
+                flag = one.default is False
+                kind = bool if flag else Path | None if "Path" in str(one.type) else str | None
+                yield name, kind, field(default=False if flag else None, metadata=facts)
+
+
+TABLE_INPUTS: type[Any] = make_dataclass("TableInputs", _inputs(), frozen=True, kw_only=True)
+"""The options of `table` that it hands on to the protocol."""

@@ -1,4 +1,4 @@
-"""Features of aligned faces by any model: what each reads, and how."""
+"""Features of aligned faces by any kind of model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import read_records
 from facedan_cli.data.templates import TEMPLATE_SIZE, TEMPLATES
-from facedan_cli.embedding.model import FaceModel
+from facedan_cli.embedding.model import FaceModel, Kind
 from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.checkpoint import load_checkpoint, load_pcanet
 from facedan_cli.models.embedder import Embedder
@@ -32,7 +32,7 @@ Extract = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Extractor:
-    """A model at work.
+    """A model ready to compute.
 
     Args:
         size: side of the faces that it takes, pixels.
@@ -54,27 +54,30 @@ def template_of(folder: FaceDataset, report: Report) -> str:
     return ASSUMED_TEMPLATE
 
 
-def extractor(model: FaceModel, layer: str | None, template: str, *, flip: bool, device: torch.device) -> Extractor:
-    """A model made ready.
+def extractor(model: FaceModel, layer: str, template: str, *, flip: bool, device: torch.device) -> Extractor:
+    """Load a model.
 
     Args:
-        model: network, PCANet or LBP.
-        layer: whose features are given, of a network.
-        template: that of the faces; a network has no need of it.
-        flip: whether the features of the mirrored face are added, of a network.
+        model: of any kind.
+        layer: a network's layer that gives the features; a classical model has none.
+        template: the alignment of the faces, from which a classical model cuts its frame.
+        flip: whether a network adds the features of the mirrored face.
         device: where it computes.
 
     Raises:
         FacedanError: the model's file is not as it should be.
     """
-    if model.checkpoint is None:
-        return Extractor(FRAMED_FROM, lambda faces: _of_lbp(framed(faces, lbp.FRAME, template, device)))
-    if layer is None:
-        filters = load_pcanet(model.checkpoint).to(device)
-        return Extractor(FRAMED_FROM, lambda faces: _of_pcanet(filters, framed(faces, pcanet.FRAME, template, device)))
-    network = load_checkpoint(model.checkpoint)[0].to(device)
-    embedder = Embedder(network, layer, flip=flip)
-    return Extractor(network.image_size, lambda faces: _of_network(embedder, faces, device))
+    match model.kind:
+        case Kind.LBP:
+            return Extractor(FRAMED_FROM, lambda faces: _of_lbp(framed(faces, lbp.FRAME, template, device)))
+        case Kind.PCANET:
+            filters = load_pcanet(model.file).to(device)
+            frame = pcanet.FRAME
+            return Extractor(FRAMED_FROM, lambda faces: _of_pcanet(filters, framed(faces, frame, template, device)))
+        case Kind.NETWORK:
+            network = load_checkpoint(model.file)[0].to(device)
+            embedder = Embedder(network, layer, flip=flip)
+            return Extractor(network.image_size, lambda faces: _of_network(embedder, faces, device))
 
 
 def framed(faces: np.ndarray, frame: Frame, template: str, device: torch.device) -> Tensor:

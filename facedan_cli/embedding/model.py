@@ -1,8 +1,9 @@
-"""What faces are recognised by: a network or a PCANet, which lie in checkpoints, or LBP, which needs no training."""
+"""Models that give features of faces: networks and PCANet, which lie in checkpoints, and LBP, which has no file."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
@@ -16,13 +17,26 @@ from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
 
+class Kind(Enum):
+    """What a model computes its features by."""
+
+    NETWORK = "network"
+    PCANET = "pcanet"
+    LBP = "lbp"
+
+    @classmethod
+    def of(cls, model: str) -> Kind:
+        """The kind of a model by its name in `config.models`."""
+        return cls(model) if model in CLASSICAL else cls.NETWORK
+
+
 @dataclass(frozen=True)
 class FaceModel:
     """A model that gives features of faces.
 
     Args:
         card: what is known of it.
-        checkpoint: its file; None of LBP, which has none.
+        checkpoint: its file; None of the kind LBP alone.
     """
 
     card: ModelCard
@@ -30,44 +44,57 @@ class FaceModel:
 
     @classmethod
     def of(cls, checkpoint: Path) -> FaceModel:
-        """That of a checkpoint.
+        """The model in a checkpoint.
 
         Raises:
-            FacedanError: the file is none.
+            FacedanError: the file is no checkpoint.
         """
         return cls(read_card(checkpoint), checkpoint)
 
     def __str__(self) -> str:
-        return CLASSICAL["lbp"] if self.checkpoint is None else str(self.checkpoint)
+        return CLASSICAL["lbp"] if self.kind is Kind.LBP else str(self.file)
 
-    @cached_property
-    def sha256(self) -> str:
-        """What tells it from others: the digest of its file, or of the constants that define it."""
-        if self.checkpoint is None:
-            return digest([asdict(lbp.FRAME), lbp.WEIGHTS])
-        return sha256_file(self.checkpoint)
+    @property
+    def kind(self) -> Kind:
+        """What its features are computed by."""
+        return Kind.of(self.card.model)
 
     @property
     def classical(self) -> bool:
-        """Whether it is no network: it has no layers, and sees faces by a frame of its own."""
-        return self.card.model in CLASSICAL
+        """Whether it is no network: it has no layers, and sees faces through a frame of its own."""
+        return self.kind is not Kind.NETWORK
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint of a network or of a PCANet."""
+        assert self.checkpoint is not None, f"{self.kind} has no file"
+        return self.checkpoint
+
+    @cached_property
+    def sha256(self) -> str:
+        """The digest of its file, or of the constants that define LBP."""
+        match self.kind:
+            case Kind.LBP:
+                return digest([asdict(lbp.FRAME), lbp.WEIGHTS])
+            case Kind.PCANET | Kind.NETWORK:
+                return sha256_file(self.file)
 
     @property
     def similarity(self) -> Similarity:
         """How its features are compared."""
-        return CHI_SQUARE if self.card.model == "lbp" else COSINE
+        return CHI_SQUARE if self.kind is Kind.LBP else COSINE
 
-    def layer(self, asked: str | None, *, flip: bool) -> str | None:
-        """The layer whose features are meant, the last by default; None of a classical model.
+    def layer(self, asked: str | None, *, flip: bool) -> str:
+        """The layer that gives the features, by default the last; "" of a classical model, which has none.
 
         Args:
             asked: --layer.
             flip: --flip.
 
         Raises:
-            UsageError: the model has no such layer, or the options mean nothing for it.
+            UsageError: the model has no such layer, or is classical and an option is given.
         """
-        if not self.classical:
+        if self.kind is Kind.NETWORK:
             layers = NETWORKS[self.card.model].layers
             check_choice("--layer", asked or layers[-1], layers)
             return asked or layers[-1]
@@ -77,11 +104,11 @@ class FaceModel:
                     f"{option} means nothing for {CLASSICAL[self.card.model]}",
                     f"leave {option} out, or measure it by a command of its own",
                 )
-        return None
+        return ""
 
 
 LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
-"""It is learnt from nothing: no run made it."""
+"""No run made it."""
 
 
 def find_model(workspace: Workspace, name: str | None) -> FaceModel:

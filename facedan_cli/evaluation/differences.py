@@ -1,4 +1,4 @@
-"""Which models a protocol can tell apart: paired differences of their rates."""
+"""Paired differences between the rates of models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from facedan_cli.evaluation.verification import LEVEL, Rates, Verification
 from facedan_cli.metrics.identification import McNemar, mcnemar
 from facedan_cli.metrics.intervals import Interval, difference_interval
 
-Figure = Verification | Identification
+Measurement = Verification | Identification
+"""What one model reached in one partition."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Difference:
         measure: "vr" or "rank1".
         at: the FAR; "1" for rank 1.
         value: rate of b minus rate of a.
-        interval: its 95 % interval from paired bootstrap replicates; None where there was no bootstrap.
+        interval: its 95 % interval by paired bootstrap replicates; None without bootstrap.
         mcnemar: for rank 1, the probes that only one of them finds.
     """
 
@@ -41,7 +42,7 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool | None:
-        """Whether the interval leaves out 0, or else McNemar's p is below 5 %; None where neither is known."""
+        """Whether the interval excludes 0 or, without one, McNemar's p is below 5 %; None where there is neither."""
         if self.interval is not None:
             return not self.interval[0] <= 0 <= self.interval[1]
         return None if self.mcnemar is None else self.mcnemar.p < 1 - LEVEL
@@ -63,20 +64,20 @@ class Difference:
         }
 
 
-def differences(models: Sequence[tuple[str, Mapping[str, Figure]]]) -> list[Difference]:
+def differences(models: Sequence[tuple[str, Mapping[str, Measurement]]]) -> list[Difference]:
     """The differences of every two models, partition by partition.
 
     Args:
-        models: name and figures of each, all of the same comparisons.
+        models: the name and, by partition, the rates of each, all of the same comparisons.
     """
     return [found for a, b in combinations(models, 2) for found in _between(*a, *b)]
 
 
 def _between(
-    name_a: str, figures_a: Mapping[str, Figure], name_b: str, figures_b: Mapping[str, Figure]
+    name_a: str, by_part_a: Mapping[str, Measurement], name_b: str, by_part_b: Mapping[str, Measurement]
 ) -> Iterator[Difference]:
-    for partition, a in figures_a.items():
-        b = figures_b[partition]
+    for partition, a in by_part_a.items():
+        b = by_part_b[partition]
         measure, test = "vr", None
         if isinstance(a, Identification) and isinstance(b, Identification):
             measure, test = "rank1", mcnemar(a.correct, b.correct)

@@ -1,4 +1,4 @@
-"""The worst errors: the impostor comparisons that score highest and the genuine ones that score lowest."""
+"""Error examples: the impostor comparisons that score highest and the genuine ones that score lowest."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from facedan_cli.evaluation.differences import Figure
+from facedan_cli.evaluation.differences import Measurement
 from facedan_cli.evaluation.trials import Trials
 from facedan_cli.evaluation.verification import Verification
 
-WORST = 4
+EXAMPLES = 4
 """How many of each kind are shown."""
 
 
 @dataclass(frozen=True)
 class ErrorExample:
-    """A comparison that went wrong, or came nearest to it.
+    """A comparison that is an error, or comes nearest to one.
 
     Args:
         model: by which model.
@@ -39,14 +39,14 @@ class ErrorExample:
 
 
 def error_examples(
-    model: str, partition: str, trials: Trials, scores: np.ndarray, figure: Figure
+    model: str, partition: str, trials: Trials, scores: np.ndarray, measured: Measurement
 ) -> Iterator[ErrorExample]:
-    """The worst false accepts and false rejects of a model in a partition, the worst first."""
-    if isinstance(figure, Verification):
-        threshold = next(iter(figure.points.values())).threshold
-        found = [*_of_pairs(trials, scores, threshold)]
+    """The false accepts and false rejects of a model in a partition that are farthest from the threshold, in order."""
+    if isinstance(measured, Verification):
+        threshold = next(iter(measured.points.values())).threshold
+        found = [*_of_verification(trials, scores, threshold)]
     else:
-        found = [*_of_searches(trials, scores)]
+        found = [*_of_identification(trials, scores)]
     for kind, place, wrong in found:
         query, target = trials.sides(place)
         files = trials.query.files[query], trials.target.files[target]
@@ -56,7 +56,7 @@ def error_examples(
 Found = tuple[Literal["false accept", "false reject"], int, bool]
 
 
-def _of_pairs(trials: Trials, scores: np.ndarray, threshold: float) -> Iterator[Found]:
+def _of_verification(trials: Trials, scores: np.ndarray, threshold: float) -> Iterator[Found]:
     impostor, genuine = np.flatnonzero(trials.impostor), np.flatnonzero(trials.genuine)
     for place in _extreme(-scores.flat[impostor], impostor):
         yield "false accept", place, bool(scores.flat[place] > threshold)
@@ -64,17 +64,17 @@ def _of_pairs(trials: Trials, scores: np.ndarray, threshold: float) -> Iterator[
         yield "false reject", place, bool(scores.flat[place] <= threshold)
 
 
-def _of_searches(trials: Trials, scores: np.ndarray) -> Iterator[Found]:
+def _of_identification(trials: Trials, scores: np.ndarray) -> Iterator[Found]:
     """Mated probes by how far their best rival is above their best mate: the rival and the mate of each."""
     rivals = np.where(trials.impostor, scores, -np.inf)  # (p, g)
     mates = np.where(trials.genuine, scores, -np.inf)
     mated = np.flatnonzero(trials.genuine.any(axis=1))
     margin = (mates.max(axis=1) - rivals.max(axis=1))[mated]
-    worst = _extreme(margin, mated)
+    extreme = _extreme(margin, mated)
     columns = scores.shape[1]
-    for probe in worst:
+    for probe in extreme:
         yield "false accept", probe * columns + int(rivals[probe].argmax()), _lost(mates, rivals, probe)
-    for probe in worst:
+    for probe in extreme:
         yield "false reject", probe * columns + int(mates[probe].argmax()), _lost(mates, rivals, probe)
 
 
@@ -84,5 +84,5 @@ def _lost(mates: np.ndarray, rivals: np.ndarray, probe: int) -> bool:
 
 def _extreme(keys: np.ndarray, places: np.ndarray) -> list[int]:
     """The places with the smallest keys, the smallest first, of equal ones the earlier."""
-    nearest = np.argpartition(keys, min(WORST, len(keys)) - 1)[:WORST] if len(keys) else np.array([], np.int64)
+    nearest = np.argpartition(keys, min(EXAMPLES, len(keys)) - 1)[:EXAMPLES] if len(keys) else np.array([], np.int64)
     return [int(places[index]) for index in sorted(nearest, key=lambda index: (keys[index], places[index]))]

@@ -10,22 +10,21 @@ from typing import Any
 import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.fields import check_choices
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.embedding.alignment import alignment_warnings
-from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.evaluation.differences import Figure, differences
+from facedan_cli.errors import FacedanError
+from facedan_cli.evaluation.differences import Measurement, differences
 from facedan_cli.evaluation.error_examples import ErrorExample, error_examples
-from facedan_cli.evaluation.models import Faces, Model, embed_faces, find_models
+from facedan_cli.evaluation.models import EmbeddedSet, Model, embed_faces, find_models
 from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.report import write_evaluation
-from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.save_scores import save_scores
+from facedan_cli.evaluation.settings import resolve_evaluate
 from facedan_cli.evaluation.training_overlap import seen_in_training
 from facedan_cli.evaluation.trials import Trials
 from facedan_cli.metrics.fusion import fuse
-from facedan_cli.metrics.roc import parse_far
 from facedan_cli.report import Report
 from facedan_cli.runs import provenance
 from facedan_cli.workspace import Dataset, Workspace, digest, write_set_aside
@@ -33,8 +32,11 @@ from facedan_cli.workspace import Dataset, Workspace, digest, write_set_aside
 FUSION = "fusion"
 """The row of the fused scores."""
 
-Measure = Callable[[Trials, np.ndarray, EvaluateConfig, str], Figure]
-"""Comparisons, their scores, how to measure and the partition's name → figures."""
+Measure = Callable[[Trials, np.ndarray, EvaluateConfig, str], Measurement]
+"""Comparisons, their scores, the settings and the partition's name → rates."""
+
+Scores = Mapping[str, Mapping[str, np.ndarray]]
+"""Scores by model, then by partition: shape (queries, targets) of all pairs, (n,) of a list of pairs."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,18 @@ class Protocol:
     """What a protocol compares and how it is measured.
 
     Args:
-        name: the subcommand.
+        name: of the row in `config.protocols`.
         datasets: where its images lie; the queries are in the first, the targets in the last.
-        trials: from the features by any model, the comparisons by partition; it adds what it misses, with the
-            reason, to the mapping.
-        measure: scores of a partition turned into figures.
+        trials: from the features by any model, the comparisons by partition; it adds the images that it misses, with
+            the reason, to the mapping.
+        measure: scores of a partition turned into rates.
         lists: digests of the protocol's files.
-        average: whether the plain mean of the partitions is a figure of its own.
+        average: whether the plain mean of the partitions is reported.
     """
 
     name: str
     datasets: Sequence[Dataset]
-    trials: Callable[[Sequence[Faces], dict[str, str]], Mapping[str, Trials]]
+    trials: Callable[[Sequence[EmbeddedSet], dict[str, str]], Mapping[str, Trials]]
     measure: Measure
     lists: Sequence[str] = ()
     average: bool = False
@@ -66,59 +68,92 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         UsageError: an option has an impossible value.
         FacedanError: models or images are missing so that nothing can be measured.
     """
-    config = settled(config)
+    # Cheap refusals come first: settings, data sets, models. Nothing is computed yet.
+    config = resolve_evaluate(config)
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
-    tell_of_folders(report, protocol.datasets, folders, people=not protocol.lists)
+    check_folders(report, protocol.datasets, folders, labelled=not protocol.lists)
     models = find_models(config, workspace)
-    absent: dict[str, str] = {}
+    # One model at a time, so that the features of one alone are open. Embeddings that the workspace has are taken.
+    missing: dict[str, str] = {}
     trials: Mapping[str, Trials] = {}
     paths: list[list[str]] = []
     scores: dict[str, dict[str, np.ndarray]] = {}
     for model in models:
         report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
-        faces = [
+        embedded = [  # vectors of shape (images, d), one data set or two
             embed_faces(config, dataset, folder, model, workspace, report)
             for dataset, folder in zip(protocol.datasets, folders, strict=True)
         ]
+        # The comparisons depend on which images have features, never on the features: the first model makes them, and
+        # the others must have the same images. Else rates would not be paired.
         if not trials:
-            known = [side.knowing(folder) for side, folder in zip(faces, folders, strict=True)]
-            trials, paths = protocol.trials(known, absent), [side.paths for side in faces]
-        elif paths != [side.paths for side in faces]:
+            known = [one.with_contents(folder) for one, folder in zip(embedded, folders, strict=True)]
+            trials, paths = protocol.trials(known, missing), [one.paths for one in embedded]
+        elif paths != [one.paths for one in embedded]:
             raise FacedanError(
                 f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
             )
-        scores[model.name] = {
-            name: part.score(faces[0].vectors, faces[-1].vectors, model.similarity) for name, part in trials.items()
+        scores[model.name] = {  # (queries, targets) of all pairs, (n,) of a list of pairs
+            name: part.score(embedded[0].vectors, embedded[-1].vectors, model.similarity)
+            for name, part in trials.items()
         }
+    # The fusion is a row like the others: z-normalised scores of all models, summed, in the shape of each.
     if config.fuse:
         scores |= {FUSION: {name: fuse([by_part[name] for by_part in scores.values()]) for name in trials}}
-    measured = [
-        _measured(protocol, name, by_part, trials, config, next((m for m in models if m.name == name), None))
-        for name, by_part in scores.items()
-    ]
+    # Scores become rates with intervals. Replicates, shape (replicates,), of the same seed draw the same subjects for
+    # every model: their differences are paired.
+    by_name = {model.name: model for model in models}
+    results = [_measure(protocol, trials, by_part, config, name, by_name.get(name)) for name, by_part in scores.items()]
+    # What may make the rates wrong goes with them into every output.
     named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
-    warnings += alignment_warnings({model.name: model for model in models}, named)
-    for warning in warnings:
-        report.warn(warning)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace) + alignment_warnings(by_name, named)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)
+    if config.save_scores:
+        save_scores(directory / "scores", trials, scores)
     result = EvaluateResult(
         protocol=protocol.name,
         directory=directory,
-        models=measured,
-        differences=differences([(model.name, model.partitions) for model in measured]),
+        models=results,
+        differences=differences([(model.name, model.partitions) for model in results]),
         config=config,
         warnings=warnings,
-        provenance=describe(models, protocol.datasets, folders, config),
-        set_aside=write_set_aside(directory / "set-aside.tsv", sorted(absent.items())),
+        provenance=provenance_of(models, protocol.datasets, folders, config),
     )
-    if config.save_scores:
-        save_scores(directory / "scores", trials, scores)
-    return write_evaluation(result, worst_of(trials, scores, measured))
+    return finish(result, report, missing=missing, examples=_examples(trials, scores, results))
 
 
-def tell_of_folders(
-    report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceDataset], *, people: bool
+def finish(
+    result: EvaluateResult,
+    report: Report,
+    *,
+    missing: Mapping[str, str] | None = None,
+    examples: Sequence[ErrorExample] = (),
+    write: bool = True,
+) -> EvaluateResult:
+    """The end of every evaluation: warnings, the list of images set aside, the page, the files.
+
+    Args:
+        result: what was measured.
+        report: gets the warnings.
+        missing: images of the protocol that could not be used, with the reasons.
+        examples: errors to show on the page.
+        write: false of all processes but the first.
+
+    Returns:
+        The result with its list of images set aside, and with a warning more where the curves could not be drawn.
+    """
+    for warning in result.warnings:
+        report.warn(warning)
+    list_of_missing = result.directory / "set-aside.tsv"
+    result = replace(result, set_aside=list_of_missing if missing else None)
+    if write:
+        write_set_aside(list_of_missing, sorted((missing or {}).items()))
+        result = write_evaluation(result, examples)
+    return result
+
+
+def check_folders(
+    report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceDataset], *, labelled: bool
 ) -> None:
     """Say what else lies in data sets.
 
@@ -126,36 +161,17 @@ def tell_of_folders(
         report: told of it.
         datasets: what is measured.
         folders: their images.
-        people: whether their folders tell who is who.
+        labelled: whether their folders name the subjects.
 
     Raises:
-        FacedanError: they do, but people's folders lie a level deeper.
+        FacedanError: folders should name the subjects but lie a level deeper.
     """
     for dataset, folder in zip(datasets, folders, strict=True):
         if folder.remark:
             report.note(folder.remark)
-        if people:
+        if labelled:
             check_levels(dataset, folder)
             warn_of_levels(report, dataset, folder)
-
-
-def settled(config: EvaluateConfig) -> EvaluateConfig:
-    """The configuration as it is meant, checked before any work: without replicates there are no intervals.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    for rate in config.far:
-        parse_far(rate)
-    for rate in config.fpir:
-        try:
-            parse_far(rate)
-        except UsageError as error:
-            raise UsageError(f"'{rate}' is not a false-positive identification rate", error.fix) from error
-    check_choices(config)
-    if config.replicates < 0:
-        raise UsageError(f"--replicates must be at least 0, not {config.replicates}", "0 gives no intervals")
-    return replace(config, ci="none") if config.ci == "bootstrap" and not config.replicates else config
 
 
 def result_directory(
@@ -182,10 +198,10 @@ def result_directory(
     return workspace.result_directory(protocol, identity)
 
 
-def describe(
+def provenance_of(
     models: Sequence[Model], datasets: Sequence[Dataset], folders: Sequence[FaceDataset], config: EvaluateConfig
 ) -> dict[str, Any]:
-    """With what an evaluation was made."""
+    """Models, images and options of an evaluation, for its summary."""
     return provenance() | {
         "models": {model.name: model.sha256 for model in models},
         "images": {
@@ -201,33 +217,30 @@ def describe(
     }
 
 
-def worst_of(
-    trials: Mapping[str, Trials],
-    scores: Mapping[str, Mapping[str, np.ndarray]],
-    measured: Sequence[Measured],
-) -> list[ErrorExample]:
-    """The worst errors of every model in every partition."""
+def _examples(trials: Mapping[str, Trials], scores: Scores, results: Sequence[ModelResult]) -> list[ErrorExample]:
+    """Error examples of every model in every partition."""
     return [
-        worst
-        for model in measured
+        example
+        for model in results
         for name, part in trials.items()
-        for worst in error_examples(model.name, name, part, scores[model.name][name], model.partitions[name])
+        for example in error_examples(model.name, name, part, scores[model.name][name], model.partitions[name])
     ]
 
 
-def _measured(
+def _measure(
     protocol: Protocol,
-    name: str,
-    scores: Mapping[str, np.ndarray],
     trials: Mapping[str, Trials],
+    scores: Mapping[str, np.ndarray],
     config: EvaluateConfig,
+    name: str,
     model: Model | None,
-) -> Measured:
-    figures = {part: protocol.measure(trials[part], scores[part], config, part) for part in trials}
+) -> ModelResult:
+    """The rates of one row; the fusion has no model."""
+    measured = {part: protocol.measure(trials[part], scores[part], config, part) for part in trials}
     means: tuple[float, ...] = ()
     if protocol.average:
-        both = ([figure.rates for figure in figures.values()], [figure.with_failures for figure in figures.values()])
+        both = ([one.rates for one in measured.values()], [one.with_failures for one in measured.values()])
         means = tuple(float(np.mean([rate for one in rates for rate in one.values.values()])) for rates in both)
     if model is None:
-        return Measured(name, None, None, figures, *means)
-    return Measured(name, model.card.run, model.checkpoint, figures, *means)
+        return ModelResult(name, None, None, measured, *means)
+    return ModelResult(name, model.card.run, model.checkpoint, measured, *means)

@@ -1,4 +1,4 @@
-"""Measure scores that any other system made: BEE matrices with their masks, and columns of text."""
+"""Measure the scores of any other system: BEE matrices with their masks, and columns of text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import MOST_IN_MEMORY
 from facedan_cli.evaluation.differences import differences
-from facedan_cli.evaluation.evaluate import settled
+from facedan_cli.evaluation.evaluate import finish
 from facedan_cli.evaluation.matrix_selves import left_out_of, selves, without_selves
 from facedan_cli.evaluation.remarks import of_left_out
-from facedan_cli.evaluation.report import write_evaluation
-from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.result import EvaluateResult, ModelResult
+from facedan_cli.evaluation.settings import resolve_evaluate, without_bootstrap
 from facedan_cli.evaluation.trials import Comparisons, Failures
-from facedan_cli.evaluation.verification import OURS, Verification, streamed_figures, verification
+from facedan_cli.evaluation.verification import OURS, Verification, streamed_verification, verification
 from facedan_cli.metrics.streaming import verification_of_tiles
 from facedan_cli.protocols.bee import (
     IGNORED,
@@ -38,7 +38,7 @@ from facedan_cli.runs import provenance
 from facedan_cli.text import open_given
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
-_FORMS = (b"S2", b"D2", b"M2")
+_FORMATS = (b"S2", b"D2", b"M2")
 _BLOCK = 1 << 22
 
 
@@ -51,10 +51,10 @@ def evaluate_scores(
     most: int = MOST_IN_MEMORY,
     report: Report = SILENT,
 ) -> EvaluateResult:
-    """Verification figures of scores in files, a row a file.
+    """Verification rates of scores in files, a row a file.
 
     Args:
-        config: how they are measured; of models nothing is read.
+        config: how they are measured; the options of models are not read.
         workspace: where the results will lie.
         files: BEE matrices, all with the mask `mask`, or text of two, four or five columns.
         mask: the mask of the matrices. Without one, the sigsets that a matrix names must lie beside it.
@@ -65,37 +65,30 @@ def evaluate_scores(
         UsageError: a mask goes with no matrix, a matrix has no mask, or two files have one name.
         FacedanError: a file cannot be read as what it should be; the message names the place and the reason.
     """
-    config = settled(config)
+    config = resolve_evaluate(config)
     names = [path.name for path in files]
     if len(set(names)) < len(names):
         raise UsageError("two files have one name: their rows could not be told apart", "rename one of them")
     found = [_measure(path, mask, config, most, report) for path in files]
-    drawn = all(figure.rates.replicates for figure, _ in found)
-    if config.ci == "bootstrap" and config.convention == OURS and not drawn:
-        report.note(
-            "whose the comparisons are is not known of every file, or they are too many to be kept: the intervals are "
-            "Wilson's, which take comparisons of one person to be independent and are too narrow"
-        )
-        config = replace(config, ci="wilson")
+    resampled = all(measured.rates.replicates for measured, _ in found)
+    if config.ci == "bootstrap" and config.convention == OURS and not resampled:
+        reason = "the subjects of some file's comparisons are unknown, or its scores too many to keep"
+        config = without_bootstrap(config, reason, report)
         found = [_measure(path, mask, config, most, report) for path in files]
-    for name, (figure, _) in zip(names, found, strict=True):
-        genuine, impostor, _ = figure.failed
+    for name, (measured, _) in zip(names, found, strict=True):
+        genuine, impostor, _ = measured.failed
         if genuine or impostor:
             report.note(
                 f"{name} has no score (NaN) for {genuine} genuine and {impostor} impostor comparisons: they count as "
                 "failures to acquire"
             )
-    models = [Measured(name, None, None, {"all": figure}) for name, (figure, _) in zip(names, found, strict=True)]
+    models = [ModelResult(name, None, None, {"all": one}) for name, (one, _) in zip(names, found, strict=True)]
     read = [*files, *([mask] if mask else [])]
     digests = {str(path): sha256_file(path) for path in read}
-    identity = digest({"files": list(digests.values()), "config": _determining(config)})
+    identity = digest({"files": list(digests.values()), "config": _hashed_options(config)})
     warnings = [
-        f"{model.name}: {of_left_out(figure.left_out)}"
-        for model, (figure, _) in zip(models, found, strict=True)
-        if figure.left_out
+        f"{name}: {of_left_out(one.left_out)}" for name, (one, _) in zip(names, found, strict=True) if one.left_out
     ]
-    for warning in warnings:
-        report.warn(warning)
     paired = all(_paired(found[0][1], compared) for _, compared in found[1:])
     result = EvaluateResult(
         protocol="scores",
@@ -105,19 +98,18 @@ def evaluate_scores(
         config=config,
         warnings=warnings,
         provenance=provenance() | {"files": digests},
-        set_aside=None,
     )
-    return write_evaluation(result)
+    return finish(result, report)
 
 
-def _determining(config: EvaluateConfig) -> list[object]:
+def _hashed_options(config: EvaluateConfig) -> list[object]:
     return [config.far, config.convention, config.ci, config.replicates, config.seed, config.plot]
 
 
 def _measure(
     path: Path, mask: Path | None, config: EvaluateConfig, most: int, report: Report
 ) -> tuple[Verification, Comparisons | None]:
-    """The figures of a file; and its scores, where they were kept."""
+    """The rates of a file; and its scores, where they were kept."""
     if not _is_matrix(path):
         if mask is not None:
             raise UsageError(
@@ -153,18 +145,18 @@ def _measure(
         except ValueError as error:
             raise FacedanError(f"{path} cannot be measured: {error}", "check the matrix and its mask") from error
     failures = _failures(np.zeros(failed[0], np.int64), failed[1])
-    return streamed_figures(found, failures, left_out_of(selves(matrix), of, _subjects(matrix)), config), None
+    return streamed_verification(found, failures, left_out_of(selves(matrix), of, _subjects(matrix)), config), None
 
 
 def _failures(genuine: np.ndarray, impostor: int) -> Failures:
-    """What has no score (NaN): Bob and others write it where an image could not be acquired."""
+    """Comparisons without a score (NaN), which Bob and others write where an image could not be acquired."""
     return Failures(0, genuine.astype(str), impostor)
 
 
 def _is_matrix(path: Path) -> bool:
     try:
         with open_given(path) as file:
-            return file.readline(8).rstrip() in _FORMS
+            return file.readline(8).rstrip() in _FORMATS
     except OSError as error:
         raise FacedanError(f"cannot read {path}: {error.strerror}", "check the path") from error
 

@@ -1,4 +1,4 @@
-"""Scores turned into figures of identification, with and without failures."""
+"""Identification: rates of scores, with and without failures to acquire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that an evaluation compares, by their names in tables, and the features of its images by each."""
+"""The models that an evaluation compares, by their names in tables, and the features that each gives."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ from facedan_cli.workspace import Dataset, Workspace, read_set_aside
 
 
 @dataclass(frozen=True)
-class Faces:
+class EmbeddedSet:
     """A data set's features by one model.
 
     Args:
         root: the aligned faces' directory.
         vectors: features, shape (n, d).
         paths: the faces below `root`.
-        people: whose they are; "" where no folder and no list says so.
-        origins: the file that each was made from, below `root`; "" where no manifest says so.
-        lost: images that have no features.
+        subjects: the subject of each; "" where neither folder nor list names one.
+        origins: the file that each was made from, below `root`; "" where no manifest names it.
+        failed: images that have no features (failures to acquire).
         contents: numbers that the images of one content share, in all data sets of the evaluation, int64, shape (n,);
-            None where nobody looked.
+            None where they were not read.
     """
 
     root: Path
     vectors: np.ndarray
     paths: list[str]
-    people: list[str]
+    subjects: list[str]
     origins: Sequence[str]
-    lost: Sequence[MissingImage]
+    failed: Sequence[MissingImage]
     contents: np.ndarray | None = None
 
     @cached_property
     def files(self) -> list[Path]:
-        """Where the faces lie."""
+        """The files of the faces."""
         return [self.root / path for path in self.paths]
 
-    def knowing(self, folder: FaceDataset, contents: np.ndarray | None = None) -> Faces:
-        """The same, knowing which images are the same one.
+    def with_contents(self, folder: FaceDataset, contents: np.ndarray | None = None) -> EmbeddedSet:
+        """The same with the contents of its images.
 
         Args:
             folder: the data set.
-            contents: of all its images, as `contents_of_images` gives them; None: they are looked into now.
+            contents: of all its images, as `contents_of_images` gives them; None: they are read now.
         """
         every = contents_of_images(folder) if contents is None else contents
         rows = {path: row for row, path in enumerate(folder.paths)}
@@ -70,16 +70,16 @@ class Faces:
 
 @dataclass(frozen=True)
 class Model(FaceModel):
-    """A recogniser that is measured, by its name in tables."""
+    """A model that is measured, by its name in tables."""
 
     name: str
 
 
 def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
-    """The models that are asked for, each once, with the names that the tables give them.
+    """The models of --model, each once, with their names in tables.
 
     Raises:
-        UsageError: one is to be fused with itself, or has no such layer.
+        UsageError: there is only one to fuse, or one has no such layer.
         FacedanError: there is no such model.
     """
     named = [find_model(workspace, name) for name in config.model or (None,)]
@@ -100,8 +100,8 @@ def embed_faces(
     workspace: Workspace,
     report: Report,
     ranks: DistEnv = SINGLE,
-) -> Faces:
-    """The features of a data set, from where they lie or made now; by several processes where they have joined."""
+) -> EmbeddedSet:
+    """The features of a data set, from the workspace or made now; by several processes where they have joined."""
     how = EmbedConfig(
         dataset=dataset.name,
         layer=config.layer,
@@ -119,43 +119,43 @@ def embed_faces(
             f"{len(odd)} lines of the manifest of '{dataset.name}' are damaged, the first is line {odd[0].number}: "
             "images that failed there are not counted; the same facedan align again mends it"
         )
-    vectors, paths, people = embedded.load()
-    lost = missing_images(folder, origins, read_set_aside(embedded.set_aside))
-    return Faces(folder.root, vectors, paths, people, [origins.files.get(path, "") for path in paths], lost)
+    vectors, paths, subjects = embedded.load()
+    failed = missing_images(folder, origins, read_set_aside(embedded.set_aside))
+    return EmbeddedSet(folder.root, vectors, paths, subjects, [origins.files.get(path, "") for path in paths], failed)
 
 
 def find_images(
-    names: Sequence[str], faces: Faces, *, by_base_name: bool = False
+    names: Sequence[str], embedded: EmbeddedSet, *, by_base_name: bool = False
 ) -> tuple[Match, Mapping[str, MissingImage]]:
     """Match the names of a protocol to the images of a data set, those without features included.
 
     Args:
         names: as the protocol has them; of the faces, or of the files that they were made from.
-        faces: the data set's features.
+        embedded: the data set's features.
         by_base_name: as `match_images` has it.
 
     Returns:
-        The rows of the names that have features, and why each other name has none; and the lost images by name.
+        The rows of the names that have features, and why each other name has none; and the failed images by name.
     """
-    made = [tuple(dict.fromkeys((path, file))) for path, file in zip(faces.paths, faces.origins, strict=True)]
-    lost = [tuple(dict.fromkeys((image.path, image.face))) for image in faces.lost]
-    match = match_images(names, [*made, *lost])
+    made = [tuple(dict.fromkeys((path, file))) for path, file in zip(embedded.paths, embedded.origins, strict=True)]
+    failed = [tuple(dict.fromkeys((image.path, image.face))) for image in embedded.failed]
+    match = match_images(names, [*made, *failed])
     rows = dict(match.rows)
-    absent = dict(match.absent)
+    missing = dict(match.missing)
     if by_base_name and base_names_tell_apart(names):
         # An image that is there is the one meant, whatever failed elsewhere under its base name.
-        for images, first in ((made, 0), (lost, len(made))):
-            nowhere = [name for name, reason in absent.items() if reason == NOT_THERE]
+        for images, first in ((made, 0), (failed, len(made))):
+            nowhere = [name for name, reason in missing.items() if reason == NOT_THERE]
             taken = set(rows.values())
             free = [() if row in taken else image for row, image in enumerate(images, start=first)]
             more = match_images(nowhere, free, by_base_name=True)
             rows |= {name: row + first for name, row in more.rows.items()}
-            absent = {name: why for name, why in absent.items() if name not in more.rows}
-            absent.update(more.absent)
-    gone = {name: faces.lost[row - len(made)] for name, row in rows.items() if row >= len(made)}
-    absent.update({name: image.reason for name, image in gone.items()})
-    ordered = {name: absent[name] for name in dict.fromkeys(names) if name in absent}
-    return Match({name: row for name, row in rows.items() if row < len(made)}, ordered), gone
+            missing = {name: why for name, why in missing.items() if name not in more.rows}
+            missing.update(more.missing)
+    failed_by_name = {name: embedded.failed[row - len(made)] for name, row in rows.items() if row >= len(made)}
+    missing.update({name: image.reason for name, image in failed_by_name.items()})
+    ordered = {name: missing[name] for name in dict.fromkeys(names) if name in missing}
+    return Match({name: row for name, row in rows.items() if row < len(made)}, ordered), failed_by_name
 
 
 def _labels(models: Sequence[FaceModel]) -> list[str]:
@@ -172,7 +172,7 @@ def _labels(models: Sequence[FaceModel]) -> list[str]:
 
 
 def _step_of(checkpoint: Path | None) -> str:
-    """Which of a run's networks a checkpoint is, as " step 50"; "" of the last one and of files elsewhere."""
+    """The step of a run's checkpoint, as " step 50"; "" of the last one and of files elsewhere."""
     if checkpoint is None or checkpoint.parent.name != "checkpoints" or checkpoint.stem == "model":
         return ""
     return " " + checkpoint.stem.replace("-", " ")
@@ -201,7 +201,7 @@ def label_of(card: ModelCard) -> str:
 
 
 def _changes(config: Mapping[str, Any]) -> str:
-    """What else of the penalty is not as usual: a row must not pass for the method that it is not."""
+    """Settings of the penalty other than the defaults, for the name of a row."""
     said = {  # by the names on disk
         "estimator": "{}",
         "multipliers": "γ×{}",

@@ -1,12 +1,13 @@
-"""Measure models by a protocol of images: GBU, FERET, LFW's View 2, a list of pairs, the search of probes in a gallery.
+"""Protocols of images, a function each: GBU, FERET, LFW's View 2, a list of pairs, identification in a gallery.
 
-`evaluation.all_pairs` compares whole data sets, `evaluation.external_scores` measures scores that other systems made.
+`evaluation.all_pairs` verifies whole data sets, `evaluation.external_scores` measures the scores of other systems.
+`config.protocols` has a row for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +15,23 @@ import numpy as np
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.data.dataset import identity_of
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.evaluation.differences import Figure
+from facedan_cli.evaluation.differences import Measurement
 from facedan_cli.evaluation.evaluate import Measure, Protocol, evaluate
-from facedan_cli.evaluation.identification import Identification, identification
-from facedan_cli.evaluation.models import Faces, find_images
-from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.evaluation.trials import (
-    Failures,
-    ImageSet,
-    LeftOut,
-    Trials,
-    all_pairs_trials,
-    crossing_failures,
-    search_failures,
-    search_trials,
+from facedan_cli.evaluation.image_sets import (
+    image_set,
+    labelled_images,
+    measure_identification,
+    measure_verification,
+    trials_of_lists,
 )
-from facedan_cli.evaluation.verification import Verification, accuracy, verification
+from facedan_cli.evaluation.models import EmbeddedSet, find_images
+from facedan_cli.evaluation.result import EvaluateResult
+from facedan_cli.evaluation.trials import Failures, LeftOut, Trials, identification_failures, identification_trials
+from facedan_cli.evaluation.verification import accuracy
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu
 from facedan_cli.protocols.lfw import is_view2, read_view2
 from facedan_cli.protocols.pairs import Pair, read_pairs
-from facedan_cli.protocols.sigset import Record
 from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import Dataset, Workspace, sha256_file
 
@@ -56,11 +53,13 @@ def evaluate_gbu(
     """
     partitions = read_gbu(protocol)
 
-    def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
-        return {name: _cross(part.query, part.target, faces[0], absent) for name, part in partitions.items()}
+    def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
+        return {
+            name: trials_of_lists(part.query, part.target, embedded[0], missing) for name, part in partitions.items()
+        }
 
     lists = [sha256_file(path) for path in sorted(protocol.glob("*.xml"))]
-    return evaluate(Protocol("gbu", [images], trials, measure_partition, lists), config, workspace, report)
+    return evaluate(Protocol("gbu", [images], trials, measure_verification, lists), config, workspace, report)
 
 
 def evaluate_feret(
@@ -69,7 +68,7 @@ def evaluate_feret(
     images: Dataset,
     protocol: Path,
     *,
-    check_lists: bool = True,
+    any_lists: bool = False,
     report: Report = SILENT,
 ) -> EvaluateResult:
     """Closed-set identification by the FERET protocol of 1996: fb, fc, dup1 and dup2 searched in the gallery fa.
@@ -79,17 +78,18 @@ def evaluate_feret(
         workspace: where features and results lie.
         images: the aligned faces of the grey release, matched to the lists by base name.
         protocol: the directory of the lists, sigsets or .srt.
-        check_lists: whether the lists must be the published ones.
+        any_lists: whether lists other than the published ones are taken.
         report: told of the progress.
 
     Raises:
         FacedanError: lists or images are missing so that nothing can be measured, or the lists are others.
     """
-    lists = read_feret(protocol, check=check_lists)
+    lists = read_feret(protocol, any_lists)
 
-    def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
+    def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
         parts = {
-            name: _cross(probes, lists.gallery, faces[0], absent, search=True) for name, probes in lists.probes.items()
+            name: trials_of_lists(probes, lists.gallery, embedded[0], missing, search=True)
+            for name, probes in lists.probes.items()
         }
         for name, part in parts.items():
             if not part.genuine.any():
@@ -100,7 +100,7 @@ def evaluate_feret(
         return parts
 
     digests = [sha256_file(path) for path in sorted(protocol.iterdir()) if path.suffix.lower() in (".xml", ".srt")]
-    whole = Protocol("feret", [images], trials, measure_search, digests, average=True)
+    whole = Protocol("feret", [images], trials, measure_identification, digests, average=True)
     return evaluate(whole, config, workspace, report)
 
 
@@ -123,43 +123,43 @@ def evaluate_lfw(
     if not is_view2(listed):
         report.warn(f"{pairs} is not View 2 of LFW (ten folds of 300 pairs of each kind): nothing published compares")
 
-    def measure(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Figure:
-        made, with_failures = accuracy(trials, scores)
-        figure = measure_partition(trials, scores, config, name)
-        return replace(figure, accuracy=made, accuracy_with_failures=with_failures)
+    def measure(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Measurement:
+        acquired, with_failures = accuracy(trials, scores)
+        measured = measure_verification(trials, scores, config, name)
+        return replace(measured, accuracy=acquired, accuracy_with_failures=with_failures)
 
     return _pairs("lfw", listed, pairs, measure, config, workspace, images, report)
 
 
 def evaluate_pairs(
-    config: EvaluateConfig, workspace: Workspace, images: Dataset, pairs: Path, *, report: Report = SILENT
+    config: EvaluateConfig, workspace: Workspace, images: Dataset, file: Path, *, report: Report = SILENT
 ) -> EvaluateResult:
     """Verification on a list of pairs, LFW's pairs.txt or three plain columns.
 
     Args:
         config: the models and how they are measured.
         workspace: where features and results lie.
-        images: the aligned faces; folders that name people make the intervals those of people, not of images.
-        pairs: the list.
+        images: the aligned faces; folders that name subjects make the intervals those of subjects, not of images.
+        file: the list.
         report: told of the progress.
 
     Raises:
         FacedanError: the list cannot be read, or too few of its images are there.
     """
-    return _pairs("pairs", read_pairs(pairs), pairs, measure_partition, config, workspace, images, report)
+    return _pairs("pairs", read_pairs(file), file, measure_verification, config, workspace, images, report)
 
 
 def evaluate_identify(
     config: EvaluateConfig, workspace: Workspace, gallery: Dataset, probe: Dataset, *, report: Report = SILENT
 ) -> EvaluateResult:
-    """Identification: each probe is searched in the gallery; folders, or the lists' second column, tell who is who.
+    """Identification: each probe is searched in the gallery; folders, or the lists' second column, name the subjects.
 
     Where some probes have no mate in the gallery, open-set rates are measured as well.
 
     Args:
         config: the models and how they are measured.
         workspace: where features and results lie.
-        gallery: the aligned faces of known people.
+        gallery: the aligned faces of known subjects.
         probe: the aligned faces to be recognised.
         report: told of the progress.
 
@@ -169,71 +169,18 @@ def evaluate_identify(
     if gallery.root.resolve() == probe.root.resolve():
         raise UsageError(
             f"gallery and probes are the same data set ({gallery.root}): every probe would find itself",
-            "give --probe other images of the people in the gallery",
+            "give --probe other images of the subjects in the gallery",
         )
 
-    def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
-        probes, known = (of_people(side, absent) for side in faces)
-        failures, searched = search_failures(probes.people, known.people, probes.there, known.there, len(absent))
-        failures = replace(failures, nobodys=probes.nobodys + known.nobodys)
-        return {"all": search_trials(probes.side.part(searched), known.side, failures)}
+    def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
+        probes, known = (labelled_images(one, missing) for one in embedded)
+        failures, searched = identification_failures(
+            probes.subjects, known.subjects, probes.acquired, known.acquired, len(missing)
+        )
+        failures = replace(failures, unlabelled=probes.unlabelled + known.unlabelled)
+        return {"all": identification_trials(probes.images.part(searched), known.images, failures)}
 
-    return evaluate(Protocol("identify", [probe, gallery], trials, measure_search), config, workspace, report)
-
-
-def measure_partition(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Verification:
-    """Verification figures of a partition."""
-    what = "the protocol" if name == "all" else f"partition {name}"
-    return verification(trials.compare(scores), config, what)
-
-
-def measure_search(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Identification:
-    """Identification figures of a probe set."""
-    return identification(trials, scores, config)
-
-
-@dataclass(frozen=True)
-class People:
-    """A data set's images by whose they are.
-
-    Args:
-        side: those that have features and a person.
-        people: whose all images are, also those without features, strings, shape (n,).
-        there: which of them have features, bool, shape (n,).
-        nobodys: images without features of which nothing tells whose they are.
-    """
-
-    side: ImageSet
-    people: np.ndarray
-    there: np.ndarray
-    nobodys: int
-
-
-def of_people(faces: Faces, absent: dict[str, str]) -> People:
-    """The images of which a folder or a list tells whose they are; the others are left out.
-
-    Args:
-        faces: a data set's features.
-        absent: is told of the images that are left out or have no features.
-    """
-    lost = [image for image in faces.lost if image.in_dataset]
-    left_out = {image.path: image.reason for image in lost} | {
-        path: "not in an identity folder" for path, name in zip(faces.paths, faces.people, strict=True) if not name
-    }
-    absent.update({str(faces.root / path): reason for path, reason in left_out.items()})
-    rows = np.array([row for row, name in enumerate(faces.people) if name], np.int64)
-    people = [faces.people[row] for row in rows]
-    failed = [image.identity for image in lost if image.identity]
-    there = np.arange(len(people) + len(failed)) < len(people)
-    side = side_of(faces, rows, np.array(people, str))
-    nobodys = sum(not image.identity and not image.face for image in lost)
-    return People(side, np.array([*people, *failed], str), there, nobodys)
-
-
-def side_of(faces: Faces, rows: np.ndarray, subjects: np.ndarray) -> ImageSet:
-    """Some images of a data set, which may repeat, as one side of comparisons."""
-    contents = None if faces.contents is None else faces.contents[rows]
-    return ImageSet(rows, subjects, [faces.files[row] for row in rows], contents)
+    return evaluate(Protocol("identify", [probe, gallery], trials, measure_identification), config, workspace, report)
 
 
 def _pairs(
@@ -246,70 +193,52 @@ def _pairs(
     images: Dataset,
     report: Report,
 ) -> EvaluateResult:
-    def trials(faces: Sequence[Faces], absent: dict[str, str]) -> dict[str, Trials]:
-        return {"all": _list_of_pairs(listed, path, faces[0], absent)}
+    def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
+        return {"all": _list_of_pairs(listed, path, embedded[0], missing)}
 
     return evaluate(Protocol(protocol, [images], trials, measure, [sha256_file(path)]), config, workspace, report)
 
 
-def _list_of_pairs(listed: Sequence[Pair], path: Path, faces: Faces, absent: dict[str, str]) -> Trials:
-    match, lost = find_images([name for pair in listed for name in (pair.a, pair.b)], faces)
-    absent.update(match.absent)
-    # Whose image it is is known from its folder or list; an image of which nothing tells stands for itself.
-    person = np.array([name or path for name, path in zip(faces.people, faces.paths, strict=True)], str)
+def _list_of_pairs(listed: Sequence[Pair], path: Path, embedded: EmbeddedSet, missing: dict[str, str]) -> Trials:
+    match, failed = find_images([name for pair in listed for name in (pair.a, pair.b)], embedded)
+    missing.update(match.missing)
+    # The folder or the list names the subject; an image that neither labels is a subject of its own.
+    subjects = np.array([name or image for name, image in zip(embedded.subjects, embedded.paths, strict=True)], str)
 
     def rows(names: Sequence[str]) -> np.ndarray:
         return np.array([match.rows[name] for name in names], np.int64)
 
-    def whose(name: str) -> str:
+    def subject(name: str) -> str:
         if name in match.rows:
-            return str(person[match.rows[name]])
-        return (lost[name].identity if name in lost else "") or identity_of(name) or name
+            return str(subjects[match.rows[name]])
+        return (failed[name].identity if name in failed else "") or identity_of(name) or name
 
-    there = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
-    gone = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]
-    a, b = rows([pair.a for pair in there]), rows([pair.b for pair in there])
-    meets_itself = a == b if faces.contents is None else faces.contents[a] == faces.contents[b]
-    same = np.array([pair.same for pair in there], bool)
-    if contradictory := int((~same & (person[a] == person[b]) & ~meets_itself).sum()):
+    acquired = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
+    not_acquired = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]
+    a, b = rows([pair.a for pair in acquired]), rows([pair.b for pair in acquired])
+    meets_itself = a == b if embedded.contents is None else embedded.contents[a] == embedded.contents[b]
+    same = np.array([pair.same for pair in acquired], bool)
+    if contradictory := int((~same & (subjects[a] == subjects[b]) & ~meets_itself).sum()):
         raise FacedanError(
             f"{contradictory} pairs of {path} are labelled as different people but lie in one person's folder",
             "correct the list, or lay the images out without folders of people",
         )
-    failed = [whose(pair.a) for pair in gone if pair.same]
+    genuine = [subject(pair.a) for pair in not_acquired if pair.same]
     failures = Failures(
-        len(match.absent), np.array(failed, str), len(gone) - len(failed), np.array([p.fold for p in gone], np.int64)
+        images=len(match.missing),
+        genuine=np.array(genuine, str),
+        impostor=len(not_acquired) - len(genuine),
+        fold=np.array([pair.fold for pair in not_acquired], np.int64),
     )
-    images = a[meets_itself] if faces.contents is None else faces.contents[a[meets_itself]]
+    images = a[meets_itself] if embedded.contents is None else embedded.contents[a[meets_itself]]
     left_out = LeftOut(int((meets_itself & same).sum()), int((meets_itself & ~same).sum()), len(np.unique(images)))
     made = ~meets_itself
     return Trials(
-        side_of(faces, a[made], person[a[made]]),
-        side_of(faces, b[made], person[b[made]]),
+        image_set(embedded, a[made], subjects[a[made]]),
+        image_set(embedded, b[made], subjects[b[made]]),
         all_pairs=False,
         same=same[made],
-        fold=np.array([pair.fold for pair in there], np.int64)[made],
+        fold=np.array([pair.fold for pair in acquired], np.int64)[made],
         failures=failures,
         left_out=left_out,
     )
-
-
-def _cross(
-    query: Sequence[Record], target: Sequence[Record], faces: Faces, absent: dict[str, str], *, search: bool = False
-) -> Trials:
-    """Every query with every target, among those that are there; the lists name images by their base names."""
-    match, _ = find_images([record.file_name for record in (*query, *target)], faces, by_base_name=True)
-    absent.update(match.absent)
-    people = [np.array([record.subject for record in records], str) for records in (query, target)]
-    there = [np.array([record.file_name in match.rows for record in records], bool) for records in (query, target)]
-
-    def side(place: int) -> ImageSet:
-        records = (query, target)[place]
-        rows = [match.rows[record.file_name] for record in records if record.file_name in match.rows]
-        return side_of(faces, np.array(rows, np.int64), people[place][there[place]])
-
-    named = people[0], people[1], there[0], there[1], len(match.absent)
-    if not search:
-        return all_pairs_trials(side(0), side(1), crossing_failures(*named))
-    failures, searched = search_failures(*named)
-    return search_trials(side(0).part(searched), side(1), failures)

@@ -1,4 +1,4 @@
-"""What has to be said of a protocol's comparisons: images that would meet themselves, and images of nobody."""
+"""Warnings about the comparisons of a protocol: images that would meet themselves, and images without a subject."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def remarks(trials: Mapping[str, Trials]) -> list[str]:
 def _of(trials: Trials) -> Iterator[str]:
     if trials.left_out:
         yield of_left_out(trials.left_out)
-    if trials.failures.nobodys:
+    if trials.failures.unlabelled:
         yield (
-            f"nothing tells whose {trials.failures.nobodys} of the images are that could not be aligned: none of their "
-            "comparisons is among the failures"
+            f"{trials.failures.unlabelled} of the images that could not be aligned have no known subject: none of "
+            "their comparisons is among the failures"
         )
 
 
@@ -34,6 +34,6 @@ def of_left_out(left_out: LeftOut) -> str:
     """The warning about comparisons of an image with itself."""
     some = f"{left_out.genuine + left_out.impostor} comparisons of an image with itself are left out"
     why = f"{left_out.images} images are there more than once, as links, copies or in two lists"
-    more = f"; {left_out.impostor} of them under the names of two people" if left_out.impostor else ""
-    probes = f"; {left_out.probes} probes have no other image of their person to find" if left_out.probes else ""
+    more = f"; {left_out.impostor} of them under the names of two subjects" if left_out.impostor else ""
+    probes = f"; {left_out.probes} probes have no other image of their subject to find" if left_out.probes else ""
     return f"{some} ({why}{more}{probes})"

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 
+from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.evaluation import text_tables as tables
 from facedan_cli.evaluation.error_examples import ErrorExample
@@ -23,15 +24,6 @@ from facedan_cli.workspace import make_directory
 THUMBNAIL = 128
 """Longest side of a face on the page, pixels."""
 
-TITLES = {
-    "gbu": "The Good, the Bad and the Ugly",
-    "feret": "FERET",
-    "lfw": "LFW, View 2",
-    "pairs": "Verification of a list of pairs",
-    "identify": "Identification",
-    "verify": "Verification of every pair",
-    "scores": "Scores of other systems",
-}
 CURVES = {
     "roc": "ROC: verification rate over false accept rate",
     "det": "DET: false reject rate over false accept rate",
@@ -40,12 +32,12 @@ CURVES = {
 }
 
 
-def write_evaluation(result: EvaluateResult, worst: Sequence[ErrorExample] = ()) -> EvaluateResult:
+def write_evaluation(result: EvaluateResult, examples: Sequence[ErrorExample] = ()) -> EvaluateResult:
     """Draw the curves and write the page, the tables and last summary.json.
 
     Args:
         result: what was measured.
-        worst: errors to show on the page as pairs of faces.
+        examples: errors to show on the page as pairs of faces.
 
     Returns:
         The results, with a warning where the curves could not be drawn: that costs no rates.
@@ -57,17 +49,17 @@ def write_evaluation(result: EvaluateResult, worst: Sequence[ErrorExample] = ())
     except Exception as error:  # matplotlib wants a directory of its own, and a disk may be full
         logging.getLogger("facedan").warning("the curves could not be drawn: %s", error)
         result = replace(result, warnings=[*result.warnings, f"the curves could not be drawn: {error}"])
-    write_report(result, worst, drawn)
+    write_report(result, examples, drawn)
     write_results(result)
     return result
 
 
-def write_report(result: EvaluateResult, worst: Sequence[ErrorExample], drawn: Mapping[str, str]) -> None:
+def write_report(result: EvaluateResult, examples: Sequence[ErrorExample], drawn: Mapping[str, str]) -> None:
     """Write the page into the results directory.
 
     Args:
         result: what it shows.
-        worst: errors to show as pairs of faces.
+        examples: errors to show as pairs of faces.
         drawn: SVG of each figure, as `draw` returns them.
     """
     names = ", ".join(model.name for model in result.models)
@@ -78,12 +70,12 @@ def write_report(result: EvaluateResult, worst: Sequence[ErrorExample], drawn: M
         tables.points_table(result),
     ]
     page = Page(
-        title=f"{TITLES[result.protocol]}: {names}",
+        title=f"{PROTOCOLS[result.protocol].title}: {names}",
         lead=list(_lead(result)),
         warnings=result.warnings,
         tables=[found for found in shown if found is not None],
         figures=[Figure(CURVES[name], svg, f"{CURVES[name]}, of {names}") for name, svg in drawn.items()],
-        galleries=_galleries(worst),
+        galleries=_galleries(examples),
         provenance=dict(_flat(result.provenance)),
     )
     write_page(result.page, page)
@@ -106,10 +98,10 @@ def _lead(result: EvaluateResult) -> Iterator[str]:
         yield f"Images that could not be used are listed in {result.set_aside.name}."
 
 
-def _galleries(worst: Sequence[ErrorExample]) -> list[Gallery]:
+def _galleries(examples: Sequence[ErrorExample]) -> list[Gallery]:
     face = cache(_face)
     galleries = []
-    for (model, partition, kind), group in groupby(worst, key=lambda one: (one.model, one.partition, one.kind)):
+    for (model, partition, kind), group in groupby(examples, key=lambda one: (one.model, one.partition, one.kind)):
         where = model if partition == "all" else f"{model}, {partition}"
         what = {
             "false accept": "different people that score highest",

@@ -1,4 +1,4 @@
-"""The results of an evaluation, and the files that hold them: JSON, CSV, pictures and a page."""
+"""The results of an evaluation and their files: JSON, CSV and figures of the curves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.evaluation.differences import Difference, Figure
+from facedan_cli.evaluation.differences import Difference, Measurement
 from facedan_cli.evaluation.identification import Identification
 from facedan_cli.evaluation.verification import LEVEL, Verification
 from facedan_cli.figures.rates import plot_cmc, plot_det, plot_roc, plot_scores
@@ -18,18 +18,18 @@ from facedan_cli.workspace import make_directory, write_csv, write_json
 SCHEMA = 2
 """Version of summary.json; docs/evaluation.md describes it."""
 
-FIGURES_HEADER = ("model", "partition", "measure", "at", "value", "low", "high", "value_with_failures", "trials")
+CSV_HEADER = ("model", "partition", "measure", "at", "value", "low", "high", "value_with_failures", "trials")
 
 
 @dataclass(frozen=True)
-class Measured:
+class ModelResult:
     """What a model reached, by partition.
 
     Args:
         name: as the tables have it.
         run: the name of the run that made it; None where the scores came from elsewhere or were fused.
         checkpoint: its file; None likewise.
-        partitions: the figures.
+        partitions: the rates by partition.
         mean: the plain mean of the partitions' rank-1 rates, where the protocol asks for it.
         mean_with_failures: the same of the rates where a probe that could not be searched is not found.
     """
@@ -37,7 +37,7 @@ class Measured:
     name: str
     run: str | None
     checkpoint: Path | None
-    partitions: Mapping[str, Figure]
+    partitions: Mapping[str, Measurement]
     mean: float | None = None
     mean_with_failures: float | None = None
 
@@ -59,33 +59,33 @@ class EvaluateResult:
     """A finished evaluation.
 
     Args:
-        protocol: the subcommand: "gbu", "feret", "lfw", "pairs", "identify", "verify" or "scores".
-        directory: holds summary.json, figures.csv, the curves as CSV, their pictures and report.html.
+        protocol: of the row in `config.protocols`.
+        directory: holds summary.json, figures.csv, the curves as CSV and as figures, and report.html.
         models: one entry a model, in the order given; the fused one, if there is one, is last.
         differences: of every two models.
         config: how it was measured.
-        warnings: what may make the figures wrong.
+        warnings: what may make the rates wrong.
         provenance: with what they were made.
         set_aside: the list of images that the protocol names and that could not be used, if there are any.
     """
 
     protocol: str
     directory: Path
-    models: Sequence[Measured]
+    models: Sequence[ModelResult]
     differences: Sequence[Difference]
     config: EvaluateConfig
     warnings: Sequence[str]
     provenance: Mapping[str, Any]
-    set_aside: Path | None
+    set_aside: Path | None = None
 
     @property
     def verifies(self) -> bool:
-        """Whether pairs were verified, else probes were searched."""
+        """Whether it is verification, else identification."""
         return isinstance(next(iter(self.models[0].partitions.values())), Verification)
 
     @property
     def plot(self) -> Path:
-        """The picture of the curves: ROC, or CMC where probes were searched."""
+        """The figure of the curves: ROC of verification, CMC of identification."""
         return self.directory / f"{'roc' if self.verifies else 'cmc'}.{self.config.plot}"
 
     @property
@@ -116,38 +116,38 @@ class EvaluateResult:
             "provenance": dict(self.provenance),
         }
 
-    def figures(self) -> Iterator[tuple[object, ...]]:
-        """The rows of figures.csv, which `evaluate --csv` prints; their columns are FIGURES_HEADER."""
+    def rows(self) -> Iterator[tuple[object, ...]]:
+        """The rows of figures.csv, which `evaluate --csv` prints; their columns are CSV_HEADER."""
         for model in self.models:
-            for name, figure in model.partitions.items():
-                verifies = isinstance(figure, Verification)
-                trials = figure.curve.genuine if isinstance(figure, Verification) else len(figure.correct)
-                for at, value in figure.rates.values.items():
-                    bounds = figure.rates.intervals.get(at, ("", ""))
-                    failed = figure.with_failures.values[at]
+            for name, measured in model.partitions.items():
+                verifies = isinstance(measured, Verification)
+                trials = measured.curve.genuine if isinstance(measured, Verification) else len(measured.correct)
+                for at, value in measured.rates.values.items():
+                    bounds = measured.rates.intervals.get(at, ("", ""))
+                    failed = measured.with_failures.values[at]
                     yield model.name, name, "vr" if verifies else "rank", at, value, *bounds, failed, trials
-                for measure, at, value, ends, failed in _further(figure):
+                for measure, at, value, ends, failed in _further(measured):
                     yield model.name, name, measure, at, value, *ends, failed, trials
             if model.mean is not None:
                 yield model.name, "mean", "rank", "1", model.mean, "", "", model.mean_with_failures, ""
 
 
-def _further(figure: Figure) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
-    """Further figures of a partition: measure, at what, value, bounds, and the value with failures."""
-    if isinstance(figure, Verification):
-        yield "eer", "", sum(figure.eer) / 2, figure.eer, sum(figure.eer_with_failures) / 2
-        if figure.accuracy is not None and figure.accuracy_with_failures is not None:
-            yield "accuracy", "", figure.accuracy["mean"], ("", ""), figure.accuracy_with_failures["mean"]
+def _further(measured: Measurement) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
+    """Further rates of a partition: measure, at what, value, bounds, and the value with failures."""
+    if isinstance(measured, Verification):
+        yield "eer", "", sum(measured.eer) / 2, measured.eer, sum(measured.eer_with_failures) / 2
+        if measured.accuracy is not None and measured.accuracy_with_failures is not None:
+            yield "accuracy", "", measured.accuracy["mean"], ("", ""), measured.accuracy_with_failures["mean"]
     else:
-        for fpir, point in figure.open_set.items():
-            yield "dir", fpir, point.dir, ("", ""), figure.open_set_with_failures[fpir]
+        for fpir, point in measured.open_set.items():
+            yield "dir", fpir, point.dir, ("", ""), measured.open_set_with_failures[fpir]
 
 
 def write_results(result: EvaluateResult) -> None:
     """Write the curves, the rates, the differences, and last summary.json."""
     make_directory(result.directory)
     write_curves(result)
-    write_csv(result.directory / "figures.csv", FIGURES_HEADER, result.figures())
+    write_csv(result.directory / "figures.csv", CSV_HEADER, result.rows())
     if result.differences:
         rows = [difference.summary() for difference in result.differences]
         header = ("partition", "a", "b", "measure", "at", "difference", "low", "high", "distinguishable")
@@ -163,9 +163,9 @@ def panels(result: EvaluateResult, kind: type[Any]) -> dict[str, dict[str, Any]]
     """The figures of one kind by partition and model."""
     found: dict[str, dict[str, Any]] = {}
     for model in result.models:
-        for name, figure in model.partitions.items():
-            if isinstance(figure, kind):
-                found.setdefault(name, {})[model.name] = figure
+        for name, measured in model.partitions.items():
+            if isinstance(measured, kind):
+                found.setdefault(name, {})[model.name] = measured
     return found
 
 
@@ -175,16 +175,16 @@ def write_curves(result: EvaluateResult) -> None:
         points = [
             (model, name, *point)
             for name, panel in panels(result, Verification).items()
-            for model, figure in panel.items()
-            for point in zip(figure.curve.far, figure.curve.vr, figure.curve.threshold, strict=True)
+            for model, measured in panel.items()
+            for point in zip(measured.curve.far, measured.curve.vr, measured.curve.threshold, strict=True)
         ]
         write_csv(result.directory / "roc.csv", ("model", "partition", "far", "vr", "threshold"), points)
     else:
         rates = [
             (model, name, rank, *both)
             for name, panel in panels(result, Identification).items()
-            for model, figure in panel.items()
-            for rank, both in enumerate(zip(figure.curve, figure.curve_with_failures, strict=True), start=1)
+            for model, measured in panel.items()
+            for rank, both in enumerate(zip(measured.curve, measured.curve_with_failures, strict=True), start=1)
         ]
         header = ("model", "partition", "rank", "rate", "rate_with_failures")
         write_csv(result.directory / "cmc.csv", header, rates)
@@ -223,4 +223,4 @@ def draw(result: EvaluateResult) -> dict[str, str]:
 
 
 def _each(panel: Mapping[str, Any], attribute: str) -> dict[str, Any]:
-    return {model: getattr(figure, attribute) for model, figure in panel.items()}
+    return {model: getattr(measured, attribute) for model, measured in panel.items()}

@@ -1,4 +1,4 @@
-"""An evaluation's figures as tables of text, for the terminal and for the page."""
+"""An evaluation's rates as tables of text, for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from facedan_cli.evaluation.differences import Figure
+from facedan_cli.evaluation.differences import Measurement
 from facedan_cli.evaluation.identification import Identification
-from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.verification import Rates, Verification
 from facedan_cli.figures.page import Table
 from facedan_cli.metrics.intervals import Interval
@@ -30,9 +30,9 @@ def main_table(result: EvaluateResult) -> Table:
         for partition in first:
             header.append(_column(result, partition, at))
             for row, model in zip(rows, result.models, strict=True):
-                figure = model.partitions[partition]
-                marks = UNRESOLVED * _unresolved(figure, at) + DIFFERENT * ((partition, model.name, at) in differing)
-                row.append(_cell(figure.rates, at, marks))
+                measured = model.partitions[partition]
+                marks = UNRESOLVED * _unresolved(measured, at) + DIFFERENT * ((partition, model.name, at) in differing)
+                row.append(_cell(measured.rates, at, marks))
     for row, model in zip(rows, result.models, strict=True):
         row.extend(_more(model).values())
     header += _more(result.models[0])
@@ -55,15 +55,15 @@ def main_table(result: EvaluateResult) -> Table:
 
 
 def failures_table(result: EvaluateResult) -> Table | None:
-    """The same figures where comparisons that could not be made count as errors; None where all could be made."""
+    """The same rates where comparisons that could not be made count as errors; None where all could be made."""
     partitions = result.models[0].partitions
-    if not any(_failed(figure) for figure in partitions.values()):
+    if not any(_failed(measured) for measured in partitions.values()):
         return None
     header = ["model"]
     rows = [[model.name] for model in result.models]
     for at in next(iter(partitions.values())).rates.values:
-        for partition, figure in partitions.items():
-            header.append(f"{_column(result, partition, at)} ({figure.failed[0]} failed)")
+        for partition, measured in partitions.items():
+            header.append(f"{_column(result, partition, at)} ({measured.failed[0]} failed)")
             for row, model in zip(rows, result.models, strict=True):
                 row.append(_cell(model.partitions[partition].with_failures, at))
     for row, model in zip(rows, result.models, strict=True):
@@ -71,17 +71,17 @@ def failures_table(result: EvaluateResult) -> Table | None:
     return Table("With failures counted as errors", [*header, *_more_with_failures(result.models[0])], rows)
 
 
-def _failed(figure: Figure) -> bool:
+def _failed(measured: Measurement) -> bool:
     """Whether comparisons could not be made: of impostor ones the accuracy knows."""
-    return any(figure.failed[:2]) if isinstance(figure, Verification) else figure.failed[0] > 0
+    return any(measured.failed[:2]) if isinstance(measured, Verification) else measured.failed[0] > 0
 
 
 def points_table(result: EvaluateResult) -> Table:
     """Thresholds, achieved rates and counts behind the rates."""
     rows = []
     for model in result.models:
-        for name, figure in model.partitions.items():
-            if isinstance(figure, Verification):
+        for name, measured in model.partitions.items():
+            if isinstance(measured, Verification):
                 rows += [
                     [
                         model.name,
@@ -90,14 +90,14 @@ def points_table(result: EvaluateResult) -> Table:
                         f"{point.achieved_far:.3g}",
                         f"{point.threshold:.6g}",
                         f"{point.false_accepts:,} (budget {point.budget:,})",
-                        _eer(figure),
+                        _eer(measured),
                         f"{point.genuine:,}",
                         f"{point.impostor:,}",
                     ]
-                    for far, point in figure.points.items()
+                    for far, point in measured.points.items()
                 ]
             else:
-                mated, images = len(figure.correct), figure.gallery
+                mated, images = len(measured.correct), measured.gallery
                 rows.append([model.name, name, "", "", "", "", "", f"{mated:,}", f"{images:,}"])
     if result.verifies:
         header = ["model", "partition", "FAR", "achieved", "threshold", "false accepts", "EER", "genuine", "impostor"]
@@ -131,41 +131,41 @@ def _column(result: EvaluateResult, partition: str, at: str) -> str:
     return f"VR @ {rate}" if result.verifies else rate
 
 
-def _unresolved(figure: Figure, at: str) -> bool:
-    return isinstance(figure, Verification) and not figure.points[at].resolved
+def _unresolved(measured: Measurement, at: str) -> bool:
+    return isinstance(measured, Verification) and not measured.points[at].resolved
 
 
-def _more(model: Measured) -> Mapping[str, str]:
-    """Further figures of a model: mean rank-1 rate, accuracy, EER, open-set rates."""
+def _more(model: ModelResult) -> Mapping[str, str]:
+    """Further rates of a model: mean rank-1 rate, accuracy, EER, open-set rates."""
     cells = {} if model.mean is None else {"mean": f"{100 * model.mean:.2f}"}
-    for name, figure in model.partitions.items():
+    for name, measured in model.partitions.items():
         of = "" if name == "all" else f"{name} "
-        if isinstance(figure, Verification):
+        if isinstance(measured, Verification):
             if not of:  # beside several partitions' rates it would make the rows too long
-                cells["EER"] = f"{50 * sum(figure.eer):.2f}"
-            if figure.accuracy is not None:
-                mean, error = figure.accuracy["mean"], figure.accuracy["standard_error"]
+                cells["EER"] = f"{50 * sum(measured.eer):.2f}"
+            if measured.accuracy is not None:
+                mean, error = measured.accuracy["mean"], measured.accuracy["standard_error"]
                 cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
-        elif isinstance(figure, Identification):
-            for fpir, point in figure.open_set.items():
+        elif isinstance(measured, Identification):
+            for fpir, point in measured.open_set.items():
                 mark = "" if point.resolved else UNRESOLVED
                 cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * point.dir:.2f}{mark}"
     return cells
 
 
-def _more_with_failures(model: Measured) -> Mapping[str, str]:
-    """The figures of `_more` where comparisons that could not be made count as errors."""
+def _more_with_failures(model: ModelResult) -> Mapping[str, str]:
+    """The rates of `_more` where comparisons that could not be made count as errors."""
     cells = {} if model.mean_with_failures is None else {"mean": f"{100 * model.mean_with_failures:.2f}"}
-    for name, figure in model.partitions.items():
+    for name, measured in model.partitions.items():
         of = "" if name == "all" else f"{name} "
-        if isinstance(figure, Verification):
+        if isinstance(measured, Verification):
             if not of:
-                cells["EER"] = f"{50 * sum(figure.eer_with_failures):.2f}"
-            if figure.accuracy_with_failures is not None:
-                mean, error = (figure.accuracy_with_failures[key] for key in ("mean", "standard_error"))
+                cells["EER"] = f"{50 * sum(measured.eer_with_failures):.2f}"
+            if measured.accuracy_with_failures is not None:
+                mean, error = (measured.accuracy_with_failures[key] for key in ("mean", "standard_error"))
                 cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
         else:
-            for fpir, rate in figure.open_set_with_failures.items():
+            for fpir, rate in measured.open_set_with_failures.items():
                 cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * rate:.2f}"
     return cells
 
@@ -178,8 +178,8 @@ def _cell(rates: Rates, at: str, marks: str = "") -> str:
     return f"{value} [{low:.1f}, {high:.1f}]"
 
 
-def _eer(figure: Verification) -> str:
-    low, high = (100 * bound for bound in figure.eer)
+def _eer(measured: Verification) -> str:
+    low, high = (100 * bound for bound in measured.eer)
     return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""The comparisons of a protocol: which images meet, whose they are, and which comparisons could not be made."""
+"""The comparisons of a protocol: pairs of images, their subjects, and the comparisons that could not be made."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class ImageSet:
 
     Args:
         rows: the row of each image in its data set's features, int64, shape (n,).
-        subjects: whose image each is, strings, shape (n,).
+        subjects: the subject of each, strings, shape (n,).
         files: the aligned faces.
-        contents: numbers that the images of one content share, on both sides, int64, shape (n,); None where nobody
-            looked.
+        contents: numbers that the images of one content share, on both sides, int64, shape (n,); None where they
+            were not read.
     """
 
     rows: np.ndarray
@@ -41,7 +41,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Failures:
-    """What is missing because images could not be acquired: not aligned, unreadable, or not there.
+    """Failures to acquire (FTA): comparisons without images, which are not aligned, unreadable or not there.
 
     Args:
         images: how many images of the protocol are missing.
@@ -49,14 +49,14 @@ class Failures:
             strings, shape (f,).
         impostor: how many impostor comparisons could not be made.
         fold: in pairs with folds, the fold of each pair that could not be made, int64, shape (pairs,).
-        nobodys: how many of the images are of nobody knows whom, so that no comparison of theirs is counted.
+        unlabelled: how many of the images have no known subject, so that none of their comparisons is counted.
     """
 
     images: int = 0
     genuine: np.ndarray = field(default_factory=lambda: np.array([], str))
     impostor: int = 0
     fold: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
-    nobodys: int = 0
+    unlabelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LeftOut:
 
     Args:
         genuine: how many would have been genuine.
-        impostor: how many would have been of two people: one image goes under two names.
+        impostor: how many would have been of two subjects: one image has two names.
         images: how many images, each counted once, would have met themselves.
         probes: in a search, probes whose only mates in the gallery are themselves: they are not searched.
     """
@@ -89,7 +89,7 @@ class Comparisons:
     Args:
         genuine: scores of genuine comparisons, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
-        genuine_subject: the subject of each genuine comparison, shape (g,); None where nobody knows.
+        genuine_subject: the subject of each genuine comparison, shape (g,); None where it is unknown.
         impostor_subjects: the two subjects of each impostor comparison, both of shape (n,).
         failed_subject: the subject of each genuine comparison that could not be made, shape (f,).
         failures: the same in numbers, and what else is missing.
@@ -112,10 +112,10 @@ class Trials:
     Args:
         query: one side.
         target: the other.
-        crossed: every query meets every target, scores have shape (queries, targets); else they meet in pairs, one
+        all_pairs: every query meets every target, scores have shape (queries, targets); else they meet in pairs, one
             row of `query` with the same row of `target`, and scores have shape (n,).
-        same: in pairs, which are of one person, shape (n,); where crossed, equal subjects say so.
-        itself: both sides are one set; each pair counts once (i < j) and no image meets itself.
+        same: in pairs, which are of one subject, shape (n,); of all pairs, equal subjects are.
+        symmetric: both sides are one set; each pair counts once (i < j) and no image meets itself.
         fold: in pairs, the fold of each, shape (n,); None where there are none.
         failures: what is missing.
         left_out: what is not made because an image would meet itself; of pairs these are not among the rows.
@@ -163,7 +163,7 @@ class Trials:
         return self._made(np.not_equal.outer(self.codes[0], self.codes[1]))
 
     def _made(self, mask: np.ndarray) -> np.ndarray:
-        """Of crossed comparisons those that count: each pair once, and no image with itself."""
+        """Of all pairs those that count: each once, and no image with itself."""
         if self.left_out:
             assert self.query.contents is not None
             assert self.target.contents is not None
@@ -193,16 +193,20 @@ class Trials:
 def all_pairs_trials(query: ImageSet, target: ImageSet, failures: Failures, *, symmetric: bool = False) -> Trials:
     """Every query with every target, but no image with itself; arguments as of `Trials`."""
     return Trials(
-        query, target, symmetric=symmetric, failures=failures, left_out=meetings(query, target, symmetric=symmetric)
+        query,
+        target,
+        symmetric=symmetric,
+        failures=failures,
+        left_out=count_left_out(query, target, symmetric=symmetric),
     )
 
 
-def search_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Trials:
+def identification_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Trials:
     """A search of queries (probes) among targets (the gallery), in which no image finds itself.
 
     A probe whose mates in the gallery are all itself is not searched: it has no mate, and is no stranger either.
     """
-    found = meetings(query, target)
+    found = count_left_out(query, target)
     if not found:
         return Trials(query, target, failures=failures)
     assert query.contents is not None
@@ -219,8 +223,8 @@ def search_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Tria
     return Trials(query.part(kept), target, failures=failures, left_out=left_out)
 
 
-def meetings(query: ImageSet, target: ImageSet, *, symmetric: bool = False) -> LeftOut:
-    """The comparisons of a cross in which an image would meet itself: counted without a matrix."""
+def count_left_out(query: ImageSet, target: ImageSet, *, symmetric: bool = False) -> LeftOut:
+    """The comparisons of all pairs in which an image would meet itself, counted without a matrix."""
     if query.contents is None or target.contents is None:
         return NOTHING_LEFT_OUT
     if symmetric:
@@ -244,48 +248,50 @@ def meetings(query: ImageSet, target: ImageSet, *, symmetric: bool = False) -> L
     return LeftOut(genuine, pairs(places) - genuine, len(shared))
 
 
-def crossing_failures(
+def all_pairs_failures(
     query: np.ndarray,
     target: np.ndarray,
-    query_there: np.ndarray,
-    target_there: np.ndarray,
+    query_acquired: np.ndarray,
+    target_acquired: np.ndarray,
     images: int,
     *,
     symmetric: bool = False,
 ) -> Failures:
-    """What is missing of a cross of queries and targets.
+    """The comparisons of all pairs that could not be made.
 
     Args:
         query: subjects of all queries that the protocol names, strings, shape (q,).
         target: subjects of all targets, shape (t,).
-        query_there: which queries are there, bool, shape (q,).
-        target_there: which targets are there, bool, shape (t,).
+        query_acquired: which queries have features, bool, shape (q,).
+        target_acquired: which targets have features, bool, shape (t,).
         images: how many images are missing.
-        itself: both are one set, of which each pair counts once.
+        symmetric: both are one set, of which each pair counts once.
     """
     subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
     q, t = codes[: len(query)], codes[len(query) :]
-    meant = _genuine_of(q, t, len(subjects), symmetric)
-    made = _genuine_of(q[query_there], t[target_there], len(subjects), symmetric)
-    there, wanted = (int(query_there.sum()), int(target_there.sum())), (len(query), len(target))
-    impostor = _crossings(*wanted, symmetric) - int(meant.sum()) - (_crossings(*there, symmetric) - int(made.sum()))
-    return Failures(images, np.repeat(subjects, meant - made), impostor)
+    wanted = _genuine_of(q, t, len(subjects), symmetric)
+    made = _genuine_of(q[query_acquired], t[target_acquired], len(subjects), symmetric)
+    acquired, listed = (int(query_acquired.sum()), int(target_acquired.sum())), (len(query), len(target))
+    impostor = (
+        _count_pairs(*listed, symmetric) - int(wanted.sum()) - (_count_pairs(*acquired, symmetric) - int(made.sum()))
+    )
+    return Failures(images, np.repeat(subjects, wanted - made), impostor)
 
 
-def search_failures(
-    query: np.ndarray, target: np.ndarray, query_there: np.ndarray, target_there: np.ndarray, images: int
+def identification_failures(
+    query: np.ndarray, target: np.ndarray, query_acquired: np.ndarray, target_acquired: np.ndarray, images: int
 ) -> tuple[Failures, np.ndarray]:
-    """What is missing of a search of queries (probes) among targets (the gallery); arguments as above.
+    """The probes (queries) that cannot be searched in the gallery (targets); arguments as of `all_pairs_failures`.
 
-    A probe cannot be found where it is missing, or where all its mates in the gallery are. The latter are there and
-    have failed nevertheless: they are not searched, for they are no strangers.
+    A mated probe fails where it has no features, or where none of its mates in the gallery has. The latter probes have
+    features but are not searched: they would pass for probes without a mate.
 
     Returns:
-        The failures, and which of the queries that are there are searched, shape (query_there.sum(),).
+        The failures, and which of the queries with features are searched, shape (query_acquired.sum(),).
     """
     mated = np.isin(query, target)
-    findable = np.isin(query, target[target_there])
-    return Failures(images, query[mated & ~(query_there & findable)], 0), (~mated | findable)[query_there]
+    findable = np.isin(query, target[target_acquired])
+    return Failures(images, query[mated & ~(query_acquired & findable)], 0), (~mated | findable)[query_acquired]
 
 
 def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, symmetric: bool) -> np.ndarray:
@@ -296,5 +302,5 @@ def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, symmetric:
     return counts * np.bincount(target, minlength=subjects)
 
 
-def _crossings(queries: int, targets: int, symmetric: bool) -> int:
+def _count_pairs(queries: int, targets: int, symmetric: bool) -> int:
     return queries * (queries - 1) // 2 if symmetric else queries * targets

@@ -1,4 +1,4 @@
-"""Verification: scores turned into rates, with and without failures."""
+"""Verification: rates of scores, with and without failures to acquire."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Rates:
 
     Args:
         values: the rates.
-        intervals: their 95 % intervals; empty where none were asked for.
+        intervals: their 95 % intervals; may be empty.
         replicates: the bootstrap replicates behind the intervals, shape (replicates,) each, of which one column is one
-            draw of subjects whatever the model; empty where there was no bootstrap.
-        subjects: people whose comparisons or probes are counted; 0 where there was no bootstrap.
+            draw of subjects whatever the model; empty without bootstrap.
+        subjects: number of subjects whose comparisons or probes are counted; 0 without bootstrap.
     """
 
     values: Mapping[str, float]
@@ -59,7 +59,7 @@ class Verification:
         eer_with_failures: the interval of the equal error rate where a genuine comparison that could not be made is
             rejected at every threshold.
         accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
-        accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is told wrongly.
+        accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is an error.
         left_out: comparisons of an image with itself, which were not made.
     """
 
@@ -153,8 +153,10 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
     )
 
 
-def streamed_figures(found: Streamed, failures: Failures, left_out: LeftOut, config: EvaluateConfig) -> Verification:
-    """The figures of comparisons whose scores were not kept; intervals are Wilson's, or none."""
+def streamed_verification(
+    found: Streamed, failures: Failures, left_out: LeftOut, config: EvaluateConfig
+) -> Verification:
+    """The rates of comparisons whose scores were not kept; intervals are Wilson's, or none."""
     rates, with_failures = wilson_rates(found.points), wilson_rates(found.points, len(failures.genuine))
     if config.ci == "none":
         rates, with_failures = Rates(rates.values, {}), Rates(with_failures.values, {})
@@ -203,13 +205,13 @@ def _rates(
 
 
 def bootstrapped(values: Mapping[str, float], replicates: Mapping[str, np.ndarray], subjects: np.ndarray) -> Rates:
-    """Rates with the intervals that their replicates give; `subjects` is whose each comparison or probe is, (n,)."""
-    people = len(np.unique(subjects))
+    """Rates with the intervals of their replicates; `subjects` are those of the comparisons or probes, shape (n,)."""
+    count = len(np.unique(subjects))
     intervals = {
-        at: rate_interval(values[at], row, subjects=people, trials=len(subjects), level=LEVEL)
+        at: rate_interval(values[at], row, subjects=count, trials=len(subjects), level=LEVEL)
         for at, row in replicates.items()
     }
-    return Rates(values, intervals, replicates, people)
+    return Rates(values, intervals, replicates, count)
 
 
 def _rates_with_failures(
@@ -240,7 +242,7 @@ def accuracy(trials: Trials, scores: np.ndarray) -> tuple[dict[str, Any], dict[s
     """LFW's View-2 accuracy: for each fold the threshold that is best on the others.
 
     Returns:
-        Among the pairs that could be compared; and where the others are told wrongly, by the same thresholds.
+        Among the pairs that could be compared; and where the others are errors, by the same thresholds.
 
     Raises:
         FacedanError: all pairs that are there are of one fold.

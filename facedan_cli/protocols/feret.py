@@ -56,7 +56,7 @@ class Feret:
     probes: Mapping[str, tuple[Record, ...]]
 
 
-def read_feret(directory: Path, *, check: bool = True) -> Feret:
+def read_feret(directory: Path, any_lists: bool = False) -> Feret:
     """Read the five lists: fa, fb, fc, dup1, dup2.xml, or as .srt: feret_gallery, fafb, fafc, dup1, dup2.
 
     Subjects are the first five digits of the names. Where a list is there in both forms, the XML is read. The case of
@@ -64,16 +64,17 @@ def read_feret(directory: Path, *, check: bool = True) -> Feret:
 
     Args:
         directory: where the lists lie.
-        check: whether each list must be that of the published protocol, by its digest.
+        any_lists: whether lists other than the published ones are taken, which are told by their digests.
 
     Raises:
-        FacedanError: a list is missing, unreadable or (with `check`) not that of the protocol; it is of colour FERET,
-            which has no such protocol; a probe has not exactly one mate in the gallery; or dup2 is no part of dup1.
+        FacedanError: a list is missing, unreadable or (without `any_lists`) not that of the protocol; it is of colour
+            FERET, which has no such protocol; a probe has not exactly one mate in the gallery; or dup2 is not part of
+            dup1.
     """
     lists = {name: _read_list(path) for name, path in _find(directory).items()}
     if len(lists["fa"]) == _COLOUR_SUBJECTS:
         raise _colour_feret(directory, f"its gallery has {_COLOUR_SUBJECTS} images")
-    if check:
+    if not any_lists:
         for name, records in lists.items():
             _check_digest(directory, name, records)
     gallery = lists.pop("fa")
@@ -84,6 +85,12 @@ def read_feret(directory: Path, *, check: bool = True) -> Feret:
 def list_digest(records: Sequence[Record]) -> str:
     """The digest of a list in the form of `DIGESTS`; the order of its images does not matter."""
     return hashlib.sha256("\n".join(sorted(stem(record.file_name) for record in records)).encode()).hexdigest()[:16]
+
+
+def is_published(lists: Feret) -> bool:
+    """Whether gallery and probes are the published ones, with which alone reported rates compare."""
+    found = {"fa": lists.gallery, **lists.probes}
+    return all(list_digest(records) == DIGESTS[name] for name, records in found.items())
 
 
 def _find(directory: Path) -> dict[str, Path]:

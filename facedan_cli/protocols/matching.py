@@ -21,16 +21,11 @@ class Match:
 
     Attributes:
         rows: for each name that was found, its row in the list of images.
-        absent: why each other name has no image, in the order of the protocol: it is not there, or several fit it.
+        missing: why each other name has no image, in the order of the protocol: it is not there, or several fit it.
     """
 
     rows: Mapping[str, int]
-    absent: Mapping[str, str]
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """The names that have no image, each once."""
-        return tuple(self.absent)
+    missing: Mapping[str, str]
 
 
 def match_images(names: Iterable[str], images: Sequence[str | tuple[str, ...]], *, by_base_name: bool = False) -> Match:
@@ -41,9 +36,9 @@ def match_images(names: Iterable[str], images: Sequence[str | tuple[str, ...]], 
     1.jpg and 1.png lie side by side (1.png.jpg is the face of 1.png); 5. the same folder and the base name without its
     suffix (the face of 1.png is 1.jpg); 6. with `by_base_name` the base name alone, without case or suffix.
 
-    Two images that fit a name equally well are no match: the name is absent, with both as the reason. Nor does an image
-    that one name calls exactly stand for another name that differs from it in the suffix: 1.png and 1.jpg of one folder
-    are two images.
+    Two images that fit a name equally well are no match: the name is missing, with both as the reason. Nor does an
+    image that one name calls exactly stand for another name that differs from it in the suffix: 1.png and 1.jpg of one
+    folder are two images.
 
     Args:
         names: names or relative paths as the protocol has them, repeated or not.
@@ -84,24 +79,24 @@ def _decide(
         if len(rows) == 1:
             claims[rows[0]].append(name)
     rows_of: dict[str, int] = {}
-    absent: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name in wanted:
         if name not in found:
-            absent[name] = NOT_THERE
+            missing[name] = NOT_THERE
             continue
         level, rows = found[name]
         if len(rows) > 1:
             fitting = " and ".join(spelled[row][0] for row in rows[:2])
-            absent[name] = f"{len(rows)} images fit the name: {fitting}" + (", …" if len(rows) > 2 else "")
+            missing[name] = f"{len(rows)} images fit the name: {fitting}" + (", …" if len(rows) > 2 else "")
             continue
         others = [other for other in claims[rows[0]] if _other_image(other, name)]
         if level >= _LOOSE and any(found[other][0] < level for other in others):
-            absent[name] = NOT_THERE
+            missing[name] = NOT_THERE
         elif level >= _LOOSE and any(found[other][0] == level for other in others):
-            absent[name] = f"{spelled[rows[0]][0]} fits {' and '.join(sorted([name, others[0]]))}"
+            missing[name] = f"{spelled[rows[0]][0]} fits {' and '.join(sorted([name, others[0]]))}"
         else:
             rows_of[name] = rows[0]
-    return Match(rows_of, absent)
+    return Match(rows_of, missing)
 
 
 def _other_image(one: str, other: str) -> bool:

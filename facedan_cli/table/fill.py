@@ -1,4 +1,4 @@
-"""The paper's tables in one go: train what is missing, measure every model, put the figures side by side."""
+"""The paper's tables in one go: train what is missing, measure every model, put the rates side by side."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.table import TableConfig
-from facedan_cli.evaluation.differences import Difference, Figure, differences
-from facedan_cli.evaluation.evaluate import settled
-from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.differences import Difference, Measurement, differences
+from facedan_cli.evaluation.result import EvaluateResult, ModelResult
+from facedan_cli.evaluation.settings import resolve_evaluate
 from facedan_cli.evaluation.verification import Verification
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
 from facedan_cli.table.formats import write_table
-from facedan_cli.table.reported import Published
+from facedan_cli.table.reported import Reported
 from facedan_cli.table.result import Key, PairedDifference, SeedSummary, TableResult, TableRow
 from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_table
 from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file, write_set_aside
@@ -30,30 +30,30 @@ class TableProtocol:
     """By what the models of a table are measured.
 
     Args:
-        name: "gbu", "feret", "identify" or "pairs".
-        measure: the models of a configuration, measured.
-        published: the paper's figures; None where it has none by this protocol.
+        name: of the row in `config.protocols`.
+        measure: measures the models of a configuration.
+        reported: the paper's table; None where it has none by this protocol.
     """
 
     name: str
     measure: Callable[[EvaluateConfig, Report], EvaluateResult]
-    published: Published | None = None
+    reported: Reported | None = None
 
 
 @dataclass(frozen=True)
-class _Measurement:
+class _SeedResult:
     """What one seed's models reached.
 
     Args:
         rows: by row.
         differences: of the rows to the references: the reference, the row and what was found.
         results: the directories of the evaluations.
-        verifies: whether pairs were verified.
+        verifies: whether it is verification, else identification.
         set_aside: images of the protocol that could not be used.
-        warnings: what may make the figures wrong.
+        warnings: what may make the rates wrong.
     """
 
-    rows: Mapping[str, Measured]
+    rows: Mapping[str, ModelResult]
     differences: Sequence[tuple[str, str, Difference]]
     results: Sequence[Path]
     verifies: bool
@@ -79,7 +79,7 @@ def fill_table(
         UsageError: an option has an impossible value.
         FacedanError: something is missing, or a training was interrupted.
     """
-    config = replace(config, evaluate=settled(config.evaluate))
+    config = replace(config, evaluate=resolve_evaluate(config.evaluate))
     models = train_table(config, workspace, report)
     measured = {seed: _measure(config, protocol, of_seed, report) for seed, of_seed in models.items()}
     identity = {
@@ -97,9 +97,9 @@ def fill_table(
         directory=directory,
         config=config,
         verifies=next(iter(measured.values())).verifies,
-        rows=[_row(row, config, protocol.published, models, measured) for row in config.rows],
-        gains=list(_gains(config, measured)),
-        published=protocol.published,
+        rows=[_row(row, config, protocol.reported, models, measured) for row in config.rows],
+        differences=list(_differences(config, measured)),
+        reported=protocol.reported,
         evaluations={seed: list(found.results) for seed, found in measured.items()},
         provenance=provenance(),
         set_aside=write_set_aside(directory / "set-aside.tsv", sorted(set_aside.items())),
@@ -116,7 +116,7 @@ def _digest(model: TableModel) -> str:
 
 def _measure(
     config: TableConfig, protocol: TableProtocol, models: Mapping[str, TableModel], report: Report
-) -> _Measurement:
+) -> _SeedResult:
     """One seed's models in one evaluation; their fusion, of the adapted ones alone, in a second."""
     names = {row: model.name for row, model in models.items()}
     whole = protocol.measure(replace(config.evaluate, model=tuple(names.values()), fuse=False), report)
@@ -134,45 +134,45 @@ def _measure(
         if reference in rows and row in (*ADAPTED, "fusion") and row != reference
         for found in differences([(reference, rows[reference].partitions), (row, rows[row].partitions)])
     ]
-    return _Measurement(rows, compared, results, whole.verifies, set_aside, whole.warnings)
+    return _SeedResult(rows, compared, results, whole.verifies, set_aside, whole.warnings)
 
 
 def _row(
     row: str,
     config: TableConfig,
-    published: Published | None,
+    reported: Reported | None,
     models: Mapping[int, Mapping[str, TableModel]],
-    measured: Mapping[int, _Measurement],
+    measured: Mapping[int, _SeedResult],
 ) -> TableRow:
     trained = {seed: of_seed[row].run for seed, of_seed in models.items() if row in of_seed}
     runs = {seed: run for seed, run in trained.items() if run is not None}
     by_seed = [found.rows[row] for found in measured.values()]
     alone = row in OF_NO_SEED and len(config.seeds) > 1
-    if alone:  # an interval over people would pass for the range of the seeds, as in the rows beside it
+    if alone:  # an interval over subjects would pass for the range of seeds of the other rows
         by_seed = by_seed[:1]
-    keys = [(name, at) for name, figure in by_seed[0].partitions.items() for at in figure.rates.values]
-    figures: dict[Key, SeedSummary] = {}
+    keys = [(name, at) for name, measured in by_seed[0].partitions.items() for at in measured.rates.values]
+    summaries: dict[Key, SeedSummary] = {}
     for name, at in keys:
         rates = [model.partitions[name].rates for model in by_seed]
-        figures[name, at] = SeedSummary(
+        summaries[name, at] = SeedSummary(
             tuple(rate.values[at] for rate in rates),
             tuple(None if alone else rate.intervals.get(at) for rate in rates),
             all(_resolved(model.partitions[name], at) for model in by_seed),
         )
     means = [model.mean for model in by_seed if model.mean is not None]
     if means:
-        figures["mean", "1"] = SeedSummary(tuple(means), (None,) * len(means))
+        summaries["mean", "1"] = SeedSummary(tuple(means), (None,) * len(means))
     family = NETWORKS[config.pretrain.model].family
     names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
     name = names.get(row, by_seed[0].name)
-    return TableRow(row, name, runs, figures, published.rates(row) if published else {})
+    return TableRow(row, name, runs, summaries, reported.rates(row) if reported else {})
 
 
-def _resolved(figure: Figure, at: str) -> bool:
-    return not isinstance(figure, Verification) or figure.points[at].resolved
+def _resolved(measured: Measurement, at: str) -> bool:
+    return not isinstance(measured, Verification) or measured.points[at].resolved
 
 
-def _gains(config: TableConfig, measured: Mapping[int, _Measurement]) -> Iterator[PairedDifference]:
+def _differences(config: TableConfig, measured: Mapping[int, _SeedResult]) -> Iterator[PairedDifference]:
     """Each row's differences to the references, over the seeds."""
     by_seed = [{(ref, row, d.partition, d.at): d for ref, row, d in m.differences} for m in measured.values()]
     for place, first in by_seed[0].items():

@@ -1,4 +1,4 @@
-"""A filled table as text for people and papers: Markdown and LaTeX."""
+"""A filled table as text: Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facedan_cli.table.result import CSV_HEADER, Key, PairedDifference, SeedSumm
 from facedan_cli.workspace import write_csv, write_json, write_text
 
 _NONE = "–"
-"""Stands where there is no figure."""
+"""The cell without a value."""
 
 _TEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -36,42 +36,42 @@ _NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def rates_table(result: TableResult) -> Table:
-    """One row a method, in per cent: our figure of each column, and the paper's beside it where it has one."""
-    keys = list(dict.fromkeys(key for row in result.rows for key in row.figures))
-    published = {key for row in result.rows for key in row.paper} & set(keys)
+    """One row a method, in per cent: our rate in each column, and the paper's beside it where it has one."""
+    keys = list(dict.fromkeys(key for row in result.rows for key in row.rates))
+    reported = {key for row in result.rows for key in row.paper} & set(keys)
     header = ["method"]
     for key in keys:
-        header += [_column(result, key), *(["paper"] if key in published else [])]
-    lines = [(row.name, row.figures, row.paper) for row in result.rows]
-    if result.published is not None and published:
-        lines += [(name, {}, result.published.rates(name)) for name in result.published.elsewhere]
+        header += [_column(result, key), *(["paper"] if key in reported else [])]
+    lines = [(row.name, row.rates, row.paper) for row in result.rows]
+    if result.reported is not None and reported:
+        lines += [(name, {}, result.reported.rates(name)) for name in result.reported.elsewhere]
     rows = []
-    for name, figures, paper in lines:
+    for name, rates, paper in lines:
         cells = [name]
         for key in keys:
-            cells += [_rate(figures.get(key)), *([_percent(paper.get(key))] if key in published else [])]
+            cells += [_rate(rates.get(key)), *([_percent(paper.get(key))] if key in reported else [])]
         rows.append(cells)
-    return Table(_title(result), header, rows, list(_notes(result, bool(published), rows)))
+    return Table(_title(result), header, rows, list(_notes(result, bool(reported), rows)))
 
 
-def gains_table(result: TableResult) -> Table | None:
+def differences_table(result: TableResult) -> Table | None:
     """The rows' differences to the references, in points; None where there is nothing to compare."""
-    if not result.gains:
+    if not result.differences:
         return None
-    keys = list(dict.fromkeys((gain.partition, gain.at) for gain in result.gains))
+    keys = list(dict.fromkeys((one.partition, one.at) for one in result.differences))
     by_pair: dict[tuple[str, str], dict[Key, PairedDifference]] = {}
-    for gain in result.gains:
-        by_pair.setdefault((gain.row, gain.reference), {})[gain.partition, gain.at] = gain
+    for one in result.differences:
+        by_pair.setdefault((one.row, one.reference), {})[one.partition, one.at] = one
     names = {row.key: row.name for row in result.rows}
     rows = [
-        [f"{names[row]} − {names[reference]}", *(_gain(found[key]) for key in keys)]
+        [f"{names[row]} − {names[reference]}", *(_difference(found[key]) for key in keys)]
         for (row, reference), found in by_pair.items()
     ]
     notes = []
     if any(DIFFERENT in cell for cells in rows for cell in cells):
         each = " of every seed" if len(result.config.seeds) > 1 else ""
         beyond = "its 95 % interval, paired, leaves out 0"
-        if all(interval is None for gain in result.gains for interval in gain.spread.intervals):
+        if all(interval is None for one in result.differences for interval in one.spread.intervals):
             beyond = "McNemar's p is below 0.05"
         notes.append(f"{DIFFERENT} a difference beyond chance, each taken by itself: {beyond}{each}")
     return Table("Differences in points", ["methods", *(_column(result, key) for key in keys)], rows, notes)
@@ -102,9 +102,9 @@ def _rate(spread: SeedSummary | None) -> str:
     return value if spread.bounds is None else f"{value} [{_both(spread, '.1f')}]"
 
 
-def _gain(gain: PairedDifference) -> str:
-    spread = gain.spread
-    value = f"{100 * spread.mean:+.2f}" + DIFFERENT * all(known is True for known in gain.distinguishable)
+def _difference(one: PairedDifference) -> str:
+    spread = one.spread
+    value = f"{100 * spread.mean:+.2f}" + DIFFERENT * all(known is True for known in one.distinguishable)
     return value if spread.bounds is None else f"{value} [{_both(spread, '+.1f')}]"
 
 
@@ -140,9 +140,9 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
     if result.set_aside is not None:
         yield "some images could not be used: rates are of the comparisons that could be made"
     yield from (f"! {warning}" for warning in result.warnings)
-    if with_paper and result.published is not None:
-        yield f"paper: {PAPER}, {result.published.name}: VGG-Face, CASIA-WebFace as the source"
-        yield from result.published.notes
+    if with_paper and result.reported is not None:
+        yield f"paper: {PAPER}, {result.reported.name}: VGG-Face, CASIA-WebFace as the source"
+        yield from result.reported.notes
 
 
 def as_markdown(table: Table) -> str:
@@ -191,8 +191,8 @@ def _for_latex(text: str) -> str:
 
 def write_table(result: TableResult) -> None:
     """Write the table in every form, and last summary.json."""
-    tables = [found for found in (rates_table(result), gains_table(result)) if found is not None]
-    write_csv(result.directory / "table.csv", CSV_HEADER, result.figures())
+    tables = [found for found in (rates_table(result), differences_table(result)) if found is not None]
+    write_csv(result.directory / "table.csv", CSV_HEADER, result.csv_rows())
     write_text(result.directory / "table.md", "\n\n".join(map(as_markdown, tables)) + "\n")
     write_text(result.directory / "table.tex", "\n\n".join(map(as_latex, tables)) + "\n")
     write_json(result.directory / "summary.json", result.summary())

@@ -1,31 +1,30 @@
-"""The figures that the paper publishes, and whether a protocol is the one that they were measured by."""
+"""The rates that the paper reports, and whether a protocol's lists are those that they were measured by."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from facedan_cli.protocols.feret import read_feret
-from facedan_cli.protocols.gbu import read_gbu
+from facedan_cli.protocols.feret import Feret, is_published
+from facedan_cli.protocols.gbu import Partition
 
 PAPER = "Luo, Hu, Deng, Shen 2018"
 
 GBU_SHAPE, GBU_GENUINE = (1085, 1085), 3297
-"""Query and target images of each partition of GBU, and how many of their comparisons are of one person."""
+"""Query and target images of each partition of GBU, and how many of their comparisons are genuine."""
 
 
 @dataclass(frozen=True)
-class Published:
+class Reported:
     """A table of the paper.
 
     Args:
         name: as the paper calls it.
         at: the FAR of its rates; "1" for rank 1.
-        partitions: its columns, by our names.
+        partitions: its columns.
         rows: per cent by row of `config.TABLE_ROWS`.
-        elsewhere: further rows, of methods that nobody can run.
-        notes: what a reader should know of them.
+        elsewhere: further rows, of methods that cannot be run.
+        notes: remarks below the table.
     """
 
     name: str
@@ -36,7 +35,7 @@ class Published:
     notes: tuple[str, ...]
 
     def rates(self, row: str) -> dict[tuple[str, str], float]:
-        """The published rates of a row, as shares, by partition and what they are taken at; empty of other rows."""
+        """The reported rates of a row, as shares, by partition and what they are taken at; empty of other rows."""
         found = self.rows.get(row) or self.elsewhere.get(row) or ()
         return {
             (partition, self.at): round(value / 100, 4)
@@ -44,7 +43,7 @@ class Published:
         }
 
 
-TABLE_1 = Published(
+TABLE_1 = Reported(
     name="Table I",
     at="0.001",
     partitions=("Good", "Bad", "Ugly"),
@@ -60,7 +59,7 @@ TABLE_1 = Published(
     notes=("the paper takes 'FRVT 2006 fusion' and VGG from Phillips 2017, where VGG's faces are cut in another way",),
 )
 
-TABLE_2 = Published(
+TABLE_2 = Reported(
     name="Table II",
     at="1",
     partitions=("fb", "fc", "dup1", "dup2", "mean"),
@@ -78,23 +77,14 @@ TABLE_2 = Published(
 )
 
 
-def published_gbu(directory: Path) -> Published | None:
-    """Table I where the sigsets have the shape of the challenge's; None of others, such as the demo's.
-
-    Raises:
-        FacedanError: the sigsets cannot be read.
-    """
-    for partition in read_gbu(directory).values():
+def reported_gbu(partitions: Mapping[str, Partition]) -> Reported | None:
+    """Table I where the sigsets have the shape of the challenge's; None of others, such as the demo's."""
+    for partition in partitions.values():
         if (len(partition.query), len(partition.target)) != GBU_SHAPE or partition.genuine_mask().sum() != GBU_GENUINE:
             return None
     return TABLE_1
 
 
-def published_feret(directory: Path, *, check_lists: bool) -> Published | None:
-    """Table II; None where the lists need not be the published ones.
-
-    Raises:
-        FacedanError: the lists cannot be read, or are not those that were published although they must be.
-    """
-    read_feret(directory, check=check_lists)
-    return TABLE_2 if check_lists else None
+def reported_feret(lists: Feret) -> Reported | None:
+    """Table II where the lists are the published ones; None of others."""
+    return TABLE_2 if is_published(lists) else None

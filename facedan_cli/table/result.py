@@ -1,4 +1,4 @@
-"""A filled table: its figures over the seeds, as JSON and CSV; `table.formats` writes it for people."""
+"""A filled table: its rates over the seeds, as JSON and CSV; `table.formats` prints it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from facedan_cli.config.table import TableConfig
 from facedan_cli.evaluation.verification import LEVEL
 from facedan_cli.metrics.intervals import Interval
-from facedan_cli.table.reported import PAPER, Published
+from facedan_cli.table.reported import PAPER, Reported
 
 SCHEMA = 1
 """Version of the table's summary.json."""
@@ -24,11 +24,11 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """A figure over the seeds.
+    """A rate over the seeds.
 
     Args:
-        values: one a seed; of a model that no seed changes, a single one.
-        intervals: the 95 % interval of each over people; None where there is none, as of such a model among seeds.
+        values: one a seed; a single one of a model without seed.
+        intervals: the 95 % interval of each over subjects; None where there is none, as of a model without seed.
         resolved: whether there are enough impostors for the FAR to allow a false accept.
     """
 
@@ -52,7 +52,7 @@ class SeedSummary:
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def summary(self) -> dict[str, Any]:
-        """The figure's part of an entry in summary.json."""
+        """The rate's part of an entry in summary.json."""
         return {
             "mean": self.mean,
             "bounds": None if self.bounds is None else list(self.bounds),
@@ -70,14 +70,14 @@ class TableRow:
         key: of `config.TABLE_ROWS`.
         name: as the paper calls it.
         runs: the runs of its models, by seed; empty where no training made them.
-        figures: the rates.
-        paper: those that the paper publishes.
+        rates: by partition and what they are taken at.
+        paper: those that the paper reports.
     """
 
     key: str
     name: str
     runs: Mapping[int, str]
-    figures: Mapping[Key, SeedSummary]
+    rates: Mapping[Key, SeedSummary]
     paper: Mapping[Key, float]
 
 
@@ -92,7 +92,7 @@ class PairedDifference:
         at: the FAR; "1" for rank 1.
         measure: "vr" or "rank1".
         spread: the differences.
-        distinguishable: of each seed, whether its own difference is beyond chance; None where nobody knows.
+        distinguishable: of each seed, whether its own difference is beyond chance; None where it is unknown.
     """
 
     row: str
@@ -109,17 +109,17 @@ class TableResult:
     """A filled table.
 
     Args:
-        protocol: "gbu", "feret", "identify" or "pairs".
+        protocol: of the row in `config.protocols`.
         directory: holds summary.json, table.csv, table.md and table.tex.
         config: how it was trained and measured.
-        verifies: whether pairs were verified, else probes were searched.
+        verifies: whether it is verification, else identification.
         rows: in the paper's order.
-        gains: differences of the rows to the references.
-        published: the paper's table, where it is of this protocol.
+        differences: of the rows to the references.
+        reported: the paper's table, where it is of this protocol.
         evaluations: the results of `evaluate`, by seed.
         provenance: with what it was made.
         set_aside: the list of images that could not be used, if there are any.
-        warnings: of the evaluations: what may make the figures wrong.
+        warnings: of the evaluations: what may make the rates wrong.
     """
 
     protocol: str
@@ -127,8 +127,8 @@ class TableResult:
     config: TableConfig
     verifies: bool
     rows: Sequence[TableRow]
-    gains: Sequence[PairedDifference]
-    published: Published | None
+    differences: Sequence[PairedDifference]
+    reported: Reported | None
     evaluations: Mapping[int, Sequence[Path]]
     provenance: Mapping[str, Any]
     set_aside: Path | None
@@ -152,16 +152,16 @@ class TableResult:
             "rows": [self._row(row) for row in self.rows],
             "differences": [
                 {
-                    "row": gain.row,
-                    "minus": gain.reference,
-                    "partition": gain.partition,
-                    "at": gain.at,
-                    **gain.spread.summary(),
-                    "distinguishable": list(gain.distinguishable),
+                    "row": difference.row,
+                    "minus": difference.reference,
+                    "partition": difference.partition,
+                    "at": difference.at,
+                    **difference.spread.summary(),
+                    "distinguishable": list(difference.distinguishable),
                 }
-                for gain in self.gains
+                for difference in self.differences
             ],
-            "published": None if self.published is None else {"paper": PAPER, "table": self.published.name},
+            "published": None if self.reported is None else {"paper": PAPER, "table": self.reported.name},
             "evaluations": {str(seed): [str(path) for path in paths] for seed, paths in self.evaluations.items()},
             "warnings": list(self.warnings),
             "results": str(self.directory),
@@ -170,22 +170,22 @@ class TableResult:
         }
 
     def _row(self, row: TableRow) -> dict[str, Any]:
-        figures = [
+        rates = [
             {"partition": key[0], "at": key[1], **spread.summary(), "paper": row.paper.get(key)}
-            for key, spread in row.figures.items()
+            for key, spread in row.rates.items()
         ]
         runs = {str(seed): run for seed, run in row.runs.items()}
-        return {"row": row.key, "name": row.name, "runs": runs, "figures": figures}
+        return {"row": row.key, "name": row.name, "runs": runs, "figures": rates}
 
-    def figures(self) -> Iterator[tuple[object, ...]]:
+    def csv_rows(self) -> Iterator[tuple[object, ...]]:
         """The rows of table.csv; their columns are CSV_HEADER."""
         measure = "vr" if self.verifies else "rank1"
         for row in self.rows:
-            for (partition, at), spread in row.figures.items():
+            for (partition, at), spread in row.rates.items():
                 found = (spread.mean, *(spread.bounds or ("", "")), spread.deviation, len(spread.values))
                 paper = row.paper.get((partition, at))
                 yield (row.key, row.name, partition, measure, at, *found, paper)
-        if self.published is not None:
-            for name in self.published.elsewhere:
-                for (partition, at), rate in self.published.rates(name).items():
+        if self.reported is not None:
+            for name in self.reported.elsewhere:
+                for (partition, at), rate in self.reported.rates(name).items():
                     yield ("", name, partition, measure, at, *[""] * 5, rate)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, check_training, resolve
 from facedan_cli.errors import UsageError
@@ -84,7 +85,7 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[st
     """
     if asked is None:
         without = {"vgg"} if init is None else set()
-        without |= set() if protocol == "feret" else set(CLASSICAL)
+        without |= set() if PROTOCOLS[protocol].classical else set(CLASSICAL)
         return tuple(row for row in TABLE_ROWS if row not in without)
     named = [name.strip() for name in asked.split(",")]
     for name in named:

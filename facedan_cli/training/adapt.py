@@ -210,12 +210,12 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
     """
     if config.init is not None:
         named = find_model(workspace, config.init)
-        if named.checkpoint is None or named.classical:
+        if named.classical:
             raise UsageError(
                 f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",
                 "name the run of a network",
             )
-        return named.checkpoint
+        return named.file
     newest = newest_run(workspace, "pretrain", source.name, NETWORKS)
     newest = newest or newest_run(workspace, "pretrain", is_of_images(source, workspace), NETWORKS)
     if newest is None:

@@ -136,8 +136,8 @@ def test_images_that_cannot_be_used_end_with_3(table: Facedan, root: Path) -> No
     [
         (("gbu", "--gallery", "casia"), 2, "--gallery"),
         (("identify", "--gallery", "casia"), 2, "--probe"),
-        (("pairs", "--images", "casia"), 2, "a list of pairs"),
-        (("gbu", "--pairs", "pairs.txt"), 2, "a list of pairs"),
+        (("pairs", "--images", "casia"), 2, "--pairs FILE"),
+        (("gbu", "--pairs", "pairs.txt"), 2, "--pairs FILE"),
         (("gdu",), 2, "PROTOCOL does not know 'gdu'"),
         (("gbu", "--seeds", "0,x"), 2, "--seeds cannot be '0,x'"),
         (("gbu", "--seeds=-1"), 2, "--seeds cannot be '-1'"),

@@ -126,7 +126,7 @@ def test_an_image_of_nobody_knows_whom_is_no_persons_and_makes_a_warning(tmp_pat
     data = Dataset("faces", root)
     result = evaluate_verify(CONFIG, Workspace(tmp_path / "workspace", {}), data, data)
     assert counts(partition(result)) == (7, 21, 1, 0, 0)
-    assert [warning for warning in result.warnings if "nothing tells whose 1 of the images are" in warning]
+    assert [warning for warning in result.warnings if "1 of the images that could not be aligned" in warning]
 
 
 def test_whose_a_failed_image_is_is_known_of_a_list(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from facedan_cli.evaluation.differences import Difference, differences
 from facedan_cli.evaluation.external_scores import evaluate_scores
 from facedan_cli.evaluation.identification import Identification
 from facedan_cli.evaluation.protocols import evaluate_gbu, evaluate_identify, evaluate_lfw, evaluate_pairs
-from facedan_cli.evaluation.result import EvaluateResult, Measured
+from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.text_tables import failures_table, main_table
 from facedan_cli.evaluation.verification import Rates
 from facedan_cli.metrics.bootstrap import rank1_replicates
@@ -244,7 +244,7 @@ def test_without_intervals_mcnemar_decides() -> None:
 def test_the_table_marks_what_differs_from_the_first_row(tmp_path: Path) -> None:
     poor = np.arange(80) % 2 == 0
     measured = [
-        Measured(name, None, None, {"all": search(correct)})
+        ModelResult(name, None, None, {"all": search(correct)})
         for name, correct in (("poor", poor), ("good", poor | True))
     ]
     found = differences([(model.name, model.partitions) for model in measured])

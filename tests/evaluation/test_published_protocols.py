@@ -13,7 +13,7 @@ import pytest
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation import evaluate as evaluation
-from facedan_cli.evaluation.models import Faces, Model
+from facedan_cli.evaluation.models import EmbeddedSet, Model
 from facedan_cli.evaluation.protocols import evaluate_feret, evaluate_gbu
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.feret import read_feret
@@ -38,9 +38,9 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, np.nd
     """Features by the stem of an image, to be filled by the test: they are what the only model sees."""
     features: dict[str, np.ndarray] = {}
 
-    def embed_faces(config: Any, dataset: Dataset, folder: Any, *_: object) -> Faces:
+    def embed_faces(config: Any, dataset: Dataset, folder: Any, *_: object) -> EmbeddedSet:
         vectors = np.stack([features[stem(path)] for path in folder.paths])
-        return Faces(folder.root, vectors, list(folder.paths), list(folder.names), [""] * len(folder.paths), [])
+        return EmbeddedSet(folder.root, vectors, list(folder.paths), list(folder.names), [""] * len(folder.paths), [])
 
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.touch()

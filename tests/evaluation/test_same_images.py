@@ -23,7 +23,7 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.protocols import evaluate_identify, evaluate_pairs
 from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.evaluation.trials import Failures, ImageSet, Trials, all_pairs_trials, search_trials
+from facedan_cli.evaluation.trials import Failures, ImageSet, Trials, all_pairs_trials, identification_trials
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Dataset, Workspace
@@ -166,7 +166,7 @@ def test_what_is_left_out_is_counted_as_it_is_masked(query: Any, target: Any, sy
         assert not (getattr(found, kind) & same).any()
         assert (left_out <= same).all()
     if not symmetric:
-        search = search_trials(*sides, Failures())
+        search = identification_trials(*sides, Failures())
         mates = np.equal.outer(search.query.subjects, search.target.subjects)
         assert (mates.any(axis=1) <= search.genuine.any(axis=1)).all()
         assert len(search.query.rows) + search.left_out.probes == len(query)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.evaluation.trials import ImageSet, Trials, crossing_failures, search_failures
+from facedan_cli.evaluation.trials import ImageSet, Trials, all_pairs_failures, identification_failures
 
 
 def side(subjects: list[str]) -> ImageSet:
@@ -27,7 +27,7 @@ def test_what_is_made_and_what_failed_are_all_that_the_protocol_means(
         np.array(data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))), bool)
         for names in (query, target)
     )
-    failures = crossing_failures(np.array(query), np.array(target), q_there, t_there, 7)
+    failures = all_pairs_failures(np.array(query), np.array(target), q_there, t_there, 7)
     pairs = [(a, b, x and y) for a, x in zip(query, q_there, strict=True) for b, y in zip(target, t_there, strict=True)]
     assert sorted(failures.genuine) == sorted(a for a, b, made in pairs if a == b and not made)
     assert failures.impostor == sum(a != b and not made for a, b, made in pairs)
@@ -38,7 +38,7 @@ def test_what_is_made_and_what_failed_are_all_that_the_protocol_means(
 def test_of_one_set_each_pair_counts_once(subjects: list[str], data: st.DataObject) -> None:
     there = np.array(data.draw(st.lists(st.booleans(), min_size=len(subjects), max_size=len(subjects))), bool)
     names = np.array(subjects)
-    failures = crossing_failures(names, names, there, there, 0, symmetric=True)
+    failures = all_pairs_failures(names, names, there, there, 0, symmetric=True)
     lost = [(i, j) for j in range(len(names)) for i in range(j) if not (there[i] and there[j])]
     assert sorted(failures.genuine) == sorted(names[i] for i, j in lost if names[i] == names[j])
     assert failures.impostor == sum(bool(names[i] != names[j]) for i, j in lost)
@@ -48,7 +48,7 @@ def test_of_one_set_each_pair_counts_once(subjects: list[str], data: st.DataObje
 
 
 def test_a_probe_without_its_only_mate_has_failed_and_one_without_any_has_not() -> None:
-    failures, searched = search_failures(
+    failures, searched = identification_failures(
         np.array(["a", "b", "c", "d"]),
         np.array(["a", "b", "c"]),
         np.array([True, False, True, True]),

@@ -33,20 +33,20 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_subjects_are_the_first_five_digits(small: Path) -> None:
-    feret = read_feret(small, check=False)
+    feret = read_feret(small, any_lists=True)
     assert [record.subject for record in feret.gallery] == ["00001", "00019", "01013"]
     assert list(feret.probes) == ["fb", "fc", "dup1", "dup2"]
     assert [record.subject for record in feret.probes["dup1"]] == ["00001", "00019", "00001"]
 
 
 def test_srt_and_xml_say_the_same(small: Path, tmp_path: Path) -> None:
-    expected = read_feret(small, check=False)
+    expected = read_feret(small, any_lists=True)
     other = tmp_path / "srt"
     other.mkdir()
     names = {"fa": "FERET_Gallery.SRT", "fb": "fafb.srt", "fc": "fafc.srt", "dup1": "dup1.srt", "dup2": "dup2.srt"}
     for name, stems in SMALL.items():
         write_srt(other, names[name], "".join(f"{base}.sfi \t\n" for base in stems))
-    found = read_feret(other, check=False)
+    found = read_feret(other, any_lists=True)
     assert found.gallery == tuple(Record(r.subject, r.file_name.replace(".tif", ".sfi")) for r in expected.gallery)
     assert found.probes.keys() == expected.probes.keys()
     assert [r.subject for r in found.probes["dup1"]] == [r.subject for r in expected.probes["dup1"]]
@@ -55,7 +55,7 @@ def test_srt_and_xml_say_the_same(small: Path, tmp_path: Path) -> None:
 def test_a_line_of_a_srt_may_hold_several_images(small: Path) -> None:
     (small / "dup1.xml").unlink()
     write_srt(small, "dup1.srt", "00001fa010_940128.sfi\t00001fb001d_931230.sfi\n00019fa010_960627.sfi")
-    assert len(read_feret(small, check=False).probes["dup1"]) == 3
+    assert len(read_feret(small, any_lists=True).probes["dup1"]) == 3
 
 
 def test_another_list_than_the_published_one_is_named(small: Path) -> None:
@@ -89,7 +89,7 @@ def test_missing_lists_are_named(small: Path) -> None:
 def test_lists_that_cannot_be_the_protocol(small: Path, name: str, stems: list[str], reason: str) -> None:
     write_sigset(small / f"{name}.xml", [Record("1", f"{base}.tif") for base in stems])
     with pytest.raises(FacedanError, match=reason) as error:
-        read_feret(small, check=False)
+        read_feret(small, any_lists=True)
     assert error.value.fix
 
 
@@ -106,7 +106,7 @@ def test_bad_srt(small: Path, content: bytes, reason: str) -> None:
     (small / "dup2.xml").unlink()
     (small / "dup2.srt").write_bytes(content)
     with pytest.raises(FacedanError, match=reason):
-        read_feret(small, check=False)
+        read_feret(small, any_lists=True)
 
 
 def only(suffix: str) -> Callable[[str, list[str]], set[str]]:
@@ -137,4 +137,4 @@ def test_one_image_more_or_another_one_is_noticed(shared_data: Path, tmp_path: P
     path.write_text(content.replace("01013bk010_960521", "01013bk010_960522"))
     with pytest.raises(FacedanError, match=r"the list fc in .*: other images"):
         read_feret(directory)
-    assert len(read_feret(directory, check=False).probes["fc"]) == 194
+    assert len(read_feret(directory, any_lists=True).probes["fc"]) == 194

@@ -20,11 +20,12 @@ from facedan_cli.errors import FacedanError, Interrupted, UsageError
 from facedan_cli.evaluation.protocols import evaluate_feret, evaluate_gbu, evaluate_identify
 from facedan_cli.evaluation.result import EvaluateResult
 from facedan_cli.figures.page import Table
+from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu
 from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.table.fill import TableProtocol, fill_table
-from facedan_cli.table.formats import as_latex, as_markdown, gains_table, rates_table
-from facedan_cli.table.reported import TABLE_1, TABLE_2, published_feret, published_gbu
+from facedan_cli.table.formats import as_latex, as_markdown, differences_table, rates_table
+from facedan_cli.table.reported import TABLE_1, TABLE_2, reported_feret, reported_gbu
 from facedan_cli.table.result import CSV_HEADER, TableResult
 from facedan_cli.table.runs import plan_table, resolve_rows
 from facedan_cli.workspace import Workspace
@@ -44,8 +45,8 @@ def _only_figures() -> Iterator[None]:
         yield
 
 
-def by_gbu(place: Workspace, published: Any = None) -> TableProtocol:
-    return TableProtocol("gbu", lambda how, report: measured(place, how), published)
+def by_gbu(place: Workspace, reported: Any = None) -> TableProtocol:
+    return TableProtocol("gbu", lambda how, report: measured(place, how), reported)
 
 
 def measured(place: Workspace, how: EvaluateConfig) -> EvaluateResult:
@@ -109,8 +110,8 @@ def test_the_figures_are_those_of_evaluate(filled: Any) -> None:
     expected = dict(zip(runs, whole.models, strict=True)) | {"fusion": fused.models[-1]}
     for row in result.rows:
         of_row = expected[row.key].partitions
-        assert row.figures.keys() == {(name, far) for name in ("Good", "Bad", "Ugly") for far in ("0.1", "0.5")}
-        for (partition, far), spread in row.figures.items():
+        assert row.rates.keys() == {(name, far) for name in ("Good", "Bad", "Ugly") for far in ("0.1", "0.5")}
+        for (partition, far), spread in row.rates.items():
             rates = of_row[partition].rates
             assert (spread.values, spread.bounds) == ((rates.values[far],), rates.intervals[far])
     assert [row.name for row in result.rows] == [
@@ -118,7 +119,7 @@ def test_the_figures_are_those_of_evaluate(filled: Any) -> None:
     ]
     names = {row.key: model.name for row, model in zip(result.rows, whole.models, strict=False)}
     known = {(d.a, d.b, d.partition, d.at): d for d in whole.differences}
-    compared = [gain for gain in result.gains if gain.row != "fusion"]
+    compared = [gain for gain in result.differences if gain.row != "fusion"]
     assert len(compared) == (5 + 4) * 6
     for gain in compared:
         found = known[names[gain.reference], names[gain.row], gain.partition, gain.at]
@@ -143,14 +144,14 @@ def test_several_seeds_have_models_of_their_own_and_show_their_range(place: Work
         assert len({row.runs[0], row.runs[3]}) == 2
     per_seed = [measured(place, replace(how, model=(source.runs[s], m67.runs[s]))).models for s in (0, 3)]
     for position, row in enumerate((source, m67)):
-        for (partition, far), spread in row.figures.items():
+        for (partition, far), spread in row.rates.items():
             values = [models[position].partitions[partition].rates.values[far] for models in per_seed]
             assert spread.values == tuple(values)
             assert spread.mean == pytest.approx(sum(values) / 2)
             assert spread.bounds == (min(values), max(values))
-    for gain in result.gains:
+    for gain in result.differences:
         a, b = (next(row for row in result.rows if row.key == key) for key in (gain.reference, gain.row))
-        pairs = zip(a.figures[gain.partition, gain.at].values, b.figures[gain.partition, gain.at].values, strict=True)
+        pairs = zip(a.rates[gain.partition, gain.at].values, b.rates[gain.partition, gain.at].values, strict=True)
         assert gain.spread.values == pytest.approx([after - before for before, after in pairs])
     config_of = [json.loads((place.root / "runs" / m67.runs[s] / "run.json").read_text())["config"] for s in (0, 3)]
     assert [(c["seed"], c["init"]) for c in config_of] == [(0, source.runs[0]), (3, source.runs[3])]
@@ -163,7 +164,7 @@ def test_the_row_vgg_is_the_network_as_its_weights_make_it(place: Workspace, tra
     assert plan_table(config, place) == []
     (row,) = fill_table(config, place, by_gbu(place)).rows
     (model,) = measured(place, replace(EVALUATE, model=(trained.before.name,))).models
-    assert {key: spread.values[0] for key, spread in row.figures.items()} == {
+    assert {key: spread.values[0] for key, spread in row.rates.items()} == {
         (name, far): rate for name, figure in model.partitions.items() for far, rate in figure.rates.values.items()
     }
     (written,) = (place.root / "cache").glob("weights-vggface-mini-*.safetensors")
@@ -183,7 +184,7 @@ def test_an_interrupted_table_goes_on(place: Workspace, trained: Any) -> None:
         *(("source", "finished"), ("control", "to be resumed"), ("m67", "to be run")),
     ]
     result = fill_table(config, place, by_gbu(place))
-    assert result.rows[0].figures["Good", "0.1"].bounds is None
+    assert result.rows[0].rates["Good", "0.1"].bounds is None
     for cell, whole in zip(plan_table(config, place), (trained.before, trained.control, trained.dan_m67), strict=True):
         assert cell.run is not None
         assert same(cell.run, replace(cell.run, directory=whole))
@@ -237,7 +238,7 @@ def test_the_baselines_have_rows_where_they_are_asked_for(place: Workspace) -> N
     assert len(set(pcanet.runs.values())) == 1
     for row, name in ((lbp, "lbp"), (pcanet, pcanet.runs[0])):
         (model,) = measured(place, replace(EVALUATE, model=(name,))).models
-        assert row.figures["Bad", "0.5"].values == (model.partitions["Bad"].rates.values["0.5"],)
+        assert row.rates["Bad", "0.5"].values == (model.partitions["Bad"].rates.values["0.5"],)
 
 
 def test_feret_has_a_mean_and_the_papers_figures(place: Workspace) -> None:
@@ -250,16 +251,16 @@ def test_feret_has_a_mean_and_the_papers_figures(place: Workspace) -> None:
             shutil.copy(place.root / "aligned" / "gbu" / f"{person:05d}d{picture}.png", faces / f"{image}.png")
 
     def by(how: EvaluateConfig) -> EvaluateResult:
-        return evaluate_feret(how, place, place.dataset("feret"), lists, check_lists=False)
+        return evaluate_feret(how, place, place.dataset("feret"), lists, any_lists=True)
 
     config = replace(CONFIG, rows=("lbp", "source", "m67"), seeds=(0, 1))
     result = fill_table(config, place, TableProtocol("feret", lambda how, report: by(how), TABLE_2))
     partitions = ("fb", "fc", "dup1", "dup2")
     for row in result.rows:
-        rates = [row.figures[name, "1"] for name in partitions]
+        rates = [row.rates[name, "1"] for name in partitions]
         assert [len(rate.values) for rate in rates] == [1 if row.key == "lbp" else 2] * 4
         seeds = zip(*(rate.values for rate in rates), strict=True)
-        assert row.figures["mean", "1"].values == pytest.approx([sum(values) / 4 for values in seeds])
+        assert row.rates["mean", "1"].values == pytest.approx([sum(values) / 4 for values in seeds])
     shown = rates_table(result)
     assert shown.header == ["method", *(cell for name in (*partitions, "mean") for cell in (name, "paper"))]
     assert shown.rows[0][2::2] == ["97.00", "79.00", "66.00", "64.00", "81.00"]
@@ -279,9 +280,9 @@ def test_searches_have_rank_1_rates(place: Workspace) -> None:
     result = fill_table(replace(CONFIG, rows=("source", "control")), place, protocol)
     assert not result.verifies
     model = evaluate_identify(replace(EVALUATE, model=(result.rows[0].runs[0],)), place, known, asked).models[0]
-    assert result.rows[0].figures["all", "1"].values == (model.partitions["all"].rates.values["1"],)
+    assert result.rows[0].rates["all", "1"].values == (model.partitions["all"].rates.values["1"],)
     assert rates_table(result).header == ["method", "rank 1"]
-    assert {gain.measure for gain in result.gains} == {"rank1"}
+    assert {gain.measure for gain in result.differences} == {"rank1"}
     # The faces are copies of the source's: what evaluate says of that stands below the table and in its summary.
     told = [warning for warning in result.warnings if "was trained on 16 of the 16 images that are measured" in warning]
     assert len(told) == 2
@@ -320,16 +321,17 @@ def test_the_papers_averages_are_the_means_of_its_rates() -> None:
 
 
 def test_the_papers_figures_are_of_its_protocols_alone(shared_data: Path, place: Workspace, tmp_path: Path) -> None:
-    assert published_gbu(shared_data / "gbu") is TABLE_1
-    assert published_gbu(place.protocol("gbu")) is None
+    assert reported_gbu(read_gbu(shared_data / "gbu")) is TABLE_1
+    assert reported_gbu(read_gbu(place.protocol("gbu"))) is None
     partitions = read_gbu(shared_data / "gbu")
     for name, partition in partitions.items():
         query = partition.query[:-1] if name == "Ugly" else partition.query
         write_sigset(tmp_path / "fewer" / f"GBU_{name}_Query.xml", query)
         write_sigset(tmp_path / "fewer" / f"GBU_{name}_Target.xml", partition.target)
-    assert published_gbu(tmp_path / "fewer") is None
-    assert published_feret(shared_data / "feret", check_lists=True) is TABLE_2
-    assert published_feret(shared_data / "feret", check_lists=False) is None
+    assert reported_gbu(read_gbu(tmp_path / "fewer")) is None
+    lists = read_feret(shared_data / "feret")
+    assert reported_feret(lists) is TABLE_2
+    assert reported_feret(replace(lists, probes={**lists.probes, "fb": lists.probes["fb"][1:]})) is None
 
 
 def test_the_papers_figures_stand_beside_ours_at_its_far(filled: Any) -> None:
@@ -373,7 +375,7 @@ def test_all_forms_hold_the_same_rows(filled: Any) -> None:
         for figure in row["figures"]
     ]
     text = (result.directory / "table.md").read_text(encoding="utf-8")
-    tables = [rates_table(result), gains_table(result)]
+    tables = [rates_table(result), differences_table(result)]
     for shown in tables:
         assert shown is not None
         for row in shown.rows:
