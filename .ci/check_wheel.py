@@ -20,8 +20,10 @@ def expected(distribution: str) -> set[str]:
     }
     pages = {f"{share}/man/man1/{path.name}" for path in (ROOT / "man").glob("*.1")}
     about = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE")
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "facedan_cli").rglob("*.html")}
     return (
         modules
+        | templates
         | {"facedan_cli/py.typed"}
         | completions
         | pages

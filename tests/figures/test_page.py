@@ -47,7 +47,7 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def svg(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("figure") / "cmc.svg"
     plot_cmc({"all": {'-->"<b>': [0.5, 0.8, 1.0], "b": [0.2, 0.4, 0.6]}}, path)
