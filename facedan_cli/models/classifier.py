@@ -1,4 +1,4 @@
-"""The last layer in training: features to scores of the source's people. It is no part of what recognises faces."""
+"""The last layer in training: features to scores of the source's identities. Recognition does not use it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Classifier(nn.Module):
 
     Args:
         features: length of a feature vector.
-        classes: people.
+        classes: number of identities.
         head: one of `config.HEADS`.
         margin: m of the head; its default where None.
         scale: s of arcface and cosface; the default where None.
         dropout: probability of dropout before the scores.
-        own: the classes that this process holds, where they are divided among several (`training.classification`);
-            None: all. The initial weights of a class are the same however the classes are divided.
+        local_classes: the classes of this process where the classifier is sharded (`training.classification`);
+            None: all. The initial weights of a class do not depend on the sharding.
 
     Raises:
         ValueError: the head is unknown, has no such setting or not with this value, or no class would be held.
@@ -47,26 +47,27 @@ class Classifier(nn.Module):
         margin: float | None = None,
         scale: float | None = None,
         dropout: float = 0.0,
-        own: range | None = None,
+        local_classes: range | None = None,
     ) -> None:
         super().__init__()
         self.head = head
         self.margin, self.scale = _settings(head, margin, scale)
         self.classes = classes
-        self.own = range(classes) if own is None else own
-        if len(self.own) == 0:
-            raise ValueError(f"{classes} classes cannot be divided so that a process holds none")
-        self.weight = nn.Parameter(_initial_weight(self.own, classes, features))
-        self.register_parameter("bias", nn.Parameter(torch.zeros(len(self.own))) if head == "softmax" else None)
+        self.local_classes = range(classes) if local_classes is None else local_classes
+        if len(self.local_classes) == 0:
+            raise ValueError(f"{classes} classes cannot be sharded so that a process holds none")
+        self.weight = nn.Parameter(_initial_weight(self.local_classes, classes, features))
+        bias = nn.Parameter(torch.zeros(len(self.local_classes))) if head == "softmax" else None
+        self.register_parameter("bias", bias)
         self.dropout = BatchDropout(dropout)
 
     @property
     def sharded(self) -> bool:
-        """Whether this process holds a part of the classes only."""
-        return len(self.own) < self.classes
+        """Whether this process holds a shard of the classes."""
+        return len(self.local_classes) < self.classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores without margin, shape (b, classes held), of features, shape (b, features)."""
+        """Scores without margin, shape (b, local classes), of features, shape (b, features)."""
         return self.scores(self.dropout(x))
 
     def scores(self, x: Tensor, sampled: Tensor | None = None) -> Tensor:
@@ -121,7 +122,7 @@ class Classifier(nn.Module):
 
     def extra_repr(self) -> str:
         """What `print(network)` shows."""
-        shape = f"{self.weight.shape[1]}, {self.classes}, own={self.own}"
+        shape = f"{self.weight.shape[1]}, {self.classes}, local_classes={self.local_classes}"
         return f"{shape}, head={self.head}, margin={self.margin}, scale={self.scale}"
 
 
@@ -182,20 +183,20 @@ def _settings(head: str, margin: float | None, scale: float | None) -> tuple[flo
     return margin, scale
 
 
-def _initial_weight(own: range, classes: int, features: int) -> Tensor:
-    """Rows of N(0, 0.01²), shape (len(own), features).
+def _initial_weight(local: range, classes: int, features: int) -> Tensor:
+    """Rows of N(0, 0.01²), shape (len(local), features).
 
-    Every block of classes has random numbers of its own, from one seed out of torch's random state: processes that
-    start from the same state draw each what one alone would have drawn for its classes.
+    Each block of classes has its own generator, seeded from torch's random state: processes that start from the same
+    state draw the weights that a single process would have drawn.
     """
     seed = int(torch.randint(1 << 62, (), device="cpu"))
-    weight = torch.empty(len(own), features)
-    for first in range(own.start - own.start % _BLOCK, own.stop, _BLOCK):
+    weight = torch.empty(len(local), features)
+    for first in range(local.start - local.start % _BLOCK, local.stop, _BLOCK):
         random = torch.Generator().manual_seed(seed + first)
         block = range(first, min(first + _BLOCK, classes))
         drawn = torch.empty(len(block), features, device="cpu").normal_(std=0.01, generator=random)
-        held = range(max(first, own.start), min(block.stop, own.stop))
-        weight[held.start - own.start : held.stop - own.start] = drawn[held.start - first : held.stop - first]
+        held = range(max(first, local.start), min(block.stop, local.stop))
+        weight[held.start - local.start : held.stop - local.start] = drawn[held.start - first : held.stop - first]
     return weight
 
 

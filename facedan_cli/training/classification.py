@@ -1,8 +1,8 @@
-"""The classification loss of a step: of one process or several, with the classes whole or divided among them.
+"""The classification loss of a step: of one process or several, with a replicated or a sharded classifier.
 
-Divided (partial FC; An et al. 2021), every process holds the weights of its share of the classes and sees the features
-of all: it has the scores of the whole batch for its own classes, and what the softmax sums goes over the processes.
-No process ever has all weights, nor all scores of the batch. Of very many classes a sample may take part in each step
+A sharded classifier is partial FC (An et al. 2021): each process holds the weights of its local classes, gathers the
+features of all processes, and computes the scores of the whole batch for its local classes. The sums of the softmax
+go over the processes. No process holds all weights or all scores. With very many classes a step may sample some
 (An et al. 2022).
 """
 
@@ -27,7 +27,7 @@ class Classification:
 
     Args:
         total: what is minimised; to be differentiated as it is. Where the processes' gradients of everything but a
-            divided classifier are averaged, they are those of the mean loss of the global batch; a divided
+            sharded classifier are averaged, they are those of the mean loss of the global batch; a sharded
             classifier's own gradients are complete already.
         loss: its value over all processes.
         accuracy: share of the rows whose own class has the highest score without margin, of the classes that take part.
@@ -53,7 +53,7 @@ def classification_loss(
     The processes call it equally often in a step: those that have no rows left with none.
 
     Args:
-        classifier: the same in all processes, or each with its share of the classes (`Classifier.sharded`).
+        classifier: the same in all processes, or each with its shard of the classes (`Classifier.sharded`).
         x: features of rows of this process, shape (b, features).
         labels: their classes, int64, shape (b,).
         batch: labelled rows of the global batch: of all processes, and of all calls of the step.
@@ -66,16 +66,14 @@ def classification_loss(
         counts = _counts(len(labels))
         x, labels = _GatherFeatures.apply(x, counts), _gather(labels, counts)
     scores = classifier.scores(x, sampled)
-    rows, columns = _held(classifier, labels, sampled)
-    recognised = _recognised(classifier, scores.detach(), labels, sampled).sum() / batch
+    rows, columns = _local_rows(classifier, labels, sampled)
+    correct = _correct(classifier, scores.detach(), labels, sampled).sum() / batch
     scores = classifier.add_margin(scores, rows, columns, x, step)
     if classifier.sharded:
-        loss = _divided_cross_entropy(scores, rows, columns, smoothing).sum() / batch
-        return Classification(loss, loss.detach(), recognised)
+        loss = _sharded_cross_entropy(scores, rows, columns, smoothing).sum() / batch
+        return Classification(loss, loss.detach(), correct)
     loss = F.cross_entropy(scores, columns, label_smoothing=smoothing, reduction="sum") / batch
-    return Classification(
-        loss * world_size(), sum_over_processes(loss.detach().clone()), sum_over_processes(recognised)
-    )
+    return Classification(loss * world_size(), sum_over_processes(loss.detach().clone()), sum_over_processes(correct))
 
 
 def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed: int, step: int) -> Tensor | None:
@@ -85,7 +83,7 @@ def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed:
     gradient of zero, which the optimiser treats as any other: its weights decay, and go on by their momentum.
 
     Args:
-        classifier: with all classes or a share of them.
+        classifier: with all classes or a shard of them.
         labels: classes of this process's rows of the step, of all calls of the loss; int64, shape (b,).
         rate: the probability, in (0, 1].
         seed: not negative.
@@ -101,23 +99,23 @@ def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed:
         raise ValueError(f"the share of classes that take part must be in (0, 1], not {rate}")
     if rate == 1:
         return None
-    own = classifier.own
+    local = classifier.local_classes
     if world_size() > 1:
         labels = _gather(labels, _counts(len(labels)))
-    numbers = np.random.PCG64((seed, step)).advance(own.start)  # one of the stream for every class there is
-    takes_part = torch.from_numpy(np.random.Generator(numbers).random(len(own)) < rate).to(labels.device)
-    takes_part[labels[(labels >= own.start) & (labels < own.stop)] - own.start] = True
+    numbers = np.random.PCG64((seed, step)).advance(local.start)  # one number of the stream a class
+    takes_part = torch.from_numpy(np.random.Generator(numbers).random(len(local)) < rate).to(labels.device)
+    takes_part[labels[(labels >= local.start) & (labels < local.stop)] - local.start] = True
     return takes_part.nonzero().squeeze(1)
 
 
 def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
-    """A tensor that has a row for each class held, whole: for checkpoints that any number of processes can read.
+    """A tensor that has a row for each local class, whole: for checkpoints that any number of processes can read.
 
     Every process calls it. One process's rows at a time go to the first, on the CPU; their devices hold no more.
 
     Args:
-        classifier: whose classes are whole, or divided as `distributed.share` does.
-        tensor: a parameter of it, or what an optimiser keeps of one, shape (classes held, …); a number belongs to no
+        classifier: whose classes are whole, or divided as `distributed.shard_range` does.
+        tensor: a parameter of it, or what an optimiser keeps of one, shape (local classes, …); a number belongs to no
             class and stays as it is.
 
     Returns:
@@ -137,11 +135,11 @@ def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
     return tensor if rank() == 0 else None
 
 
-def own_classes(classifier: Classifier, file: Any, key: str) -> Tensor:
+def load_shard(classifier: Classifier, file: Any, key: str) -> Tensor:
     """This process's rows of a tensor of a file that `gather_classes` made whole; no others are read.
 
     Args:
-        classifier: with all classes or a share of them.
+        classifier: with all classes or a shard of them.
         file: what `safetensors.safe_open` gives.
         key: of the tensor; a number is read as it is.
 
@@ -154,8 +152,8 @@ def own_classes(classifier: Classifier, file: Any, key: str) -> Tensor:
         return number
     if rows.get_shape()[0] != classifier.classes:
         raise ValueError(f"{key} is of {rows.get_shape()[0]} classes, not {classifier.classes}")
-    own: Tensor = rows[classifier.own.start : classifier.own.stop]
-    return own
+    shard: Tensor = rows[classifier.local_classes.start : classifier.local_classes.stop]
+    return shard
 
 
 def load_classifier(classifier: Classifier, file: Any, prefix: str = "") -> None:
@@ -170,24 +168,24 @@ def load_classifier(classifier: Classifier, file: Any, prefix: str = "") -> None
         ValueError: the state is of another number of classes.
         RuntimeError: it is of another length of features.
     """
-    classifier.load_state_dict({name: own_classes(classifier, file, prefix + name) for name in classifier.state_dict()})
+    classifier.load_state_dict({name: load_shard(classifier, file, prefix + name) for name in classifier.state_dict()})
 
 
-def _held(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The rows whose class this process holds, and the columns of their scores at which it stands."""
-    own = classifier.own
+def _local_rows(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows of local classes, and the columns of these classes in the scores."""
+    local = classifier.local_classes
     rows = torch.arange(len(labels), device=labels.device)
     if classifier.sharded:
-        rows = rows[(labels >= own.start) & (labels < own.stop)]
-    columns = labels[rows] - own.start
+        rows = rows[(labels >= local.start) & (labels < local.stop)]
+    columns = labels[rows] - local.start
     return rows, columns if sampled is None else torch.searchsorted(sampled, columns)
 
 
-def _recognised(classifier: Classifier, scores: Tensor, labels: Tensor, sampled: Tensor | None) -> Tensor:
+def _correct(classifier: Classifier, scores: Tensor, labels: Tensor, sampled: Tensor | None) -> Tensor:
     """Whether each row's own class has the highest of all scores, the first of equals; 0 or 1, shape (b,)."""
     if scores.shape[1] > 0:
         highest, columns = scores.max(1)
-        classes = classifier.own.start + (columns if sampled is None else sampled[columns])
+        classes = classifier.local_classes.start + (columns if sampled is None else sampled[columns])
     else:  # of this process's classes none is sampled
         highest, classes = scores.new_full(labels.shape, -math.inf), torch.full_like(labels, classifier.classes)
     if classifier.sharded:
@@ -198,26 +196,26 @@ def _recognised(classifier: Classifier, scores: Tensor, labels: Tensor, sampled:
     return (classes == labels).to(scores.dtype)
 
 
-def _divided_cross_entropy(scores: Tensor, rows: Tensor, columns: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of each row, shape (b,), of scores (b, c) of which every process has its own classes.
+def _sharded_cross_entropy(scores: Tensor, rows: Tensor, columns: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of each row, shape (b,), of scores (b, c) of which each process has its local classes.
 
     log Σⱼ exp zⱼ − (1 − ε)·z_y − ε·mean z: three sums over classes, of scores that are shifted so that none overflows.
     """
     top = scores.detach().logsumexp(1)  # as good as the highest, and there is one of no classes too
     distributed.all_reduce(top, distributed.ReduceOp.MAX)
     shifted = scores - top[:, None]
-    own = shifted.new_zeros(len(shifted)).index_put((rows,), shifted[rows, columns])
-    parts = [shifted.exp().sum(1), own]
+    target = shifted.new_zeros(len(shifted)).index_put((rows,), shifted[rows, columns])
+    parts = [shifted.exp().sum(1), target]
     if smoothing > 0:
         classes = sum_over_processes(shifted.new_tensor(float(shifted.shape[1])))
         parts.append(shifted.sum(1) / classes)
-    exponentials, own, *mean = _SumParts.apply(torch.stack(parts))
-    loss: Tensor = exponentials.log() - (1 - smoothing) * own
+    exponentials, target, *mean = _SumParts.apply(torch.stack(parts))
+    loss: Tensor = exponentials.log() - (1 - smoothing) * target
     return loss - smoothing * mean[0] if smoothing > 0 else loss
 
 
 class _SumParts(torch.autograd.Function):
-    """Sum over processes of what each computed of its own classes.
+    """Sum over processes of what each computed of its local classes.
 
     The loss is the same in all: its slope in the sum is its slope in each summand, and needs no exchange.
     """

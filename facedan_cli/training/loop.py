@@ -22,7 +22,7 @@ from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.log import Log, shape_of_features
-from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, set_rate, shared
+from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, replicated, set_rate
 from facedan_cli.training.state import Checkpoints
 from facedan_cli.training.step import TOO_LARGE, Batch, Losses, Step
 
@@ -92,7 +92,7 @@ def train(
     optimizer, penalty = make_optimizer(network, plan), domains.penalty
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
     start = _resume(checkpoints, network, optimizer, penalty, scaler)
-    begin_alike((*shared(network), *network.buffers()), start)
+    begin_alike((*replicated(network), *network.buffers()), start)
     entries = Log(log, start, tensorboard)
     if start == 0 and (measured := examination.ends()):
         entries.write({"step": 0, **measured})
@@ -105,7 +105,7 @@ def train(
             set_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
             losses = step_of(batch, step)
-            average_gradients(shared(network))
+            average_gradients(replicated(network))
             scaler.unscale_(optimizer)
             gradient_norm = _gradient_norm(network)
             _refuse_what_is_not_finite(losses.total, gradient_norm, scaler, step, checkpoints)
@@ -183,7 +183,7 @@ def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.
 
 def _gradient_norm(network: FaceNetwork) -> Tensor:
     """The norm of the whole gradient, the same in all processes: they must agree on whether it is one."""
-    norm = nn.utils.get_total_norm([p.grad for p in shared(network) if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in replicated(network) if p.grad is not None])
     if network.classifier.sharded:
         own = nn.utils.get_total_norm([p.grad for p in network.classifier.parameters() if p.grad is not None])
         norm = (norm.square() + sum_over_processes(own.square())).sqrt()

@@ -18,7 +18,7 @@ class Plan(Recipe):
     Args:
         precision: "fp32", "bf16" or "fp16", of the network's own arithmetic; losses and weights are always float32.
         grad_accum: parts in which a batch goes through the network.
-        sample_rate: share of all people that a step classifies among.
+        sample_rate: share of the identities that a step classifies among.
         compile: whether torch.compile makes the network faster.
     """
 
@@ -42,9 +42,9 @@ def learning_rate(step: int, plan: Plan) -> float:
 
 
 def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
-    """The optimiser: convolutions, what lies between, and classifier, each with `scale`, its multiple of the rate.
+    """The optimiser: groups for convolutions, other layers and classifier, each with `scale`, its multiple of the rate.
 
-    Convolutions whose multiple is 0 are told to ask for no gradient, which spares most of the backward pass.
+    With a multiple of 0 the convolutions need no gradient, which spares most of the backward pass.
     """
     convolutions, classifier = network.convolutions(), list(network.classifier.parameters())
     own = {id(parameter) for parameter in (*convolutions, *classifier)}
@@ -69,7 +69,7 @@ def set_rate(optimizer: optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["scale"]
 
 
-def shared(network: FaceNetwork) -> list[nn.Parameter]:
-    """The parameters that all processes have; of a divided classifier each has its own."""
+def replicated(network: FaceNetwork) -> list[nn.Parameter]:
+    """The parameters that all processes replicate: all but those of a sharded classifier."""
     own = {id(parameter) for parameter in network.classifier.parameters()} if network.classifier.sharded else set()
     return [parameter for parameter in network.parameters() if id(parameter) not in own]

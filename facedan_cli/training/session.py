@@ -62,9 +62,10 @@ class Session:
         return shard_range(batch, self.ranks.rank, self.ranks.count)
 
     def head(self, classes: int) -> dict[str, Any]:
-        """The classifier's settings, with the classes that this process holds."""
-        own = shard_range(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
-        return {"head": self.config.head, "margin": self.config.margin, "scale": self.config.scale, "own": own}
+        """The classifier's settings, with the local classes of this process."""
+        local = shard_range(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
+        config = self.config
+        return {"head": config.head, "margin": config.margin, "scale": config.scale, "local_classes": local}
 
     def train(
         self, network: FaceNetwork, domains: DomainBatches, card: ModelCard, examination: Validation, seed: int

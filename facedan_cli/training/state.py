@@ -22,7 +22,7 @@ from facedan_cli.models.checkpoint import ModelCard, save_tensors
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.pretrained.state_dict import open_safetensors
-from facedan_cli.training.classification import gather_classes, own_classes
+from facedan_cli.training.classification import gather_classes, load_shard
 from facedan_cli.workspace import replacing
 
 STATE_FILE, MODEL_FILE, BEST_FILE = "state.safetensors", "model.safetensors", "best.safetensors"
@@ -32,7 +32,7 @@ _NETWORK, _OPTIMIZER, _LOOP, _CLASSIFIER = "network.", "optimizer.", "loop.", "c
 
 
 class Best(NamedTuple):
-    """The step at which the loss on images held aside was lowest, and that loss."""
+    """The step of the lowest held-out loss, and that loss."""
 
     step: int
     loss: float
@@ -104,7 +104,7 @@ class Checkpoints:
             network: the network.
             optimizer: its optimiser.
             remembered: what else the next step depends on.
-            loss: of images held aside, where it was measured.
+            loss: held-out loss, where it was measured.
             last: whether training ends here.
 
         Raises:
@@ -168,15 +168,15 @@ class Checkpoints:
 
 
 def _copies(network: FaceNetwork, optimizer: optim.Optimizer, remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a state on the CPU, whole in the first process whoever holds their parts."""
+    """All tensors of a state on the CPU: whole in the first process, also those of a sharded classifier."""
     classifier, parameters = network.classifier, _parameters(optimizer)
-    divided = {id(parameter) for parameter in classifier.parameters()} if classifier.sharded else set()
+    sharded = {id(parameter) for parameter in classifier.parameters()} if classifier.sharded else set()
     copies = {}
     for key, value in network.state_dict().items():
         of_classes = classifier.sharded and key.startswith(_CLASSIFIER)
         copies[_NETWORK + key] = gather_classes(classifier, value) if of_classes else _copied(value)
     for index, slots in optimizer.state_dict()["state"].items():
-        of_classes = id(parameters[index]) in divided
+        of_classes = id(parameters[index]) in sharded
         for name, value in slots.items():
             if isinstance(value, Tensor):
                 copy = gather_classes(classifier, value) if of_classes else _copied(value)
@@ -195,7 +195,7 @@ def _load_network(network: FaceNetwork, file: Any) -> None:
     for key in sorted(file.keys()):
         name = key.removeprefix(_NETWORK)
         if key.startswith(_NETWORK + _CLASSIFIER):
-            tensors[name] = own_classes(network.classifier, file, key)
+            tensors[name] = load_shard(network.classifier, file, key)
         elif key.startswith(_NETWORK):
             tensors[name] = file.get_tensor(key)
     network.load_state_dict(tensors)
@@ -210,7 +210,7 @@ def _load_optimizer(optimizer: optim.Optimizer, classifier: Classifier, file: An
             index, _, name = key.removeprefix(_OPTIMIZER).partition(".")
             parameter = parameters[int(index)]
             whole = id(parameter) not in of_classes
-            value = file.get_tensor(key) if whole else own_classes(classifier, file, key)
+            value = file.get_tensor(key) if whole else load_shard(classifier, file, key)
             slots.setdefault(int(index), {})[name] = _laid_out_as(parameter, value)
     optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})
 

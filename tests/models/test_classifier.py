@@ -144,10 +144,10 @@ def test_scores_have_full_precision_under_autocast(head: str) -> None:
 
 
 @given(st.integers(1, 5), st.integers(5, 3000))
-def test_initial_weights_do_not_depend_on_how_classes_are_divided(parts: int, classes: int) -> None:
+def test_initial_weights_do_not_depend_on_how_classes_are_sharded(parts: int, classes: int) -> None:
     def drawn(own: range | None) -> Classifier:
         torch.manual_seed(11)
-        return Classifier(2, classes, own=own)
+        return Classifier(2, classes, local_classes=own)
 
     whole = drawn(None)
     shards = [drawn(range(classes * part // parts, classes * (part + 1) // parts)) for part in range(parts)]
@@ -185,7 +185,7 @@ def test_only_softmax_has_a_bias() -> None:
         ({"head": "arcface", "margin": 4.0}, "4.0 is no margin"),
         ({"head": "cosface", "margin": math.nan}, "nan is no margin"),
         ({"head": "cosface", "scale": 0.0}, "scale must be a positive number"),
-        ({"own": range(2, 2)}, "9 classes cannot be divided"),
+        ({"local_classes": range(2, 2)}, "9 classes cannot be sharded"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""One of several processes that classify one batch, the classes divided among them; see test_classification.py."""
+"""One of several processes that classify one batch, the classes sharded among them; see test_classification.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facedan_cli.training.classification import (
     classification_loss,
     gather_classes,
     load_classifier,
-    own_classes,
+    load_shard,
     sample_classes,
 )
 
@@ -39,14 +39,14 @@ def batch() -> dict[str, Tensor]:
 class Rank:
     """What one process has of it, with its own classes or all."""
 
-    def __init__(self, part: int, parts: int, *, head: str = "softmax", divided: bool = True, dropout: float = 0.0):
+    def __init__(self, part: int, parts: int, *, head: str = "softmax", sharded: bool = True, dropout: float = 0.0):
         drawn = batch()
         self.rows = shard_range(BATCH, part, parts)
         self.inputs, self.labels = drawn["inputs"][list(self.rows)], drawn["labels"][list(self.rows)]
         self.network = nn.Parameter(drawn["network"])
-        own = shard_range(CLASSES, part, parts) if divided else None
-        self.classifier = Classifier(6, CLASSES, head=head, own=own, dropout=dropout).double()
-        held = slice(self.classifier.own.start, self.classifier.own.stop)
+        own = shard_range(CLASSES, part, parts) if sharded else None
+        self.classifier = Classifier(6, CLASSES, head=head, local_classes=own, dropout=dropout).double()
+        held = slice(self.classifier.local_classes.start, self.classifier.local_classes.stop)
         self.classifier.load_state_dict({key: drawn[key][held] for key in self.classifier.state_dict()})
 
     def step(self, *, smoothing: float = 0.0, calls: int = 1, sampled: Tensor | None = None) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ class Rank:
 def sampled_step(rank: Rank, rate: float) -> dict[str, Tensor]:
     sampled = sample_classes(rank.classifier, rank.labels, rate=rate, seed=1, step=STEP)
     assert sampled is not None
-    return {"classes": rank.classifier.own.start + sampled, **rank.step(smoothing=0.1, sampled=sampled)}
+    return {"classes": rank.classifier.local_classes.start + sampled, **rank.step(smoothing=0.1, sampled=sampled)}
 
 
 def dropped_step(rank: Rank) -> dict[str, Tensor]:
@@ -100,19 +100,19 @@ def main(part: int, parts: int, directory: Path) -> None:
     torch.set_num_threads(1)
     found: dict[str, dict[str, Tensor]] = {}
     for head, smoothing in SMOOTHING.items():
-        for divided in (True, False):
-            rank = Rank(part, parts, head=head, divided=divided)
-            found[f"{head}-{divided}"] = rank.step(smoothing=smoothing)
-            found[f"{head}-{divided}-calls"] = rank.step(smoothing=smoothing, calls=3)
-    for divided in (True, False):
+        for sharded in (True, False):
+            rank = Rank(part, parts, head=head, sharded=sharded)
+            found[f"{head}-{sharded}"] = rank.step(smoothing=smoothing)
+            found[f"{head}-{sharded}-calls"] = rank.step(smoothing=smoothing, calls=3)
+    for sharded in (True, False):
         for rate in RATES:
-            found[f"sampled{rate}-{divided}"] = sampled_step(Rank(part, parts, head="arcface", divided=divided), rate)
-        found[f"dropped-{divided}"] = dropped_step(Rank(part, parts, divided=divided, dropout=0.5))
-        found[f"trained-{divided}"] = trained(Rank(part, parts, head="cosface", divided=divided))
+            found[f"sampled{rate}-{sharded}"] = sampled_step(Rank(part, parts, head="arcface", sharded=sharded), rate)
+        found[f"dropped-{sharded}"] = dropped_step(Rank(part, parts, sharded=sharded, dropout=0.5))
+        found[f"trained-{sharded}"] = trained(Rank(part, parts, head="cosface", sharded=sharded))
     with safe_open(directory / "whole.safetensors", framework="pt") as file:
         rank = Rank(part, parts)
         load_classifier(rank.classifier, file, "classifier.")
-        found["read"] = {**rank.classifier.state_dict(), "momentum": own_classes(rank.classifier, file, "momentum")}
+        found["read"] = {**rank.classifier.state_dict(), "momentum": load_shard(rank.classifier, file, "momentum")}
     tensors = {f"{name}.{key}": value.clone() for name, case in found.items() for key, value in case.items()}
     save_file(tensors, directory / f"found{part}.safetensors")
 

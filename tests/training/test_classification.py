@@ -21,7 +21,7 @@ from facedan_cli.training.classification import (
     classification_loss,
     gather_classes,
     load_classifier,
-    own_classes,
+    load_shard,
     sample_classes,
 )
 
@@ -118,40 +118,40 @@ def test_one_process_has_the_loss_of_the_formula(head: str) -> None:
 
 @pytest.mark.parametrize("calls", ["", "-calls"])
 @pytest.mark.parametrize("head", HEADS)
-def test_divided_classes_have_the_loss_of_whole_ones(shares: Shares, head: str, calls: str) -> None:
+def test_sharded_classes_have_the_loss_of_whole_ones(shares: Shares, head: str, calls: str) -> None:
     expected = slow_step(head, smoothing=SMOOTHING[head])
     for part, found in enumerate(shares):
         assert_same(case(found, f"{head}-True{calls}"), expected, shard_range(CLASSES, part, len(shares)))
         assert_same(case(found, f"{head}-False{calls}"), expected)
 
 
-@pytest.mark.parametrize("divided", [True, False])
-def test_dropout_is_that_of_the_whole_batch(shares: Shares, divided: bool) -> None:
+@pytest.mark.parametrize("sharded", [True, False])
+def test_dropout_is_that_of_the_whole_batch(shares: Shares, sharded: bool) -> None:
     torch.manual_seed(1)
     expected = slow_step("softmax", kept=2.0 * (torch.rand(BATCH, 6) >= 0.5))
     for part, found in enumerate(shares):
         assert_same(
-            case(found, f"dropped-{divided}"), expected, shard_range(CLASSES, part, len(shares)) if divided else None
+            case(found, f"dropped-{sharded}"), expected, shard_range(CLASSES, part, len(shares)) if sharded else None
         )
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("divided", [True, False])
-def test_of_sampled_classes_it_is_the_loss_among_these(shares: Shares, divided: bool, rate: float) -> None:
-    found = [case(each, f"sampled{rate}-{divided}") for each in shares]
+@pytest.mark.parametrize("sharded", [True, False])
+def test_of_sampled_classes_it_is_the_loss_among_these(shares: Shares, sharded: bool, rate: float) -> None:
+    found = [case(each, f"sampled{rate}-{sharded}") for each in shares]
     taken = [each.pop("classes").tolist() for each in found]
     classes = sorted({number for numbers in taken for number in numbers})
     labels = set(batch()["labels"].tolist())
     assert (labels < set(classes) < set(range(CLASSES))) if rate == 0.5 else (labels == set(classes))
     expected = slow_step("arcface", smoothing=0.1, classes=classes)
     for part, each in enumerate(found):
-        rows = shard_range(CLASSES, part, len(shares)) if divided else range(CLASSES)
+        rows = shard_range(CLASSES, part, len(shares)) if sharded else range(CLASSES)
         assert taken[part] == [number for number in classes if number in rows]
         assert_same(each, expected, rows)
 
 
-@pytest.mark.parametrize("divided", [True, False])
-def test_the_first_process_saves_what_one_alone_would(shares: Shares, divided: bool) -> None:
+@pytest.mark.parametrize("sharded", [True, False])
+def test_the_first_process_saves_what_one_alone_would(shares: Shares, sharded: bool) -> None:
     alone = Rank(0, 1, head="cosface")
     weight = alone.classifier.weight
     optimizer = optim.SGD([alone.network, weight], lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -160,11 +160,11 @@ def test_the_first_process_saves_what_one_alone_would(shares: Shares, divided: b
         optimizer.step()
     momentum = optimizer.state[weight]["momentum_buffer"]
     expected = {"weight": weight.detach(), "momentum": momentum, "count": torch.tensor(3.0)}
-    assert_same(case(shares[0], f"trained-{divided}"), expected)
-    assert [case(found, f"trained-{divided}") for found in shares[1:]] == [{}] * (len(shares) - 1)
+    assert_same(case(shares[0], f"trained-{sharded}"), expected)
+    assert [case(found, f"trained-{sharded}") for found in shares[1:]] == [{}] * (len(shares) - 1)
 
 
-def test_each_process_reads_its_own_classes(shares: Shares) -> None:
+def test_each_process_reads_its_shard(shares: Shares) -> None:
     expected = {key.removeprefix("classifier."): value for key, value in whole_state().items()}
     for part, found in enumerate(shares):
         assert_same(case(found, "read"), expected, shard_range(CLASSES, part, len(shares)))
@@ -182,7 +182,7 @@ def test_one_process_saves_and_reads_all(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "s")
     with safe_open(tmp_path / "s", framework="pt") as file:
         load_classifier(read, file, "classifier.")
-        assert float(own_classes(read, file, "step")) == 7
+        assert float(load_shard(read, file, "step")) == 7
         with pytest.raises(ValueError, match=r"classifier\.weight is of 10 classes, not 11"):
             load_classifier(Classifier(6, 11), file, "classifier.")
         with pytest.raises(RuntimeError, match="size mismatch"):
@@ -191,12 +191,12 @@ def test_one_process_saves_and_reads_all(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 9), st.integers(1, 99), st.floats(0.01, 0.99), st.lists(st.integers(0, 49), min_size=1))
-def test_the_labels_classes_take_part_and_the_same_others_however_they_are_divided(
+def test_the_labels_classes_take_part_and_the_same_others_however_they_are_sharded(
     seed: int, step: int, rate: float, labels: list[int]
 ) -> None:
     def taken(own: range) -> list[int]:
         torch.manual_seed(0)
-        model = Classifier(2, 50, own=own)  # no process group: the labels are all there are
+        model = Classifier(2, 50, local_classes=own)  # no process group: the labels are all there are
         sampled = sample_classes(model, torch.tensor(labels), rate=rate, seed=seed, step=step)
         assert sampled is not None
         return [own.start + number for number in sampled.tolist()]

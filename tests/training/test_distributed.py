@@ -37,12 +37,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, options in (CHOICES | {"arcface": HEADS["arcface"]}).items():
         train_alone(root / name, {**options, "grad_accum": 1})
     jobs = [(f"two-{name}", 2, options) for name, options in CHOICES.items()]
-    jobs += [(f"divided-{name}", 2, {**options, "divided": 1}) for name, options in HEADS.items()]
-    for divided in (0, 1):
-        train_alone(root / f"to-three-{divided}", {"die_after": 11})  # the state is of step 8
+    jobs += [(f"sharded-{name}", 2, {**options, "sharded": 1}) for name, options in HEADS.items()]
+    for sharded in (0, 1):
+        train_alone(root / f"to-three-{sharded}", {"die_after": 11})  # the state is of step 8
         jobs += [
-            (f"to-three-{divided}", 3, {"divided": divided}),
-            (f"to-one-{divided}", 2, {"divided": divided, "die_after": 11}),
+            (f"to-three-{sharded}", 3, {"sharded": sharded}),
+            (f"to-one-{sharded}", 2, {"sharded": sharded, "die_after": 11}),
         ]
     for name, _, _ in jobs:
         (root / name).mkdir(exist_ok=True)
@@ -82,17 +82,17 @@ def test_two_processes_are_one(root: Path, choice: str) -> None:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_a_divided_classifier_is_the_whole_one(root: Path, head: str) -> None:
-    assert_alike(root / {"softmax": "plain"}.get(head, head), root / f"divided-{head}")
+def test_a_sharded_classifier_is_the_whole_one(root: Path, head: str) -> None:
+    assert_alike(root / {"softmax": "plain"}.get(head, head), root / f"sharded-{head}")
 
 
-@pytest.mark.parametrize("divided", [0, 1])
-def test_another_number_of_processes_goes_on_from_a_state(root: Path, divided: int) -> None:
-    assert (root / f"to-one-{divided}" / "state.safetensors").is_file()
-    assert not (root / f"to-one-{divided}" / "model.safetensors").exists()
-    train_alone(root / f"to-one-{divided}", {})
-    assert_alike(root / "plain", root / f"to-one-{divided}")
-    assert_alike(root / "plain", root / f"to-three-{divided}")
+@pytest.mark.parametrize("sharded", [0, 1])
+def test_another_number_of_processes_goes_on_from_a_state(root: Path, sharded: int) -> None:
+    assert (root / f"to-one-{sharded}" / "state.safetensors").is_file()
+    assert not (root / f"to-one-{sharded}" / "model.safetensors").exists()
+    train_alone(root / f"to-one-{sharded}", {})
+    assert_alike(root / "plain", root / f"to-one-{sharded}")
+    assert_alike(root / "plain", root / f"to-three-{sharded}")
 
 
 @pytest.mark.parametrize(("batch", "parts"), [(32, 1), (32, 2), (7, 3), (2, 5)])

@@ -85,10 +85,10 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
 def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
     options = dict(options)
     die_after = options.pop("die_after", None)
-    divided = bool(options.pop("divided", 0)) and parts > 1
+    sharded = bool(options.pop("sharded", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
     head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
-    head["own"] = shard_range(PEOPLE, part, parts) if divided else None
+    head["local_classes"] = shard_range(PEOPLE, part, parts) if sharded else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
     torch.manual_seed(0)
     network = VGGFace(SPEC, PEOPLE, **head)
