@@ -17,7 +17,6 @@ from facedan_cli.config.training import (
     PretrainConfig,
     check_training,
     resolve,
-    resolve_head,
 )
 from facedan_cli.errors import UsageError
 
@@ -42,7 +41,7 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
     unset = {key for key, value in options(resolved).items() if value is None}
-    assert unset == {"init", "gallery", "head", "margin", "scale", "holdout_identities"}
+    assert unset == {"init", "gallery", "margin", "scale", "holdout_identities"}  # softmax has neither margin nor scale
     assert config.iterations is None
 
 
@@ -109,8 +108,9 @@ def test_an_unknown_choice_is_answered_with_near_ones() -> None:
 
 def test_a_head_has_its_papers_settings_where_none_are_given() -> None:
     config = PretrainConfig(source="a")
-    assert (resolve_head(config).head, resolve_head(config).margin) == ("softmax", None)
-    arcface = resolve_head(replace(config, head="arcface", scale=30.0))
+    softmax = resolve(config, PAPER)
+    assert (softmax.head, softmax.margin) == ("softmax", None)
+    arcface = resolve(replace(config, head="arcface", scale=30.0), PAPER)
     assert (arcface.margin, arcface.scale) == (0.5, 30.0)
     with pytest.raises(UsageError, match="--scale means nothing for --head sphereface"):
-        resolve_head(replace(config, head="sphereface", scale=30.0))
+        resolve(replace(config, head="sphereface", scale=30.0), PAPER)

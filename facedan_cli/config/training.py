@@ -261,10 +261,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 Training = TypeVar("Training", bound=TrainingConfig)
 
 
-def resolve(config: Training, recipe: Recipe) -> Training:
-    """Fill fields that are None from the network's recipe."""
+def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
+    """Fill in what is not set, and check the whole: the model's recipe, and the usual margin and scale of the head.
+
+    Args:
+        config: as it was given.
+        recipe: of the model, for the stage.
+        known: values by field that stand in place of the configuration's.
+
+    Raises:
+        UsageError: naming the option that cannot be.
+    """
     unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
-    return replace(config, **unset)
+    head = {name: known.get(name, getattr(config, name)) for name in ("head", "margin", "scale")}
+    resolved = replace(config, **(unset | known | _head_settings(**head)))
+    check_training(resolved)
+    return resolved
 
 
 def check_training(config: TrainingConfig) -> None:
@@ -284,28 +296,24 @@ def check_training(config: TrainingConfig) -> None:
             raise UsageError(f"{spelling(name)} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
+    if not 0 < config.sample_rate <= 1:
+        raise UsageError(f"--sample-rate must be a share up to 1, not {config.sample_rate}", "1, the default, is all")
 
 
-def resolve_head(config: Training) -> Training:
-    """Fill margin and scale from the defaults of the head.
+def _head_settings(head: str | None, margin: float | None, scale: float | None) -> dict[str, Any]:
+    """Head, margin and scale, with the head's usual values where they are not set.
 
     Raises:
         UsageError: the head is unknown, or has no margin or scale.
     """
-    head = config.head or "softmax"
+    head = head or "softmax"
     check_choice("--head", head, tuple(HEADS))
-    usual = HEADS[head]
-    for name in ("margin", "scale"):
-        value = getattr(config, name)
-        if value is not None and getattr(usual, name) is None:
+    settings = {"margin": margin, "scale": scale}
+    for name, value in settings.items():
+        usual = getattr(HEADS[head], name)
+        if value is not None and usual is None:
             raise UsageError(f"--{name} means nothing for --head {head}", f"leave --{name} out")
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"--{name} must be a positive number, not {value}", "leave it out for the default")
-    if not 0 < config.sample_rate <= 1:
-        raise UsageError(f"--sample-rate must be a share up to 1, not {config.sample_rate}", "1, the default, is all")
-    return replace(
-        config,
-        head=head,
-        margin=usual.margin if config.margin is None else config.margin,
-        scale=usual.scale if config.scale is None else config.scale,
-    )
+        settings[name] = usual if value is None else value
+    return {"head": head, **settings}

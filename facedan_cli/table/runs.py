@@ -10,7 +10,7 @@ from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
-from facedan_cli.config.training import AdaptConfig, PretrainConfig, check_training, resolve
+from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.networks import build
@@ -201,10 +201,9 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
     if _adapted(config):
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
-        adapted, _, _ = resolve_penalty(_stage_2(config, row), NETWORKS[config.pretrain.model])
-        adapted = resolve(adapted, NETWORKS[config.pretrain.model].adapt)
-        check_training(adapted)
-        check_batch(adapted)
+        adapted, network = _stage_2(config, row), NETWORKS[config.pretrain.model]
+        resolve_penalty(adapted, network)
+        check_batch(resolve(adapted, network.adapt, head=adapted.head or config.pretrain.head))
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:

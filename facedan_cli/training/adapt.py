@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import hashed_options, options
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import CLASSICAL, NETWORKS
-from facedan_cli.config.training import AdaptConfig, check_training, resolve, resolve_head
+from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.distributed import DistEnv
@@ -55,8 +55,9 @@ from facedan_cli.training.datasets import (
 from facedan_cli.training.domain_test import DomainTest, tell
 from facedan_cli.training.held_out import HeldOut, features_of, readable
 from facedan_cli.training.loop import DomainBatches, Validation
-from facedan_cli.training.penalty_options import check_batch, parse_bandwidth, resolve_penalty
-from facedan_cli.training.session import Session, check_processes, resolve_precision, training_plan, training_session
+from facedan_cli.training.penalty_options import parse_bandwidth
+from facedan_cli.training.resolve import check_processes, resolve_adapt
+from facedan_cli.training.session import Session, training_plan, training_session
 from facedan_cli.training.step import DTYPES, Features
 from facedan_cli.training.target_list import Target, read_target
 from facedan_cli.workspace import Dataset, Workspace, sha256_file, write_json
@@ -95,18 +96,11 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
     dataset = workspace.dataset(config.source)
     init = find_init(config, workspace, dataset)
     card = read_card(init)
-    config = replace(config, holdout_identities=_people_held(card, config))
+    config, layers, bandwidth_multipliers = resolve_adapt(config, card, init)
     source = read_source(dataset, config.holdout_identities or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
     shared = refuse_shared(source.folder, target.folder)
-    config, layers, bandwidth_multipliers = resolve_penalty(config, NETWORKS[card.model])
-    # In the form in which the same command, or config.toml given back, always means the same run.
-    config = replace(config, init=config.init or init.parents[1].name)
-    config = resolve_head(resolve(_with_head_of(card, config), NETWORKS[card.model].adapt))
-    check_training(config)
-    check_batch(config)
-    config = replace(config, precision=resolve_precision(config.precision, config.device))
     check_processes(config, len(source.identities))
     run = plan_run(
         workspace,
@@ -224,25 +218,6 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
             f"run `facedan pretrain --source {config.source}` first, or name a model with --init",
         )
     return checkpoint_of(newest)
-
-
-def _people_held(card: ModelCard, config: AdaptConfig) -> int:
-    """How many people of the source are held aside: those of the pretraining, for the network knows the others."""
-    held = int(card.config.get("hold_people") or 0)
-    if config.holdout_identities not in (None, held):
-        raise UsageError(
-            f"--holdout-identities {config.holdout_identities} cannot be: {card.run} held out {held}",
-            "leave it out, or pretrain with as many",
-        )
-    return held
-
-
-def _with_head_of(card: ModelCard, config: AdaptConfig) -> AdaptConfig:
-    """The configuration with the head that the initial model was trained with, where no other is asked for."""
-    if config.head is not None and config.head != card.head.get("head"):
-        return config
-    given = {key: value for key, value in options(config).items() if key in card.head and value is not None}
-    return replace(config, **{**card.head, **given})
 
 
 def _start(job: AdaptJob, work: Session) -> FaceNetwork:

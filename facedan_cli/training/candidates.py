@@ -162,7 +162,7 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray
     names_of = np.array(folder.names)
     if len(folder) < LEAST_SAMPLE or len(set(folder.names)) < 2:
         raise FacedanError(
-            f"the source '{source.dataset.name}' has too few images held aside to judge networks by",
+            f"the source '{source.dataset.name}' has too few held-out images to compare networks by",
             "pretrain with --holdout-identities, or raise --holdout",
         )
     return folder, names_of

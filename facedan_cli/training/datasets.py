@@ -215,7 +215,8 @@ def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[st
 
     def accept(record: Mapping[str, Any]) -> bool:
         known = record.get("inputs", {}).get("source", {}).get("contents")
-        held = record.get("config", {}).get("holdout_identities") or 0
+        config = record.get("config", {})
+        held = config.get("holdout_identities", config.get("hold_people")) or 0  # the latter in earlier versions
         return isinstance(known, str) and isinstance(held, int) and known == contents(held)
 
     return accept

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from facedan_cli.config.common import PCANET_OPTIONS, hashed_options, options
+from facedan_cli.config.fields import check_choices
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import read_faces
 from facedan_cli.data.dataset import FaceDataset, read_dataset
@@ -58,6 +59,7 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
     Raises:
         FacedanError: something that the run needs is missing or cannot be.
     """
+    check_choices(config)
     if DistEnv.of(os.environ).count > 1:
         raise UsageError("pcanet is learnt by one process", "start it without torchrun")
     datasets = {"source": workspace.dataset(config.source)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 from facedan_cli.adaptation.betas import LEAST_ROWS
 from facedan_cli.adaptation.kernels import doubling_multipliers
@@ -22,9 +22,7 @@ BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
 """What γ, and multiples of it, may be: float32 knows no kernel of a bandwidth far beyond."""
 
 
-def resolve_penalty(
-    config: AdaptConfig, network: NetworkEntry
-) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
+def resolve_penalty(config: AdaptConfig, network: NetworkEntry) -> tuple[Mapping[str, float], tuple[float, ...]]:
     """Check the penalty's options.
 
     Args:
@@ -32,7 +30,7 @@ def resolve_penalty(
         network: what is adapted.
 
     Returns:
-        The configuration in the form in which equal settings are equal texts; layers with their weights; multipliers.
+        The layers with their weights, and the bandwidth multipliers.
 
     Raises:
         UsageError: an option has an impossible value, or one that the others would leave without effect.
@@ -55,17 +53,17 @@ def resolve_penalty(
         else parse_multipliers(config.bandwidth_multipliers)
     )
     _refuse_what_has_no_effect(config, layers, network)
-    text = (
-        None
-        if bandwidth_multipliers == doubling_multipliers(len(bandwidth_multipliers))
-        else ",".join(f"{factor:g}" for factor in bandwidth_multipliers)
-    )
-    named = ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items())
-    return (
-        replace(config, layers=named, kernels=len(bandwidth_multipliers), bandwidth_multipliers=text),
-        layers,
-        bandwidth_multipliers,
-    )
+    return layers, bandwidth_multipliers
+
+
+def penalty_values(layers: Mapping[str, float], bandwidth_multipliers: tuple[float, ...]) -> dict[str, Any]:
+    """Layers and kernels as values of options, equal where the settings are equal however they were written."""
+    doubling = bandwidth_multipliers == doubling_multipliers(len(bandwidth_multipliers))
+    return {
+        "layers": ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items()),
+        "kernels": len(bandwidth_multipliers),
+        "bandwidth_multipliers": None if doubling else ",".join(f"{factor:g}" for factor in bandwidth_multipliers),
+    }
 
 
 def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float], network: NetworkEntry) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.fields import check_choices
 from facedan_cli.config.models import NETWORKS, imported
-from facedan_cli.config.training import PretrainConfig, check_training, resolve, resolve_head
+from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import template_name
@@ -40,7 +39,8 @@ from facedan_cli.training.datasets import (
 from facedan_cli.training.held_out import HeldOut
 from facedan_cli.training.loop import DomainBatches, Validation
 from facedan_cli.training.pcanet import PCANetJob, learn_pcanet, plan_pcanet
-from facedan_cli.training.session import check_processes, resolve_precision, training_plan, training_session
+from facedan_cli.training.resolve import check_processes, resolve_pretrain
+from facedan_cli.training.session import training_plan, training_session
 from facedan_cli.workspace import Workspace, sha256_file
 
 
@@ -70,16 +70,9 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     """
     if config.model == "lbp":
         raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
-    check_choices(config)
     if config.model == "pcanet":
         return plan_pcanet(config, workspace)
-    if config.gallery is not None:
-        raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
-    config = resolve_head(
-        resolve(replace(config, holdout_identities=config.holdout_identities or 0), NETWORKS[config.model].pretrain)
-    )
-    check_training(config)
-    config = replace(config, precision=resolve_precision(config.precision, config.device))
+    config = resolve_pretrain(config)
     source = read_source(workspace.dataset(config.source), config.holdout_identities or 0, workspace.root)
     check_processes(config, len(source.identities))
     inputs = {"source": describe(source.dataset, source.folder)}

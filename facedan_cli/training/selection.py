@@ -29,7 +29,10 @@ from facedan_cli.training.datasets import METHOD, TrainingResult, found_finished
 from facedan_cli.workspace import Workspace, write_csv
 
 NETWORKS_KEPT = 6
-"""Of each run so many networks are compared, the last one among them."""
+"""Networks of each run that are compared, the last one among them."""
+
+_LAMBDAS_ON_DISK = "strengths"
+"""The key of the tried λ in run identities and checkpoints, as earlier versions wrote it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
     Raises:
         FacedanError: something that a run needs is missing or cannot be.
     """
-    lambdas = parse_strengths(config.lambdas)
+    lambdas = parse_lambdas(config.lambdas)
     jobs = {}
     for lambda_ in lambdas:
         job = plan_adapt(replace(config, lambda_=lambda_), workspace)
@@ -62,15 +65,15 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
     images_to_verify(first.source, first.config.holdout)
     tried = ",".join(f"{lambda_:g}" for lambda_ in lambdas)
 
-    def of_all(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if key != "lambda"} | {"select": True, name: tried}
+    def of_all(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key != "lambda"} | {"select": True}
 
     run = plan_run(
         workspace,
         "adapt",
         [first.source.dataset.name, first.target.dataset.name],
-        config=of_all(options(first.config), "lambdas"),
-        hashed_options=of_all(hashed_options(first.config), "strengths") | {"method": METHOD},
+        config=of_all(options(first.config)) | {"lambdas": tried},
+        hashed_options=of_all(hashed_options(first.config)) | {_LAMBDAS_ON_DISK: tried, "method": METHOD},
         inputs=first.run.inputs,
         images={"source": first.source.folder, "target": first.target.folder},
     )
@@ -99,7 +102,7 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
         before, *found = _measured(selection, first, pool, device, report)
         best = choose(before, found)
         network, card = load_checkpoint(best.checkpoint)
-        config = dict(card.config) | {"step": best.step, "strengths": run.config["lambdas"]}
+        config = dict(card.config) | {"step": best.step, _LAMBDAS_ON_DISK: run.config["lambdas"]}
         save_checkpoint(run.checkpoint, network, replace(card, run=run.name, config=config))
         _write(run.directory / "candidates.csv", before, found, best)
     taken = "the network before adaptation" if best is before else f"λ = {best.lambda_:g}, step {best.step}"
@@ -108,7 +111,7 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
     return TrainingResult(run, False, metrics | {"source_error": best.source_error}, set_aside)
 
 
-def parse_strengths(text: str) -> tuple[float, ...]:
+def parse_lambdas(text: str) -> tuple[float, ...]:
     """The λ of "0.1,0.5,2", rising.
 
     Raises:

@@ -19,7 +19,7 @@ from facedan_cli.data.cache import Cache
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.devices import keep_freed_memory, resolve_device, worker_count
 from facedan_cli.distributed import DistEnv, shard_range
-from facedan_cli.errors import Interrupted, UsageError
+from facedan_cli.errors import Interrupted
 from facedan_cli.figures.learning_curves import draw_curves
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
@@ -146,40 +146,3 @@ def training_plan(config: TrainingConfig) -> Plan:
     """The part of a resolved configuration that the loop reads."""
     values = options(config)
     return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})
-
-
-def resolve_precision(precision: str, device: str) -> str:
-    """The precision that "auto" stands for: bfloat16 on GPUs that compute in it, else float32."""
-    if precision != "auto":
-        return precision
-    chosen = resolve_device(device)
-    return "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def check_processes(config: TrainingConfig, people: int) -> None:
-    """Refuse what cannot be divided among the processes there are, or among the parts of a batch.
-
-    Args:
-        config: resolved.
-        people: of the source.
-
-    Raises:
-        UsageError: naming the option.
-    """
-    count = DistEnv.of(os.environ).count
-    batch = int(config.batch or 0)
-    if config.grad_accum * count > batch:
-        what = f"{config.grad_accum} parts" if count == 1 else f"{count} processes times {config.grad_accum} parts"
-        raise UsageError(f"a batch of {batch} cannot be divided into {what}", "lower --grad-accum or raise --batch")
-    if config.shard_classifier and people < count:
-        raise UsageError(f"{people} people cannot be divided among {count} processes", "leave --shard-classifier out")
-    if config.shard_classifier and config.precision == "fp16":
-        raise UsageError(
-            "--shard-classifier does not go with --precision fp16: processes would disagree on which steps overflow",
-            "use --precision bf16",
-        )
-    if config.keep_every % config.checkpoint_every:
-        raise UsageError(
-            f"--keep-every {config.keep_every} is no multiple of --checkpoint-every {config.checkpoint_every}",
-            "networks are kept at checkpoints",
-        )

@@ -37,7 +37,7 @@ def works(**options: Any) -> bool:
     """Whether the options are taken; then three steps must give numbers, and rows a gradient."""
     config = replace(ADAPT, **options)
     try:
-        config, layers, bandwidth_multipliers = resolve_penalty(config, NETWORKS["vggface-mini"])
+        layers, bandwidth_multipliers = resolve_penalty(config, NETWORKS["vggface-mini"])
         check_batch(config)
     except UsageError:
         return False

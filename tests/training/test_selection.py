@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import Notes, draw, weights
 
+from facedan_cli.config.common import hashed_options
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
@@ -20,9 +21,10 @@ from facedan_cli.runs import checkpoint_of, read_record
 from facedan_cli.synthetic.render import STUDIO
 from facedan_cli.training.adapt import plan_adapt
 from facedan_cli.training.candidates import Candidate, choose, decidability, rejection_reason
+from facedan_cli.training.datasets import METHOD, is_of_images, read_source
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
-from facedan_cli.training.selection import parse_strengths, plan_selection, select
-from facedan_cli.workspace import Workspace
+from facedan_cli.training.selection import parse_lambdas, plan_selection, select
+from facedan_cli.workspace import Workspace, digest
 
 ADAPT = AdaptConfig(source="casia", target="frgc", iterations=12, batch=6, lambdas="0.5,4")
 BEFORE = Candidate(0.0, 0, Path("before"), 1.0, 0.10, 30.0)
@@ -76,11 +78,11 @@ def test_decidability_does_not_depend_on_the_scale_of_scores(scale: float, shift
     assert decidability(scale * scores + shift) == pytest.approx(decidability(scores), rel=1e-6)
 
 
-def test_strengths_are_two_numbers_or_more() -> None:
-    assert parse_strengths("10, 0.5,2,2") == (0.5, 2, 10)
+def test_lambdas_are_two_numbers_or_more() -> None:
+    assert parse_lambdas("10, 0.5,2,2") == (0.5, 2, 10)
     for text in ("0.5", "", "a,b", "-1,2", "1,inf", "1,nan"):
         with pytest.raises(UsageError, match="--lambdas cannot be"):
-            parse_strengths(text)
+            parse_lambdas(text)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_it_trains_each_strength_and_keeps_the_chosen_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)
     place, report = Workspace.open(root), Notes()
     selection = plan_selection(ADAPT, place)
@@ -126,19 +128,41 @@ def test_it_trains_each_strength_and_keeps_the_chosen_network(root: Path, monkey
     assert checkpoint_of(alone.directory) == selection.jobs[4.0].run.checkpoint
 
 
-def test_people_held_aside_are_trained_on_by_no_stage(root: Path) -> None:
+def test_a_selection_keeps_the_name_that_earlier_versions_gave_it(root: Path) -> None:
+    selection = plan_selection(ADAPT, Workspace.open(root))
+    determining = hashed_options(selection.jobs[0.5].config) | {"select": True, "strengths": "0.5,4", "method": METHOD}
+    del determining["lambda"]
+    contents = {
+        role: {key: facts[key] for key in ("contents", "sha256") if key in facts}
+        for role, facts in selection.run.inputs.items()
+    }
+    assert selection.run.identity == digest({"stage": "adapt", "config": determining, "inputs": contents})
+
+
+@pytest.mark.parametrize("key", ["holdout_identities", "hold_people"])
+def test_a_pretraining_of_the_same_images_is_recognised(root: Path, key: str) -> None:
+    place = Workspace.open(root)
+    source = place.dataset("casia")
+    accept = is_of_images(source, place)
+    contents = read_source(source, 3, place.root).folder.fingerprint
+    record = {"inputs": {"source": {"contents": contents}}, "config": {key: 3}}
+    assert accept(record)
+    assert not accept(record | {"config": {key: 0}})
+
+
+def test_held_out_identities_are_trained_on_by_no_stage(root: Path) -> None:
     place = Workspace.open(root)
     job = plan_adapt(ADAPT, place)
     assert len(set(job.source.aside.names)) == 3
     assert not set(job.source.aside.names) & set(job.source.identities)
     assert job.config.holdout_identities == 3
     assert job.card.identities == job.source.identities
-    with pytest.raises(UsageError, match="was trained with 3 people held aside"):
+    with pytest.raises(UsageError, match="held out 3"):
         plan_adapt(replace(ADAPT, holdout_identities=2), place)
 
 
-def test_without_images_held_aside_there_is_nothing_to_judge_by(workspace: Workspace) -> None:
+def test_without_held_out_images_there_is_nothing_to_judge_by(workspace: Workspace) -> None:
     config = PretrainConfig(source="casia", model="vggface-mini", iterations=2, batch=8)
     pretrain(plan_pretrain(config, workspace))
-    with pytest.raises(FacedanError, match="too few images held aside to judge networks by"):
+    with pytest.raises(FacedanError, match="too few held-out images to compare networks by"):
         plan_selection(replace(ADAPT, iterations=2), workspace)

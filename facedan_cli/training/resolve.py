@@ -1,0 +1,127 @@
+"""From what was asked to what is trained: the configuration of each stage, resolved and checked in one step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facedan_cli.config.common import options
+from facedan_cli.config.fields import check_choices
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
+from facedan_cli.devices import resolve_device
+from facedan_cli.distributed import DistEnv
+from facedan_cli.errors import UsageError
+from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
+
+
+def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
+    """The configuration of stage 1 with every value that its network and this machine determine.
+
+    Raises:
+        UsageError: naming the option that cannot be.
+    """
+    check_choices(config)
+    if config.gallery is not None:
+        raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
+    return resolve(
+        config,
+        NETWORKS[config.model].pretrain,
+        holdout_identities=config.holdout_identities or 0,
+        precision=resolve_precision(config.precision, config.device),
+    )
+
+
+def resolve_adapt(
+    config: AdaptConfig, card: ModelCard, init: Path
+) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
+    """The configuration of stage 2 with every value that the initial network and this machine determine.
+
+    Args:
+        config: as it was given.
+        card: of the initial network.
+        init: its checkpoint; without --init the name of its run is the resolved value.
+
+    Returns:
+        The configuration, the layers with their weights, and the bandwidth multipliers. Equal settings give equal
+        configurations, whether they come from options or from the config.toml of a run.
+
+    Raises:
+        UsageError: naming the option that cannot be.
+    """
+    network = NETWORKS[card.model]
+    layers, bandwidth_multipliers = resolve_penalty(config, network)
+    resolved = resolve(
+        config,
+        network.adapt,
+        init=config.init or init.parents[1].name,
+        holdout_identities=_holdout_identities(config, card),
+        precision=resolve_precision(config.precision, config.device),
+        **_head_of(config, card),
+        **penalty_values(layers, bandwidth_multipliers),
+    )
+    check_batch(resolved)
+    return resolved, layers, bandwidth_multipliers
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """The precision that "auto" stands for: bfloat16 on GPUs that compute in it, else float32."""
+    if precision != "auto":
+        return precision
+    chosen = resolve_device(device)
+    return "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def check_processes(config: TrainingConfig, identities: int) -> None:
+    """Refuse what cannot be divided among the processes, or among the parts of a batch.
+
+    Args:
+        config: resolved.
+        identities: how many the source has.
+
+    Raises:
+        UsageError: naming the option.
+    """
+    count = DistEnv.of(os.environ).count
+    batch = int(config.batch or 0)
+    if config.grad_accum * count > batch:
+        what = f"{config.grad_accum} parts" if count == 1 else f"{count} processes times {config.grad_accum} parts"
+        raise UsageError(f"a batch of {batch} cannot be divided into {what}", "lower --grad-accum or raise --batch")
+    if config.shard_classifier and identities < count:
+        raise UsageError(
+            f"{identities} identities cannot be divided among {count} processes", "leave --shard-classifier out"
+        )
+    if config.shard_classifier and config.precision == "fp16":
+        raise UsageError(
+            "--shard-classifier does not go with --precision fp16: processes would disagree on which steps overflow",
+            "use --precision bf16",
+        )
+    if config.keep_every % config.checkpoint_every:
+        raise UsageError(
+            f"--keep-every {config.keep_every} is no multiple of --checkpoint-every {config.checkpoint_every}",
+            "networks are kept at checkpoints",
+        )
+
+
+def _holdout_identities(config: AdaptConfig, card: ModelCard) -> int:
+    """As many held-out identities as in the pretraining: the network knows the others."""
+    held_out = int(card.config.get("hold_people") or 0)
+    if config.holdout_identities not in (None, held_out):
+        raise UsageError(
+            f"--holdout-identities {config.holdout_identities} cannot be: {card.run} held out {held_out}",
+            "leave it out, or pretrain with as many",
+        )
+    return held_out
+
+
+def _head_of(config: AdaptConfig, card: ModelCard) -> dict[str, Any]:
+    """The settings of the initial network's head that no option overrides; none where another head is asked for."""
+    if config.head is not None and config.head != card.head.get("head"):
+        return {}
+    given = options(config)
+    return {key: value for key, value in card.head.items() if given[key] is None}
