@@ -1,4 +1,4 @@
-"""Kernel weights β that make a difference between the domains most visible beside its own noise."""
+"""Optimal kernel weights β: those with the highest ratio of MMD² to its standard deviation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor
 from facedan_cli.adaptation.mmd import Comparisons
 
 LEAST_ROWS = {"unbiased": 3, "biased": 3, "linear": 4}
-"""Rows of each domain from which on an estimator's terms, two quadruples or three rows, vary and have a covariance."""
+"""Smallest batch of each domain whose estimator has a covariance: three rows, or two quadruples."""
 
 RIDGE = 1e-4
-"""What is added to the covariance's diagonal, as a share of its mean: neighbouring octaves are nearly collinear."""
+"""Ridge on the covariance, as a share of the mean of its diagonal: neighbouring bandwidths are nearly collinear."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What the choice of β rests on, for K kernels.
+    """Mean and covariance of the estimates of K kernels, from which β is computed.
 
     Args:
         estimates: η, the unbiased estimate of MMD² by each kernel alone, shape (K,).
@@ -33,8 +33,8 @@ class Moments:
     estimates: Tensor
     covariance: Tensor
 
-    def smoothed(self, before: Moments | None, momentum: float = 0.9) -> Moments:
-        """The exponential mean of these moments and those of earlier batches."""
+    def smoothed(self, before: Moments | None, momentum: float) -> Moments:
+        """The exponential moving average with the moments of earlier batches."""
         if before is None:
             return self
         return Moments(
@@ -54,7 +54,7 @@ def kernel_moments(kernels: Sequence[Tensor], compared: Comparisons) -> Moments:
 
     Args:
         kernels: values of each kernel for the compared pairs.
-        compared: the pairs, all of them or the linear estimator's.
+        compared: the pairs: all, or those of the linear estimator.
 
     Returns:
         Moments in float64, on the CPU.

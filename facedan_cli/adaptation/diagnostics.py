@@ -1,4 +1,4 @@
-"""How the features of a batch lie: what shows that a penalty is too strong before results do."""
+"""Spread of the features of a batch: it falls before results do where λ is too high."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from torch import Tensor
 def effective_rank(rows: Tensor) -> float:
     """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007).
 
-    Between 1, all on a line, and n − 1, spread evenly over as many directions as there can be; 0 where all are equal.
+    It is 1 where all rows lie on a line, n − 1 where they spread evenly over all directions, 0 where all are equal.
+
+    >>> round(effective_rank(torch.eye(4)), 6), round(effective_rank(torch.tensor([[0.0, 0.0], [1.0, 1.0]])), 6)
+    (3.0, 1.0)
 
     Args:
         rows: features, shape (n, d).
@@ -24,14 +27,14 @@ def effective_rank(rows: Tensor) -> float:
 
 @torch.no_grad()
 def mean_cosine(rows: Tensor) -> float:
-    """The mean cosine between different rows: 1 where all point the same way.
+    """The mean cosine between different rows: 1 where all have the same direction.
 
     Args:
         rows: features, shape (n, d), n ≥ 2.
     """
     n = len(rows)
     directions = torch.nn.functional.normalize(rows.float(), dim=1)
-    lengths = directions.square().sum()  # n, less the rows that are zero
+    lengths = directions.square().sum()  # n, minus the zero rows
     return float((directions.sum(dim=0).square().sum() - lengths) / (n * (n - 1)))
 
 
@@ -45,7 +48,7 @@ def _singular_values(rows: Tensor) -> Tensor:
     precise = rows.double()
     centred = precise - precise.mean(dim=0)
     squared = torch.linalg.eigvalsh(centred @ centred.T).clamp(min=0)
-    # What rounding leaves of the zero that centring makes is no direction.
+    # Centring makes one eigenvalue zero; its rounding error is no direction.
     squared[squared < squared.max() * 1e-12] = 0
     values: Tensor = squared.sqrt()
     return values

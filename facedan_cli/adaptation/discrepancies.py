@@ -1,4 +1,4 @@
-"""Other distances between two domains, for comparison with MK-MMD under the same loss."""
+"""Discrepancies between two domains: MK-MMD of the paper, and others for comparison under the same loss."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from torch import Tensor
 from facedan_cli.adaptation.mmd import Comparisons, compare
 
 COINCIDENT = 1e-12
-"""Squared distances below this share of their mean are taken to be zero: the slope of a root has no bound there."""
+"""Squared distances below this share of their mean count as zero: the gradient of a root is unbounded there."""
 
 
 @dataclass
 class LayerBatch:
-    """Both domains' features of a layer in one step, and what a discrepancy may ask of them.
+    """The features of both domains of a layer in one step.
 
     Args:
         source: features of the source, shape (n, d).
         target: features of the target, shape (m, d).
         estimator: which pairs of rows are compared, see `mmd.compare`.
-        kernel: the mixture of Gaussian kernels at `pairs.distances`, of the same shape; for those that have kernels.
+        kernel: the mixture of Gaussian kernels at `pairs.distances`, of the same shape; None without kernels.
     """
 
     source: Tensor
@@ -38,14 +38,14 @@ class LayerBatch:
 
     @property
     def kernel_values(self) -> Tensor:
-        """`kernel`, where there must be one."""
+        """`kernel`, of a discrepancy that has kernels."""
         if self.kernel is None:
             raise ValueError("this discrepancy has kernels, and none was given")
         return self.kernel
 
 
 Measure = Callable[[Mapping[str, LayerBatch]], Mapping[str, Tensor]]
-"""A discrepancy: of the layers' batches a scalar by layer; by "" where it measures them as one."""
+"""A discrepancy: from the batches by layer a scalar by layer; under "" where it measures the layers jointly."""
 
 
 def layer_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
@@ -77,6 +77,13 @@ def energy_distance(compared: Comparisons) -> Tensor:
 
     The gradient is zero where two rows coincide, up to the rounding of their distance.
 
+    >>> source, target = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [3.0]])
+    >>> energy_distance(compare(source, target))
+    tensor(2.)
+
+    Args:
+        compared: the pairs of rows, from `mmd.compare`.
+
     Returns:
         A scalar.
     """
@@ -89,7 +96,11 @@ def energy_distance(compared: Comparisons) -> Tensor:
 def coral_distance(source: Tensor, target: Tensor) -> Tensor:
     """‖C_s − C_t‖² / (4·d²) between the covariances of the features (Deep CORAL; Sun and Saenko 2016, eq. 1).
 
-    The d×d matrices are never formed: of centred X and Y, ‖XᵀX‖ is ‖XXᵀ‖ and ⟨XᵀX, YᵀY⟩ is ‖XYᵀ‖².
+    The d×d matrices are never formed: for centred X and Y, ‖XᵀX‖ is ‖XXᵀ‖ and ⟨XᵀX, YᵀY⟩ is ‖XYᵀ‖².
+
+    >>> source, target = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 0.0], [4.0, 0.0]])
+    >>> coral_distance(source, target)  # variances 2 and 8: (8 − 2)² / (4·2²)
+    tensor(2.2500)
 
     Args:
         source: features, shape (n, d).
@@ -105,7 +116,7 @@ def coral_distance(source: Tensor, target: Tensor) -> Tensor:
         raise ValueError(f"features differ in size: {tuple(source.shape[1:])} and {tuple(target.shape[1:])}")
     with torch.autocast(source.device.type, enabled=False):
         x, y = (rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows for rows in (source, target))
-        # Scaled first: the squares of a Gram matrix's entries would leave float32 where features are large.
+        # Scaled first: squares of Gram entries overflow float32 where features are large.
         x = (x - x.mean(dim=0)) / (n - 1) ** 0.5
         y = (y - y.mean(dim=0)) / (m - 1) ** 0.5
         joint = torch.cat([x, -y])

@@ -1,4 +1,4 @@
-"""Distances, bandwidths and Gaussian kernels: what every MMD estimator is made of."""
+"""Distances, bandwidths and Gaussian kernels, shared by all estimators of MMD."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 COLUMNS_AT_ONCE = 1024
-"""Features are centred so many columns at a time: the copy stays small beside the (n, n) matrices."""
+"""Columns of features that are centred at a time: the copy stays small beside the (n, n) matrices."""
 
 MIN_BANDWIDTH = 1e-12
 
 MEDIANS = {"squared": 1.0, "sigma": 2.0}
-"""The two readings of "the median" as bandwidth, by what γ is of the median squared distance.
+"""The two readings of "the median" as bandwidth: γ as a multiple of the median squared distance.
 
 `squared`: γ is that median itself. `sigma`: the Gaussian exp(−‖x−y‖²/(2σ²)) has the median distance as its σ, which
 makes γ = 2σ² twice as large: the square of the median distance is the median of the squared ones.
@@ -24,26 +24,26 @@ makes γ = 2σ² twice as large: the square of the median distance is the median
 def squared_distances(*parts: Tensor) -> Tensor:
     """Squared Euclidean distances between all rows of one or more feature batches, by one Gram product.
 
-    ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, where the broadcast form needs O(n²·d). The three terms cancel
-    where rows lie near each other and far from the mean of all, as those of one domain do whose features lie far from
-    the other's: so they are summed in float64, of which the widest such gap leaves enough digits for float32.
+    ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, the broadcast form O(n²·d). The three terms cancel where rows lie
+    near each other and far from the mean of all, as in a domain that lies far from the other. They are summed in
+    float64, which leaves enough digits for float32.
 
-    The gradient is one product too: with S = G + Gᵀ of the incoming gradient G, it is 2·(diag(S·1) − S)·X. Nothing is
-    squared there, and of rows whose mean is subtracted first float32 has digits enough.
+    The gradient is one product too: 2·(diag(S·1) − S)·X with S = G + Gᵀ of the incoming gradient G. It squares nothing,
+    so float32 is enough once the mean is subtracted.
 
     Args:
         parts: features, shapes (n_i, d), of any precision, also under autocast.
 
     Returns:
-        Distances of the rows of all parts, one part after the other, shape (Σ n_i, Σ n_i), float32 or that of the
-        features if it is more precise, none negative, the diagonal exactly zero.
+        Distances between the rows of all parts in their order, shape (Σ n_i, Σ n_i), at least float32, none negative,
+        the diagonal exactly zero.
     """
     distances: Tensor = _SquaredDistances.apply(*parts)
     return distances
 
 
 class _SquaredDistances(torch.autograd.Function):
-    """Written by hand: autograd's own backward of the Gram matrix takes two products, and copies of all rows."""
+    """Written by hand: autograd's backward of the Gram matrix takes two products, and copies of all rows."""
 
     @staticmethod
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class _SquaredDistances(torch.autograd.Function):
                 block = _centred(parts, columns, torch.float64)
                 gram.addmm_(block, block.T)
             norms = gram.diagonal().clone()
-            # The two halves of a product differ in their last bits: their sum does not.
+            # A Gram product is not exactly symmetric in its last bits; its sum with the transpose is.
             distances = (norms[:, None] + norms[None, :]).sub_(gram + gram.T)
             return distances.clamp_(min=0).fill_diagonal_(0).to(_precise(parts[0].dtype))
 
@@ -95,9 +95,12 @@ def _centred(parts: Sequence[Tensor], columns: slice, dtype: torch.dtype) -> Ten
 
 @torch.no_grad()
 def median_bandwidth(source: Tensor, target: Tensor, reading: str = "squared") -> float:
-    """γ_m: by the median of the squared distances between different rows of both domains pooled (Gretton et al. 2012).
+    """γ_m: the median of the squared distances between different rows of both domains pooled (Gretton et al. 2012).
 
-    It is the *squared* distance that the kernel exp(−‖x−y‖²/γ) divides by γ.
+    The distance is *squared* because the kernel exp(−‖x−y‖²/γ) divides the squared distance by γ.
+
+    >>> median_bandwidth(torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0]]))  # of 1, 4 and 9
+    4.0
 
     Args:
         source: features, shape (n, d).
@@ -125,20 +128,20 @@ def median_distance(distances: Tensor) -> float:
 
 
 def doubling_multipliers(kernels: int) -> tuple[float, ...]:
-    """The bandwidth multipliers 1, 2, 4, … of that many kernels (paper, Section IV-B: five of them)."""
+    """The bandwidth multipliers 1, 2, 4, … of a number of kernels (paper, Section IV-B: five)."""
     return tuple(2.0**power for power in range(kernels))
 
 
 def gaussian_kernels(distances: Tensor, bandwidth: float, bandwidth_multipliers: Sequence[float]) -> list[Tensor]:
     """k_u = exp(−‖x−y‖² / (γ·f_u)) of each multiplier f_u.
 
-    From the widest down, a kernel of half the bandwidth is the square of the one before: of octaves only the widest
-    costs an exponential.
+    A kernel of half the bandwidth is the square of the wider one: of doubling multipliers only the widest costs an
+    exponential.
 
     Args:
         distances: squared distances, any shape.
         bandwidth: γ.
-        multipliers: f, positive, in any order.
+        bandwidth_multipliers: f, positive, in any order.
 
     Returns:
         In the order of `bandwidth_multipliers`, kernel values of the shape of `distances`, between 0 and 1.
@@ -159,13 +162,13 @@ def gaussian_kernel(
         distances: squared distances, any shape.
         bandwidth: γ.
         weights: β, one a kernel, non-negative, summing to one.
-        multipliers: f, one a kernel; by default 1, 2, 4, …
+        bandwidth_multipliers: f, one a kernel; by default 1, 2, 4, …
 
     Returns:
         Kernel values, of the shape of `distances`, between 0 and 1.
 
     Raises:
-        ValueError: there are not as many weights as multipliers.
+        ValueError: the numbers of weights and multipliers differ.
     """
     factors = doubling_multipliers(len(weights)) if bandwidth_multipliers is None else bandwidth_multipliers
     return mixture(gaussian_kernels(distances, bandwidth, factors), weights)
@@ -175,7 +178,7 @@ def mixture(kernels: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Σ_u β_u k_u.
 
     Raises:
-        ValueError: there are not as many weights as kernels.
+        ValueError: the numbers of weights and kernels differ.
     """
     total = torch.zeros_like(kernels[0])
     for kernel, weight in zip(kernels, weights, strict=True):

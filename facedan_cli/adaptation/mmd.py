@@ -1,4 +1,9 @@
-"""Squared maximum mean discrepancy with several Gaussian kernels: what is compared, and the estimators."""
+"""Squared maximum mean discrepancy with several Gaussian kernels: its estimators, and the pairs that they compare.
+
+`mk_mmd` is the function to call with two batches of features. Training (`adaptation.discrepancies`, `penalty`) takes
+the same two steps, `compare` and `Comparisons.estimate`, and computes the kernel between them itself: its bandwidths
+and weights follow the batches.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,16 @@ from facedan_cli.adaptation.kernels import gaussian_kernel, squared_distances
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Pairs of rows, and how each counts: for a kernel k the estimate is Σ contrast · k(distances).
+    """The pairs of rows that an estimator compares, and their coefficients in the estimate.
 
-    Every estimator is this sum. Only the pairs differ: all of them, (n + m, n + m), or the four of each quadruple.
+    Every estimator of MMD² is Σ coefficients · k(distances). The pairs are all, (n + m, n + m), or the four of each
+    quadruple.
 
     Args:
         distances: squared distances, any shape.
-        contrast: positive within a domain, negative between the two; of the same shape.
+        coefficients: positive within a domain, negative between the two; of the same shape.
         sizes: rows of the source and of the target.
-        quadruples: whether these are the four pairs of each quadruple, (4, pairs), and not all pairs.
+        quadruples: whether the pairs are those of quadruples, (4, pairs), and not all.
     """
 
     distances: Tensor
@@ -30,24 +36,19 @@ class Comparisons:
     quadruples: bool = False
 
     def estimate(self, kernel: Tensor) -> Tensor:
-        """Within-domain means less twice the between-domain mean of kernel values; a scalar."""
+        """MMD² of kernel values: within-domain means minus twice the between-domain mean; a scalar."""
         return (self.coefficients * kernel).sum()
 
 
-def compare(
-    source: Tensor,
-    target: Tensor,
-    *,
-    estimator: str = "unbiased",
-) -> Comparisons:
+def compare(source: Tensor, target: Tensor, *, estimator: str = "unbiased") -> Comparisons:
     """The pairs that an estimator of MMD² compares.
 
-    - `unbiased`, the U-statistic (Gretton et al. 2012, JMLR 13, eq. 3): no row is compared with itself. Zero in
-      expectation where the two distributions are the same.
-    - `biased`, the V-statistic: eq. 2 of the paper to the letter. The diagonals of its full blocks, always one, give it
-      a positive expectation of order 1/n, and its gradient pulls features together.
-    - `linear` (Gretton et al. 2012, Section 6; Long et al. 2015): only the four pairs of each quadruple of rows
-      x_2i, x_2i+1, y_2i, y_2i+1; O(n·d), and several times as noisy. Rows without a partner are left out.
+    - `unbiased`, the U-statistic (Gretton et al. 2012, JMLR 13, eq. 3): no row is compared with itself. Its
+      expectation is zero where the two distributions are the same.
+    - `biased`, the V-statistic: eq. 2 of the paper to the letter. The diagonals of its full blocks are one, which gives
+      it a positive expectation of order 1/n; its gradient pulls features together.
+    - `linear` (Gretton et al. 2012, Section 6; Long et al. 2015): the four pairs of each quadruple of rows x_2i,
+      x_2i+1, y_2i, y_2i+1; O(n·d), and several times as noisy. Rows without a partner are left out.
 
     Distances are computed in float32 or better, also under autocast: squared norms overflow half precision.
 
@@ -83,19 +84,29 @@ def mk_mmd(
 ) -> Tensor:
     """MMD² between two feature batches (paper eq. 2 and 3; Gretton et al. 2012).
 
+    >>> from facedan_cli.adaptation.kernels import median_bandwidth
+    >>> random = torch.Generator().manual_seed(0)
+    >>> source, target = torch.randn(2, 40, 8, generator=random)
+    >>> five = [1 / 5] * 5  # kernels of bandwidths γ, 2γ, 4γ, 8γ, 16γ
+    >>> gamma = median_bandwidth(source, target + 1)
+    >>> mk_mmd(source, target + 1, bandwidth=gamma, weights=five) > 0.1
+    tensor(True)
+    >>> abs(mk_mmd(source, target, bandwidth=gamma, weights=five)) < 0.01
+    tensor(True)
+
     Args:
         source: features of the source batch, shape (n, d).
         target: features of the target batch, shape (m, d).
         bandwidth: γ.
         weights: β, one a kernel, non-negative, summing to one.
-        multipliers: kernel u has the bandwidth γ·multipliers[u]; by default 1, 2, 4, …
+        bandwidth_multipliers: kernel u has the bandwidth γ·bandwidth_multipliers[u]; by default 1, 2, 4, …
         estimator: "unbiased", "biased" or "linear", see `compare`.
 
     Returns:
-        A scalar. The unbiased and the linear estimate are often slightly negative; they are not clamped.
+        A scalar. The unbiased and the linear estimate can be slightly negative; they are not clamped.
 
     Raises:
-        ValueError: as `compare`, or there are not as many weights as multipliers.
+        ValueError: as `compare`, or the numbers of weights and multipliers differ.
     """
     compared = compare(source, target, estimator=estimator)
     return compared.estimate(gaussian_kernel(compared.distances, bandwidth, weights, bandwidth_multipliers))
@@ -109,7 +120,7 @@ def _coefficients(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
 
 
 def _quadruples(source: Tensor, target: Tensor) -> Comparisons:
-    """Four distances for each quadruple: within the source, within the target, and two between; shape (4, pairs)."""
+    """Four distances of each quadruple: within the source, within the target, and two between; shape (4, pairs)."""
     pairs = min(len(source), len(target)) // 2
     with torch.autocast(source.device.type, enabled=False):
         x, y = (

@@ -1,4 +1,4 @@
-"""The penalty that adaptation adds to the loss: the layers' discrepancies, and what of them changes with the steps."""
+"""The penalty that adaptation adds to the loss: the discrepancies of the layers, with λ and their running state."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import imported
 
 MOMENTUM = 0.9
-"""Of running means over batches: a batch moves them by a tenth."""
+"""Of moving averages over batches: a batch moves them by a tenth."""
 
 
 @dataclass(kw_only=True)
 class Penalty:
-    """λ Σ_l w_l · discrepancy(source features of layer l, target features of layer l), the second term of eq. 4.
+    """λ Σ_l w_l · discrepancy(source features of layer l, target features of layer l): the second term of the loss.
 
     Args:
-        strength: λ.
-        layers: the layers that are adapted, each with its weight w_l (1 in the paper).
+        lambda_: λ.
+        layers: adapted layers with their weights w_l (1 in the paper).
         discrepancy: one of `config.discrepancies.DISCREPANCIES`; "mk-mmd" is the paper's.
-        multipliers: bandwidths of the kernels as multiples of γ.
-        betas: kernel weights: "equal", or "optimal" from running means of each kernel's estimate and covariance.
+        bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
+        kernel_weights: "equal", or "optimal" from moving averages of each kernel's estimate and covariance.
         estimator: "unbiased", "biased" or "linear".
         bandwidths: γ of each layer; None: the median of each batch.
-        running: whether γ then follows the medians of the batches, as a running mean.
-        median: how a batch's median gives γ, "squared" or "sigma" (`kernels.MEDIANS`).
-        queue: how many past rows of each domain, without gradient, are compared as well; not for the linear estimator,
-            which would compare them with each other only.
-        ramp: steps over which λ rises from 0 to `lambda_`; 0: it is constant.
+        running: whether γ then follows the medians of the batches, as a moving average.
+        median: reading of the median as γ, "squared" or "sigma" (`kernels.MEDIANS`).
+        memory_bank: past rows of each domain, without gradient, that each batch is compared with; not with the linear
+            estimator, which would compare them with each other only.
+        ramp: steps over which λ rises from 0 to `lambda_`; 0: constant λ.
     """
 
     lambda_: float
@@ -64,7 +64,7 @@ class Penalty:
 
     def __post_init__(self) -> None:
         if self.memory_bank and self.estimator == "linear":
-            raise ValueError("the linear estimator compares no row of a batch with the queue")
+            raise ValueError("the linear estimator compares no row of a batch with the memory bank")
         self.gamma = dict(self.bandwidths or {})
         equal = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         self.weights = dict.fromkeys(self.layers, equal)
@@ -74,8 +74,8 @@ class Penalty:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The penalty, and each discrepancy by its name in the log.
 
-        With a queue the value is that of batch and past rows together, and the gradient is as large as without: past
-        rows have none, so each row of the batch stands for its share of them (`_standing_for_all`).
+        With a memory bank the value is that of batch and past rows together. Past rows have no gradient; that of the
+        batch is scaled up for them (`_with_memory_bank`).
 
         Args:
             source: features of the source batch by layer, each (n, d).
@@ -86,8 +86,7 @@ class Penalty:
             ValueError: a batch has fewer than two rows of a domain, or its features have no bandwidth.
         """
         batches = {
-            layer: LayerBatch(*self._with_past(layer, source[layer], target[layer]), self.estimator)
-            for layer in self.layers
+            layer: LayerBatch(*self._rows(layer, source[layer], target[layer]), self.estimator) for layer in self.layers
         }
         entry = DISCREPANCIES[self.discrepancy]
         if entry.kernels:
@@ -96,10 +95,10 @@ class Penalty:
                 batch.kernel = self._kernel(layer, batch.pairs)
         measure: Measure = imported(entry.measure)
         found = measure(batches)
-        # Eq. 4: λ Σ_l w_l d_l. A joint discrepancy has no layer and no weight.
+        # A joint discrepancy has no layer and no weight.
         weighted = torch.stack([self.layers.get(layer, 1.0) * value for layer, value in found.items()])
         log = {"_".join(filter(None, (entry.log, layer))): value for layer, value in found.items()}
-        return self.lambda_at(step) * weighted.sum(), log
+        return self.lambda_at(step) * weighted.sum(), log  # eq. 4: λ Σ_l w_l · MMD²(S_l, T_l)
 
     def lambda_at(self, step: int) -> float:
         """λ of a step: it rises as 2/(1 + exp(−10·p)) − 1 over the ramp (Ganin and Lempitsky 2015), p = step/ramp."""
@@ -108,15 +107,15 @@ class Penalty:
         return self.lambda_ * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
 
     def frozen(self) -> Penalty:
-        """The penalty with bandwidths and kernel weights as they stand and full λ, which remembers nothing."""
-        still = replace(
+        """The penalty with the present bandwidths and kernel weights, full λ and no running state."""
+        fixed = replace(
             self, bandwidths=dict(self.gamma) or None, running=False, kernel_weights="equal", memory_bank=0, ramp=0
         )
-        still.weights = dict(self.weights)
-        return still
+        fixed.weights = dict(self.weights)
+        return fixed
 
     def update_memory_bank(self, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-        """Put the rows of a step that is done into the queue."""
+        """Put the rows of a finished step into the memory bank."""
         if not self.memory_bank:
             return
         for layer in self.layers:
@@ -128,14 +127,14 @@ class Penalty:
             self._past[layer] = (first, second)
 
     def settings(self) -> dict[str, float | list[float]]:
-        """γ and β of each layer, and λ where it changes, as they stand, for the log."""
+        """The present γ and β of each layer, for the log."""
         entry: dict[str, float | list[float]] = {f"gamma_{layer}": gamma for layer, gamma in self.gamma.items()}
         if DISCREPANCIES[self.discrepancy].kernels:
             entry |= {f"beta_{layer}": list(weights) for layer, weights in self.weights.items()}
         return entry
 
     def state(self) -> dict[str, Tensor]:
-        """What the next step depends on, by name."""
+        """The running state that the next step depends on, by name."""
         tensors = {f"gamma.{layer}": torch.tensor(gamma, dtype=torch.float64) for layer, gamma in self.gamma.items()}
         for layer, moments in self._moments.items():
             tensors[f"estimates.{layer}"] = moments.estimates
@@ -145,7 +144,7 @@ class Penalty:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from the state that `state` gave."""
+        """Restore what `state` gave."""
         for layer in self.layers:
             if f"gamma.{layer}" in tensors:
                 self.gamma[layer] = float(tensors[f"gamma.{layer}"])
@@ -154,11 +153,11 @@ class Penalty:
             if f"source.{layer}" in tensors:
                 self._past[layer] = (tensors[f"source.{layer}"], tensors[f"target.{layer}"])
 
-    def _with_past(self, layer: str, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, layer: str, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if layer not in self._past:
             return source, target
         past_source, past_target = self._past[layer]
-        return _standing_for_all(source, past_source), _standing_for_all(target, past_target)
+        return _with_memory_bank(source, past_source), _with_memory_bank(target, past_target)
 
     def _choose_bandwidth(self, layer: str, batch: LayerBatch) -> None:
         if self.bandwidths is not None and not self.running:
@@ -180,11 +179,11 @@ class Penalty:
         return mixture(kernels, self.weights[layer])
 
 
-def _standing_for_all(rows: Tensor, past: Tensor) -> Tensor:
-    """A batch's n rows and q past ones, the gradient of the former (n + q)/n times what it would be.
+def _with_memory_bank(rows: Tensor, past: Tensor) -> Tensor:
+    """The n rows of a batch and q past rows; the gradient of the former is scaled by (n + q)/n.
 
-    A mean over n + q rows moves with each of them by 1/(n + q). So multiplied, a row of the batch has the gradient, in
-    expectation over what the queue holds, that it would have without one; else a queue would weaken λ by n/(n + q).
+    A mean over n + q rows moves with each of them by 1/(n + q). The factor gives a row of the batch the gradient that
+    it would have, in expectation over the memory bank, without one; else the bank would weaken λ by n/(n + q).
     """
     share = (len(rows) + len(past)) / len(rows)
     value = rows.detach()

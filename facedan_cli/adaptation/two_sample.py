@@ -18,8 +18,8 @@ class TwoSampleTest:
 
     Args:
         mmd2: the unbiased estimate between the two samples.
-        chance: what 95 % of the random divisions of the pooled samples stay below.
-        p_value: the share of divisions, the actual one among them, whose estimate is as large.
+        chance: the 95 % quantile over random divisions of the pooled samples.
+        p_value: share of divisions, with the actual one, whose estimate is as large.
     """
 
     mmd2: float
@@ -42,29 +42,34 @@ def two_sample_test(
     bandwidth: float | None = None,
     permutations: int = 1000,
     seed: int = 0,
-    source_people: Sequence[Hashable] | None = None,
-    target_people: Sequence[Hashable] | None = None,
+    source_identities: Sequence[Hashable] | None = None,
+    target_identities: Sequence[Hashable] | None = None,
 ) -> TwoSampleTest:
     """Test whether two samples of features come from one distribution (Gretton et al. 2012, JMLR 13, Section 5).
 
-    The rows are divided anew at random, as if they had no domain, and MMD² is measured of each division: from one
-    kernel matrix, by one product for all. The level is exact where rows are exchangeable. Several images of one person
-    are not: divided by images they make differences look more certain than they are. Where people are known they are
-    what is divided, each by the mean kernel of its images: that is exact where all have equally many.
+    The pooled rows are divided at random, and MMD² of all divisions is computed from one kernel matrix by one product.
+    The level is exact where rows are exchangeable. Images of one identity are not: the test then rejects too often.
+    Where identities are known the test divides identities, each with the mean kernel of its images; it is exact where
+    all have equally many images.
+
+    >>> random = torch.Generator().manual_seed(0)
+    >>> source, target = torch.randn(2, 40, 8, generator=random)
+    >>> two_sample_test(source, target).beyond_chance, two_sample_test(source, target + 0.5).beyond_chance
+    (False, True)
 
     Args:
         source: features, shape (n, d), n ≥ 2.
         target: features, shape (m, d), m ≥ 2.
         weights: β, one a kernel.
-        multipliers: bandwidth of each kernel as a multiple of `bandwidth`; by default 1, 2, 4, …
+        bandwidth_multipliers: bandwidth of each kernel as a multiple of `bandwidth`; by default 1, 2, 4, …
         bandwidth: γ; by default the median of the pooled squared distances.
         permutations: number of random divisions.
         seed: the same seed draws the same divisions.
-        source_people: whose image each source row is; None: each of another person, or nobody knows.
-        target_people: whose image each target row is.
+        source_identities: the identity of each source row; None: unknown, or all different.
+        target_identities: the identity of each target row.
 
     Raises:
-        ValueError: a sample has fewer than two rows or people, or the pooled features have no bandwidth.
+        ValueError: a sample has fewer than two rows or identities, or the pooled features have no bandwidth.
     """
     n, m = len(source), len(target)
     if n < 2 or m < 2:
@@ -72,14 +77,14 @@ def two_sample_test(
     distances = squared_distances(source.double(), target.double())
     gamma = median_distance(distances) if bandwidth is None else bandwidth
     kernel = gaussian_kernel(distances, gamma, weights, bandwidth_multipliers)
-    if source_people is not None or target_people is not None:
-        owners = [*_owners("source", source_people, n), *_owners("target", target_people, m)]
-        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    if source_identities is not None or target_identities is not None:
+        owner_of = [*_identities("source", source_identities, n), *_identities("target", target_identities, m)]
+        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owner_of))}
         n = sum(domain == "source" for domain, _ in numbers)
         m = len(numbers) - n
         if n < 2 or m < 2:
-            raise ValueError(f"the test needs at least two people of each domain, got {n} and {m}")
-        kernel = _of_people(kernel, [numbers[owner] for owner in owners])
+            raise ValueError(f"the test needs at least two identities of each domain, got {n} and {m}")
+        kernel = _by_identity(kernel, [numbers[owner] for owner in owner_of])
     kernel = kernel.fill_diagonal_(0)
     random = np.random.default_rng(seed)
     actual = np.arange(n + m) < n
@@ -91,16 +96,16 @@ def two_sample_test(
     return TwoSampleTest(observed, float(np.quantile(by_chance, 0.95)), (1 + as_large) / (1 + permutations))
 
 
-def _owners(domain: str, people: Sequence[Hashable] | None, count: int) -> list[tuple[str, Hashable]]:
-    """Whose each of a domain's rows is; a name in the other domain is another person."""
-    named = range(count) if people is None else people
+def _identities(domain: str, identities: Sequence[Hashable] | None, count: int) -> list[tuple[str, Hashable]]:
+    """The identity of each row of a domain; the same name in the other domain is another identity."""
+    named = range(count) if identities is None else identities
     if len(named) != count:
-        raise ValueError(f"the {domain} has {count} rows, and people of {len(named)} are given")
-    return [(domain, person) for person in named]
+        raise ValueError(f"the {domain} has {count} rows, and identities of {len(named)} are given")
+    return [(domain, identity) for identity in named]
 
 
-def _of_people(kernel: Tensor, numbers: Sequence[int]) -> Tensor:
-    """The mean kernel between the rows of each two people, shape (people, people), from that of the rows."""
+def _by_identity(kernel: Tensor, numbers: Sequence[int]) -> Tensor:
+    """The mean kernel between the rows of each two identities, shape (identities, identities)."""
     shares = torch.zeros(max(numbers) + 1, len(numbers)).to(kernel)
     shares[list(numbers), list(range(len(numbers)))] = 1
     shares /= shares.sum(dim=1, keepdim=True)
@@ -108,7 +113,7 @@ def _of_people(kernel: Tensor, numbers: Sequence[int]) -> Tensor:
 
 
 def _estimates(kernel: Tensor, divisions: Tensor) -> Tensor:
-    """Unbiased MMD² of each division (b, n + m), ones for source rows, from the kernel matrix without its diagonal."""
+    """Unbiased MMD² of each division (b, n + m), one for source rows, from the kernel matrix with a zero diagonal."""
     n = divisions[0].sum()
     m = len(kernel) - n
     to_all = divisions @ kernel.sum(dim=1)  # (b,)

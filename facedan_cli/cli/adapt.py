@@ -55,7 +55,7 @@ def adapt(
 ) -> None:
     """Stage 2: adapt the network to the target without its labels; prints the path of its checkpoint.
 
-    Minimises source classification plus λ times the sum over layers of MK-MMD² between source and target (eq. 4).
+    Minimises source classification plus λ times the sum over layers of MK-MMD² between source and target.
     Before and after, a permutation test on held-out images says whether the domains differ beyond chance.
 
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7

@@ -186,7 +186,7 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig(TrainingConfig):
-    """Stage 2: source classification plus λ times MK-MMD² between source and target (eq. 4)."""
+    """Stage 2: source classification plus λ times MK-MMD² between source and target (the loss of the paper)."""
 
     RECIPES: ClassVar = {name: entry.adapt for name, entry in NETWORKS.items()}
 

@@ -1,4 +1,4 @@
-"""Stage 2: adapt a pretrained network to unlabelled target faces (paper, eq. 4)."""
+"""Stage 2: adapt a pretrained network to unlabelled target faces."""
 
 from __future__ import annotations
 

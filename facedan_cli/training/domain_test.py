@@ -46,7 +46,7 @@ class DomainTest:
         if any(domain is None or len(readable(domain)) < 2 for domain in images):
             return {}
         source, target = (features_of(self.held.network, domain) for domain in images if domain is not None)
-        people = self.held.labels[readable(images[0])].tolist() if images[0] is not None else None
+        identities = self.held.labels[readable(images[0])].tolist() if images[0] is not None else None
         weights = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         try:
             found = {
@@ -56,7 +56,7 @@ class DomainTest:
                     weights=weights,
                     bandwidth_multipliers=self.bandwidth_multipliers,
                     seed=self.seed,
-                    source_people=people,
+                    source_identities=identities,
                 )
                 for layer in self.layers
             }

@@ -36,7 +36,7 @@ class HeldOut:
     target: FaceStore | None = None
 
     def loss(self, penalty: Penalty | None = None) -> float | None:
-        """The loss of eq. 4, of these images; None where there are none.
+        """The training loss of these images, with the penalty; None where there are none.
 
         It tells a good step from a worse one with labels of the source alone. Labels are not smoothed, and sphereface's
         margin is that of the first step, so that steps can be compared.

@@ -71,7 +71,7 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """What is minimised (eq. 4)."""
+        """The loss that is minimised."""
         return self.classification if self.penalty is None else self.classification + self.penalty
 
 

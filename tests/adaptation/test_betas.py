@@ -113,7 +113,7 @@ def test_the_linear_estimators_moments_are_those_of_its_terms() -> None:
 
 def test_smoothing_is_an_exponential_mean() -> None:
     first, second = (Moments(torch.tensor([x]), torch.tensor([[2 * x]])) for x in (1.0, 3.0))
-    assert first.smoothed(None) is first
+    assert first.smoothed(None, 0.75) is first
     mixed = second.smoothed(first, 0.75)
     assert float(mixed.estimates) == pytest.approx(1.5)
     assert float(mixed.covariance) == pytest.approx(3.0)

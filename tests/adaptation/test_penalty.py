@@ -168,8 +168,8 @@ def test_a_queue_does_not_weaken_coral() -> None:
     assert float(queued @ plain / plain.square().sum()) == pytest.approx(1, abs=0.1)  # its own bias is of order 1/n
 
 
-def test_the_linear_estimator_has_no_queue() -> None:
-    with pytest.raises(ValueError, match="compares no row of a batch with the queue"):
+def test_the_linear_estimator_has_no_memory_bank() -> None:
+    with pytest.raises(ValueError, match="compares no row"):
         penalty(memory_bank=8, estimator="linear")
 
 

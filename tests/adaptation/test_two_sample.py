@@ -49,30 +49,33 @@ def test_under_the_null_it_rejects_as_often_as_its_level_says() -> None:
     assert min(test.p_value for test in tests) > 0
 
 
-def of_people(people: int, images: int, *, seed: int) -> tuple[torch.Tensor, list[int]]:
-    """Rows in no order of people, of each several that lie near each other."""
-    centres, noise = rows(people, seed=2 * seed), rows(people * images, seed=2 * seed + 1)
-    owners = [row % people for row in range(people * images)]
+def of_identities(identities: int, images: int, *, seed: int) -> tuple[torch.Tensor, list[int]]:
+    """Rows in no order of identities, several near each other of each."""
+    centres, noise = rows(identities, seed=2 * seed), rows(identities * images, seed=2 * seed + 1)
+    owners = [row % identities for row in range(identities * images)]
     return centres[owners] + 0.5 * noise, owners
 
 
-def test_images_of_people_make_it_reject_too_often_unless_people_are_divided() -> None:
-    by_images, by_people = [], []
+def test_images_of_one_identity_make_it_reject_too_often_unless_identities_are_divided() -> None:
+    by_images, by_identities = [], []
     for draw in range(200):
-        (source, of_source), (target, of_target) = (of_people(10, 5, seed=2 * draw + side) for side in (0, 1))
-        names = {"source_people": of_source, "target_people": [f"t{person}" for person in of_target]}
+        (source, of_source), (target, of_target) = (of_identities(10, 5, seed=2 * draw + side) for side in (0, 1))
+        names = {"source_identities": of_source, "target_identities": [f"t{person}" for person in of_target]}
         settings = {"weights": FIVE, "permutations": 99, "seed": draw}
         by_images.append(two_sample_test(source, target, **settings).beyond_chance)
-        by_people.append(two_sample_test(source, target, **settings, **names).beyond_chance)
+        by_identities.append(two_sample_test(source, target, **settings, **names).beyond_chance)
     assert np.mean(by_images) > 0.5
-    assert np.mean(by_people) == pytest.approx(0.05, abs=0.04)
+    assert np.mean(by_identities) == pytest.approx(0.05, abs=0.04)
 
 
-def test_people_are_measured_by_the_mean_kernel_of_their_images() -> None:
+def test_identities_are_compared_by_the_mean_kernel_of_their_images() -> None:
     source, target = rows(5, seed=1), rows(4, seed=2, mean=1)
-    people = (["a", "b", "a", "c", "b"], ["a", "a", "b", "c"])  # the same names in the two domains are other people
+    identities = (
+        ["a", "b", "a", "c", "b"],
+        ["a", "a", "b", "c"],
+    )  # names are of their domain
     found = two_sample_test(
-        source, target, bandwidth=9.0, permutations=20, source_people=people[0], target_people=people[1]
+        source, target, bandwidth=9.0, permutations=20, source_identities=identities[0], target_identities=identities[1]
     )
 
     def mean(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -80,15 +83,15 @@ def test_people_are_measured_by_the_mean_kernel_of_their_images() -> None:
 
     units = [
         [features[[row for row, owner in enumerate(owners) if owner == name]] for name in dict.fromkeys(owners)]
-        for features, owners in zip((source, target), people, strict=True)
+        for features, owners in zip((source, target), identities, strict=True)
     ]
     within = [np.mean([mean(a, b) for a, b in itertools.permutations(domain, 2)]) for domain in units]
     between = np.mean([mean(a, b) for a, b in itertools.product(*units)])
     assert found.mmd2 == pytest.approx(within[0] + within[1] - 2 * between, rel=1e-6)
-    alone = two_sample_test(source, target, permutations=20, source_people=range(5), target_people=range(4))
+    alone = two_sample_test(source, target, permutations=20, source_identities=range(5), target_identities=range(4))
     assert alone == two_sample_test(source, target, permutations=20)
-    with pytest.raises(ValueError, match="at least two people of each domain, got 1 and 4"):
-        two_sample_test(source, target, source_people=["a"] * 5)
+    with pytest.raises(ValueError, match="at least two identities of each domain, got 1 and 4"):
+        two_sample_test(source, target, source_identities=["a"] * 5)
 
 
 def test_a_real_difference_is_found() -> None:
