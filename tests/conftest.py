@@ -87,7 +87,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     before = pretrain(plan_pretrain(PRETRAIN, workspace))
     choices = (replace(ADAPT, lambda_=0.0), replace(ADAPT, kernels=1, layers="fc7"), ADAPT)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)  # as many images as there are
+        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)  # as many images as there are
         after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
     return Trained(workspace, before.run.directory, *(result.run.directory for result in after))
 

@@ -1,14 +1,14 @@
-"""Adapted networks as candidates: what is measured of each without a label of the target, and which one is best.
+"""Adapted networks as candidates: measured without labels of the target, and the best one chosen.
 
-Three things are measured:
+Each network has three measurements:
 
-- how well it knows target images again: one crop of each against another, perhaps mirrored, among those of all others.
-  That asks for no name, and it rises where what varies between pictures of a person counts for less;
-- how well it verifies the source's people whom no training saw, or else images that none saw;
-- how far the target's features spread: where they have fallen together all faces look alike.
+- agreement: how well it matches two crops, perhaps mirrored, of the same target image among those of all others. It
+  needs no label, and rises where variation within an identity counts for less;
+- source error: the equal error rate on held-out identities of the source, or else on held-out images;
+- spread: the effective rank of the target's features, which falls where they collapse.
 
-A network that has lost the source or whose features have fallen together is out. Of the others the one is taken that
-knows target images best.
+A network is rejected where its source error rises or its features collapse. Of the others the one with the highest
+agreement is chosen.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from facedan_cli.training.datasets import LEAST_SAMPLE, Source, hold_out, part_o
 from facedan_cli.training.held_out import features_of, readable
 
 IMAGES = 256
-"""Target images, at most, that are to be known again; and source images that are verified."""
+"""Largest number of target images that are matched, and half that of source images that are verified."""
 
 SOURCE_LOSS = 0.02
-"""A network may verify the source worse than the one before adaptation by so much equal error rate, no more."""
+"""Largest rise of the source error over that before adaptation."""
 
 LEAST_SPREAD = 0.5
-"""Its target features keep at least this share of the effective rank that they had before."""
+"""Smallest effective rank of the target's features, as a share of that before adaptation."""
 
 _VIEWS_SEED = 4
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What was measured of a network.
+    """The measurements of a network.
 
     Args:
-        strength: λ of its run.
-        step: after which it was kept; 0 is the network before adaptation.
+        lambda_: λ of its run.
+        step: of the kept network; 0 is the network before adaptation.
         checkpoint: its file.
-        agreement: decidability of other crops of the same target image against those of others (`decidability`).
-        source_error: equal error rate on source images that no training saw.
+        agreement: decidability of two crops of the same target image against crops of different ones (`decidability`).
+        source_error: equal error rate on held-out source images.
         spread: effective rank of the target's features.
     """
 
@@ -69,53 +69,53 @@ class Candidate:
 
 
 class Scorer:
-    """Measures networks that start from the same one and are adapted from and to the same faces.
+    """Measures networks that are adapted from the same one, with the same source and target.
 
     Args:
         job: one of their adaptations.
         pool: decodes the images.
         device: where the networks run.
-        report: told of images that cannot be read.
+        report: warned of images that cannot be read.
 
     Raises:
-        FacedanError: there are too few images of the source to judge networks by.
+        FacedanError: the source has too few held-out images.
     """
 
     def __init__(self, job: AdaptJob, pool: ThreadPoolExecutor, device: torch.device, report: Report = SILENT) -> None:
         size = load_checkpoint(job.init)[0].image_size
-        people, self._names = images_to_verify(job.source, job.config.holdout)
-        self._verified = FaceStore(people, size, pool, report)
-        self._known = FaceStore(_to_know_again(job), size, pool, report)
+        held_out, self._names = images_to_verify(job.source, job.config.holdout)
+        self._verified = FaceStore(held_out, size, pool, report)
+        self._matched = FaceStore(_images_to_match(job), size, pool, report)
         self._seed = job.config.seed
         self._device = device
 
     def candidate(self, lambda_: float, step: int, checkpoint: Path) -> Candidate:
-        """Measure the network of a checkpoint, that of a step of the adaptation with a λ."""
+        """Measure the network of a checkpoint, kept at a step of the adaptation with a λ."""
         network = load_checkpoint(checkpoint)[0].to(self._device)
-        first, second = (_view(network, self._known, (self._seed, _VIEWS_SEED, view)) for view in (0, 1))
+        first, second = (_view(network, self._matched, (self._seed, _VIEWS_SEED, view)) for view in (0, 1))
         return Candidate(
             lambda_,
             step,
             checkpoint,
             decidability(first @ second.T),
             _source_error(network, self._verified, self._names),
-            effective_rank(features_of(network, self._known)[network.layers[-1]]),
+            effective_rank(features_of(network, self._matched)[network.layers[-1]]),
         )
 
 
 def choose(before: Candidate, found: Sequence[Candidate]) -> Candidate:
-    """The network that knows target images best, of those that are not out; else the one before adaptation.
+    """The network with the highest agreement that is not rejected; else the one before adaptation.
 
     Args:
         before: the network before adaptation.
-        found: adapted networks; of equals the first is taken.
+        found: adapted networks; the first of equals is chosen.
     """
     left = [candidate for candidate in found if not rejection_reason(candidate, before)]
     return max(left, key=lambda candidate: candidate.agreement, default=before)
 
 
 def rejection_reason(candidate: Candidate, before: Candidate) -> str:
-    """Why a network cannot be chosen; empty where it can."""
+    """Why a network is rejected; empty where it is not."""
     if not np.isfinite([candidate.agreement, candidate.source_error, candidate.spread]).all():
         return "features that are no numbers"
     if candidate.spread < LEAST_SPREAD * before.spread:
@@ -126,13 +126,15 @@ def rejection_reason(candidate: Candidate, before: Candidate) -> str:
 
 
 def decidability(scores: Tensor) -> float:
-    """How far scores of the same image lie from those of different ones, in standard deviations (Daugman 2003).
+    """d′ between scores of the same image and of different images, in standard deviations (Daugman 2003).
 
-    (μ_same − μ_different) / √((σ²_same + σ²_different)/2): below 0, different ones are more alike. Unlike an error rate
-    it still tells networks apart that make no errors.
+    (μ_same − μ_different) / √((σ²_same + σ²_different)/2). Unlike an error rate it ranks networks without errors.
+
+    >>> decidability(torch.tensor([[1.0, 0.0], [0.2, 0.8]])) > 5
+    True
 
     Args:
-        scores: similarity of one view of each image with another view of each, the same ones on the diagonal, (n, n).
+        scores: similarity of a view of each image with another view of each, the same image on the diagonal, (n, n).
     """
     scores = scores.double()
     same = scores.diagonal()
@@ -142,16 +144,16 @@ def decidability(scores: Tensor) -> float:
 
 
 def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray]:
-    """Images of people held aside and their names; without such people, images held aside with one other of each.
+    """Images of held-out identities and their names; without these, held-out images with another of each identity.
 
     Args:
         source: the labelled faces.
-        most: how many images are held aside.
+        most: largest number of held-out images.
 
     Raises:
-        FacedanError: there are too few to judge networks by.
+        FacedanError: there are too few to compare networks by.
     """
-    folder = source.aside
+    folder = source.held_out
     if len(folder) < LEAST_SAMPLE:
         kept, held = hold_out(source.folder, most, labelled=True)
         names = list(kept.names)
@@ -168,8 +170,8 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray
     return folder, names_of
 
 
-def _to_know_again(job: AdaptJob) -> FaceDataset:
-    """Target images that no training saw; where they are few, others besides."""
+def _images_to_match(job: AdaptJob) -> FaceDataset:
+    """Held-out target images; filled up with others where they are few."""
     kept, held = hold_out(job.target.folder, job.config.holdout, labelled=False)
     rows = np.linspace(0, len(kept) - 1, min(len(kept), max(0, IMAGES - len(held)))).astype(int)
     more = part_of(kept, sorted(set(rows.tolist())))
@@ -178,7 +180,7 @@ def _to_know_again(job: AdaptJob) -> FaceDataset:
 
 @torch.no_grad()
 def _view(network: FaceNetwork, images: FaceStore, seed: tuple[int, ...]) -> Tensor:
-    """Directions of the features of a random crop of each image, perhaps mirrored, (n, length)."""
+    """Normalised features of a random crop of each image, perhaps mirrored, (n, d)."""
     count = len(images.folder)
     stream = BatchStream(images, np.arange(count), 64, network.crop, seed)
     device = next(network.parameters()).device
@@ -192,7 +194,7 @@ def _view(network: FaceNetwork, images: FaceStore, seed: tuple[int, ...]) -> Ten
 
 def _source_error(network: FaceNetwork, images: FaceStore, names: np.ndarray) -> float:
     features = F.normalize(features_of(network, images)[network.layers[-1]])
-    rows = readable(images)  # what cannot be read is known now
+    rows = readable(images)  # known only now: reading finds unreadable images
     scores = (features @ features.T).double().cpu().numpy()
     upper = np.triu(np.ones_like(scores, bool), 1)
     same = names[rows][:, None] == names[rows][None]

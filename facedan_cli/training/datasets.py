@@ -1,4 +1,4 @@
-"""What pretrain and adapt have in common: the labelled source, the seeds, and the result they give."""
+"""Shared by pretrain and adapt: the labelled source, held-out samples, seeds and the result."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ from facedan_cli.runs import Run, tidy
 from facedan_cli.workspace import Dataset, Workspace, find_manifest, read_set_aside, write_set_aside
 
 SOURCE_SEED, TARGET_SEED, BANDWIDTH_SEED = 1, 2, 3
-"""Second parts of the seeds of independent streams; the first is the training's seed (`going_on`)."""
+"""Second part of the seed of each batch stream; the first is the seed of the training (`going_on`)."""
 
 METHOD = 2
-"""Of trainings that go on from a network of facedan; raised where the same configuration gives another network.
+"""Version of trainings that start from a network of facedan; raised where the same configuration gives another one.
 
-It is a part of what names their runs: a finished run of an earlier method stays as it is, under its own name, and an
-interrupted one is not gone on with by another method.
+It is part of the identity of their runs: a run of an earlier method keeps its name, and is not resumed by another.
 """
 
 LEAST_SAMPLE = 10
-"""Of fewer images nothing can be said."""
+"""Smallest held-out sample worth a test."""
 
 IMAGES_TO_KEEP = 3
-"""A person of the source keeps at least so many images when one is held aside."""
+"""Smallest number of training images of an identity whose image is held out."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,17 @@ class Source:
 
     Args:
         dataset: where it lies.
-        folder: images to train on.
-        identities: their people, in the order of the classes.
-        nameless: images in no folder of a person.
-        aside: images of people whom no training sees.
+        folder: training images.
+        identities: in the order of the classes.
+        unlabelled: images in no identity folder.
+        held_out: images of held-out identities, which no training sees.
     """
 
     dataset: Dataset
     folder: FaceDataset
     identities: tuple[str, ...]
     unlabelled: tuple[str, ...]
-    aside: FaceDataset
+    held_out: FaceDataset
 
     def labels_of(self, folder: FaceDataset) -> np.ndarray:
         """Class of each image of (a part of) the data set, int64, shape (images,)."""
@@ -64,13 +63,13 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training stage made.
+    """The result of a training stage.
 
     Args:
-        run: the run; its checkpoint is what a pipeline wants.
-        skipped: the run was finished before.
+        run: with the checkpoint.
+        skipped: the run was finished already.
         metrics: the last line of its log.
-        set_aside: the list of images that could not be used, if there are any.
+        set_aside: the list of images that could not be used; None where there are none.
     """
 
     run: Run
@@ -83,14 +82,13 @@ def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path |
     """The labelled images of a data set.
 
     Args:
-        dataset: where it lies.
-        hold_people: how many people to hold aside, a tenth at most. Who they are depends on the names alone, and fewer
-            are a part of more.
-        workspace: where what the images hold is remembered; None: nowhere.
+        dataset: the data set.
+        holdout_identities: how many identities are held out, a tenth at most. The choice depends on the names alone,
+            and a smaller one is part of a larger one.
+        workspace: where digests of the images are kept; None: nowhere.
 
     Raises:
-        FacedanError: no image lies in a folder that names a person, all are of one person, or people's folders lie a
-            level deeper.
+        FacedanError: there is no identity folder, only one, or identity folders lie a level deeper.
     """
     folder = read_dataset(dataset.root)
     if workspace is not None:
@@ -98,7 +96,7 @@ def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path |
     check_levels(dataset, folder)
     named = [row for row, name in enumerate(folder.names) if name]
     identities = tuple(sorted({folder.names[row] for row in named}))
-    layout = f"a source has one folder a person: {dataset.root}/PERSON/image.jpg"
+    layout = f"a source has one folder per identity: {dataset.root}/IDENTITY/image.jpg"
     if not identities:
         raise FacedanError(f"the source '{dataset.name}' has no identity folders", layout)
     if len(identities) == 1:
@@ -107,74 +105,74 @@ def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path |
             layout,
         )
     unlabelled = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
-    aside = set(sorted(identities, key=_falling)[: min(holdout_identities, len(identities) // 10)])
+    held_out = set(sorted(identities, key=_order)[: min(holdout_identities, len(identities) // 10)])
     return Source(
         dataset,
-        part_of(folder, [row for row in named if folder.names[row] not in aside]),
-        tuple(name for name in identities if name not in aside),
+        part_of(folder, [row for row in named if folder.names[row] not in held_out]),
+        tuple(name for name in identities if name not in held_out),
         unlabelled,
-        part_of(folder, [row for row in named if folder.names[row] in aside]),
+        part_of(folder, [row for row in named if folder.names[row] in held_out]),
     )
 
 
 def going_on(stage: str, seed: int, init: str) -> int:
-    """The seed of a training that goes on from a network which was trained with a seed, perhaps the same one.
+    """The seed of a training that starts from a trained network.
 
-    Else it would replay, crop by crop and mask by mask, what that training saw.
+    With the plain seed it would replay the crops and dropout masks of that network's training.
 
     Args:
         stage: "pretrain" or "adapt".
         seed: that of the run.
-        init: SHA-256 of the file of the network, in hexadecimal digits.
+        init: SHA-256 of the network's file, hexadecimal.
 
     Returns:
-        32 bits that have nothing to do with that seed.
+        A seed of 32 bits.
     """
     return int.from_bytes(hashlib.sha256(f"{stage} {seed} {init}".encode()).digest()[:4])
 
 
 def part_of(folder: FaceDataset, rows: Sequence[int]) -> FaceDataset:
-    """Some of a data set's images."""
+    """The rows of a data set as a data set."""
     paths, names = (tuple(column[row] for row in rows) for column in (folder.paths, folder.names))
     return replace(folder, paths=paths, names=names)
 
 
 def hold_out(folder: FaceDataset, most: int, *, labelled: bool) -> tuple[FaceDataset, FaceDataset]:
-    """Divide a data set into the images to train on and a sample that no training sees.
+    """Divide a data set into training images and a held-out sample.
 
-    The sample is at most a tenth of the images, and none where that would be fewer than ten. It depends on their names
-    alone: both stages hold the same ones aside. Of a labelled data set it has one image a person, of people who keep at
-    least three: images of one person are no independent sample. A smaller sample is a part of a larger one.
+    The sample is at most a tenth of the images, and empty where that is fewer than `LEAST_SAMPLE`. It depends on their
+    names alone, so that both stages hold out the same images; a smaller sample is part of a larger one. In a labelled
+    data set it has one image an identity, for independence, and only of identities that keep three or more.
 
     Args:
         folder: the data set.
         most: images in the sample at most; 0: none.
-        labelled: whether `folder.names` are people.
+        labelled: whether `folder.names` are identities.
 
     Returns:
-        What to train on, and the sample.
+        Training images, and the sample.
     """
-    falling = sorted(range(len(folder)), key=lambda row: _falling(folder.paths[row]))
+    ordered = sorted(range(len(folder)), key=lambda row: _order(folder.paths[row]))
     count = min(most, len(folder) // 10)
     if labelled:
         images_of = Counter(folder.names)
         first: dict[str, int] = {}
-        for row in falling:
+        for row in ordered:
             if images_of[folder.names[row]] > IMAGES_TO_KEEP:
                 first.setdefault(folder.names[row], row)
-        falling = list(first.values())
-    held = set(falling[:count]) if min(count, len(falling)) >= LEAST_SAMPLE else set()
+        ordered = list(first.values())
+    rows_out = set(ordered[:count]) if min(count, len(ordered)) >= LEAST_SAMPLE else set()
     rows = range(len(folder))
-    return part_of(folder, [row for row in rows if row not in held]), part_of(folder, sorted(held))
+    return part_of(folder, [row for row in rows if row not in rows_out]), part_of(folder, sorted(rows_out))
 
 
-def _falling(name: str) -> bytes:
-    """An order that has nothing to do with what the names mean, and is the same everywhere."""
+def _order(name: str) -> bytes:
+    """Sort key of a name: an order that is unrelated to the names and the same everywhere."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
 def describe(dataset: Dataset, folder: FaceDataset) -> dict[str, Any]:
-    """What run.json says of a data set that was read."""
+    """The entry of a data set in run.json."""
     return {
         "name": dataset.name,
         "root": str(dataset.root.resolve()),
@@ -184,13 +182,13 @@ def describe(dataset: Dataset, folder: FaceDataset) -> dict[str, Any]:
 
 
 def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, report: Report) -> TrainingResult | None:
-    """The result of a run that is finished already; None where it has to be made.
+    """The result of a run that is finished already; None where it must be trained.
 
     Args:
-        run: as it is planned.
-        folders: the data sets that it reads; what their files hold is remembered from now on.
-        force: whether it is to be made again.
-        report: told of what is to be known of the run as it lies there.
+        run: planned.
+        folders: its data sets, whose digests are kept from now on.
+        force: whether to train again.
+        report: told of remarks on the run.
     """
     for folder in folders:
         folder.contents.keep()
@@ -207,7 +205,7 @@ def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, rep
 
 
 def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether a run's record is of these source images, whatever their data set was called then."""
+    """A test of run records: whether a run was trained on these source images, under any name of the data set."""
 
     @cache
     def contents(holdout_identities: int) -> str:
@@ -223,14 +221,14 @@ def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[st
 
 
 def warn_of_changes(report: Report, *folders: FaceDataset) -> None:
-    """Say which data sets were written to while a run read them: nobody knows which images it has seen."""
+    """Warn of data sets that changed while a run read them."""
     for folder in folders:
         if not folder.is_as_it_was():
             report.warn(f"images of {folder.root} changed during the run: it may have learnt from either; repeat it")
 
 
 def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
-    """Say where faces may not stand on one template: the paper's gains rest on one alignment for all (Section IV-C)."""
+    """Warn where data sets are aligned differently: the method needs one alignment for all (Section IV-C)."""
     manifests = {}
     for dataset in datasets:
         manifest = find_manifest(dataset.root)
@@ -244,7 +242,7 @@ def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
 
 
 def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None:
-    """Say what else lies in the data sets of a training, and where the source's people may not be its first folders."""
+    """Report remarks on the data sets, and where the identities may not be the first level of folders."""
     for folder in (source.folder, *others):
         if folder.remark:
             report.note(folder.remark)
@@ -254,14 +252,14 @@ def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None
 def write_unusable(
     run: Run, unreadable: Mapping[str, str], unlabelled: tuple[str, ...] = (), skipped: Iterable[tuple[str, str]] = ()
 ) -> Path | None:
-    """List what was set aside in the run's directory, also before an interruption; None where nothing was."""
-    lost = dict.fromkeys(unlabelled, "not in an identity folder") | dict(skipped)
-    known = read_set_aside(run.set_aside) | lost | dict(unreadable)
+    """Write the list of unusable images, with those before an interruption; None where there are none."""
+    unused = dict.fromkeys(unlabelled, "not in an identity folder") | dict(skipped)
+    known = read_set_aside(run.set_aside) | unused | dict(unreadable)
     return write_set_aside(run.directory / "set-aside.tsv", sorted(known.items()))
 
 
 def refuse_same(source: Dataset, target: Dataset) -> None:
-    """Source and target must be two data sets.
+    """Refuse a source and a target that are one data set.
 
     Raises:
         UsageError: they are one, or one is a folder of the other.
@@ -281,13 +279,13 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
 
 
 def refuse_shared(source: FaceDataset, target: FaceDataset) -> int:
-    """The source may not be the target by another name: a list over its tree, links, a copy.
+    """Refuse a target that holds images of the source: by a list, links or a copy.
 
     Returns:
-        How many images are in both, where they are few.
+        The number of shared images, where they are few.
 
     Raises:
-        UsageError: half of the images of one of them or more are in the other as well.
+        UsageError: at least half of the images of one are in the other.
     """
     shared = len(np.intersect1d(contents_that_are_there(source), contents_that_are_there(target)))
     if shared and 2 * shared >= min(len(source), len(target)):

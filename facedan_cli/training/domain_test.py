@@ -1,21 +1,27 @@
-"""Do source and target differ beyond chance? Asked of images that no training saw, before and after adaptation."""
+"""Whether source and target differ beyond chance, on held-out images before and after adaptation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
+from facedan_cli.figures.domains import plot_domains
 from facedan_cli.json_files import read_entries, tell_odd
+from facedan_cli.models.checkpoint import load_checkpoint
+from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import Report
+from facedan_cli.training.datasets import LEAST_SAMPLE
 from facedan_cli.training.held_out import HeldOut, features_of, readable
 
 KEY = "two_sample"
-"""The test's entry in the log: for each layer a `TwoSampleTest`."""
+"""Key of the test in the log: a `TwoSampleTest` for each layer."""
 
-PEOPLE_UNKNOWN = (
+IDENTITIES_UNKNOWN = (
     "nobody knows whose the target's images are: where it has several of a person, the test of the two domains finds "
     "a difference too often"
 )
@@ -23,30 +29,30 @@ PEOPLE_UNKNOWN = (
 
 @dataclass(frozen=True)
 class DomainTest:
-    """A permutation test of MMD² between the images of both domains that were held aside, for each layer.
+    """A permutation test of MMD² between the held-out images of both domains, for each layer.
 
-    Its bandwidth is the median of its own sample's distances: so it means the same before and after. It divides the
-    source's people at random, and of the target, whose people nobody knows, images.
+    Its bandwidth is the median of its own sample, so that it means the same before and after. It permutes the
+    identities of the source, and the images of the target, whose identities are unknown.
 
     Args:
-        held: the images, and the network, measured as it stands at the call.
+        held_out: the images, and the network that is measured at the call.
         layers: layers whose features are compared.
-        multipliers: bandwidths of the kernels as multiples of γ.
+        bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
         seed: of the permutations.
     """
 
-    held: HeldOut
+    held_out: HeldOut
     layers: tuple[str, ...]
     bandwidth_multipliers: tuple[float, ...]
     seed: int
 
     def __call__(self) -> dict[str, Any]:
         """The entry for the log; empty where too few images can be read, or features have collapsed to a point."""
-        images = (self.held.source, self.held.target)
+        images = (self.held_out.source, self.held_out.target)
         if any(domain is None or len(readable(domain)) < 2 for domain in images):
             return {}
-        source, target = (features_of(self.held.network, domain) for domain in images if domain is not None)
-        identities = self.held.labels[readable(images[0])].tolist() if images[0] is not None else None
+        source, target = (features_of(self.held_out.network, domain) for domain in images if domain is not None)
+        identities = self.held_out.labels[readable(images[0])].tolist() if images[0] is not None else None
         weights = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         try:
             found = {
@@ -62,12 +68,38 @@ class DomainTest:
             }
         except ValueError:
             return {}
-        warned = {"warnings": [PEOPLE_UNKNOWN]} if any(test.beyond_chance for test in found.values()) else {}
+        warned = {"warnings": [IDENTITIES_UNKNOWN]} if any(test.beyond_chance for test in found.values()) else {}
         return {KEY: {layer: asdict(test) for layer, test in found.items()}} | warned
 
 
+def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Path, report: Report) -> None:
+    """Draw the features of held-out images by the initial and by the adapted network; nothing where they are few.
+
+    Args:
+        init: checkpoint of the initial network.
+        held_out: images of both domains, and the adapted network.
+        layers: whose features are drawn.
+        path: the figure.
+        report: warned where it cannot be drawn.
+    """
+    images = [domain for domain in (held_out.source, held_out.target) if domain is not None]
+    if len(images) < 2 or any(len(readable(domain)) < LEAST_SAMPLE for domain in images):
+        return
+
+    def features(network: FaceNetwork) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        source, target = (features_of(network, domain) for domain in images)
+        return {layer: (source[layer].cpu().numpy(), target[layer].cpu().numpy()) for layer in layers}
+
+    before, _ = load_checkpoint(init)
+    device = next(held_out.network.parameters()).device
+    try:
+        plot_domains(features(before.to(device)), features(held_out.network), path)
+    except Exception as error:  # a failed figure must not cost a training
+        report.warn(f"the domains could not be drawn: {error}")
+
+
 def tell(log: Path, report: Report) -> None:
-    """Say what the test found before and after adaptation, and what follows from it."""
+    """Report the test before and after adaptation, and what follows from it."""
     try:
         tested = [_tests(entry) for entry in read_entries(log) if KEY in entry]
     except (TypeError, AttributeError) as error:
@@ -77,13 +109,13 @@ def tell(log: Path, report: Report) -> None:
         return
     before, after = tested[0], tested[-1]
     for layer, test in before.items():
-        report.note(f"{layer}, images held aside: before {_said(test)}; after {_said(after[layer])}")
+        report.note(f"{layer}, held-out images: before {_said(test)}; after {_said(after[layer])}")
     if not any(test.beyond_chance for test in before.values()):
         report.note("before adaptation source and target did not differ beyond chance: there was little to adapt to")
     elif not any(test.beyond_chance for test in after.values()):
         report.note("adaptation took away all of the difference that this sample can show")
     if any(test.beyond_chance for test in (*before.values(), *after.values())):
-        report.note(PEOPLE_UNKNOWN)
+        report.note(IDENTITIES_UNKNOWN)
 
 
 def _tests(entry: Mapping[str, Any]) -> dict[str, TwoSampleTest]:

@@ -1,4 +1,4 @@
-"""The images that no training sees: features of them, and the training's own loss on them."""
+"""The held-out images, which no training sees: their features, and the training loss on them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What both domains keep from training.
+    """The held-out images of both domains, and the network that is measured on them.
 
     Args:
-        network: measured as it stands at the call.
-        source: images of the source, one a person.
-        labels: their people, int64.
+        network: measured in its state at the call.
+        source: images of the source, one an identity.
+        labels: their identities, int64, shape (images,).
         target: images of the target, unlabelled; None where there is no target.
     """
 
@@ -38,28 +38,28 @@ class HeldOut:
     def loss(self, penalty: Penalty | None = None) -> float | None:
         """The training loss of these images, with the penalty; None where there are none.
 
-        It tells a good step from a worse one with labels of the source alone. Labels are not smoothed, and sphereface's
-        margin is that of the first step, so that steps can be compared.
+        It compares steps by labels of the source alone. Labels are not smoothed, and the margin of sphereface is that
+        of the first step, so that steps can be compared.
         """
         if not readable(self.source):
             return None
         source = features_of(self.network, self.source)
-        rows = readable(self.source)  # what cannot be read is known now
+        rows = readable(self.source)  # known only now: reading finds unreadable images
         own = shard_range(len(rows), rank(), world_size())
         x = source[self.network.layers[-1]][own.start : own.stop]
-        people = torch.from_numpy(self.labels[rows][own.start : own.stop]).to(x.device)
+        labels = torch.from_numpy(self.labels[rows][own.start : own.stop]).to(x.device)
         with torch.no_grad(), evaluating(self.network):
-            loss = classification_loss(self.network.classifier, x, people, batch=len(rows)).loss
+            loss = classification_loss(self.network.classifier, x, labels, batch=len(rows)).loss
         if penalty is not None and self.target is not None and min(len(rows), len(readable(self.target))) > 1:
             try:
                 loss = loss + penalty.frozen()(source, features_of(self.network, self.target))[0]
-            except ValueError:  # features that have fallen together have no bandwidth
+            except ValueError:  # collapsed features have no bandwidth
                 return None
         return float(loss)
 
 
 def readable(images: FaceStore) -> list[int]:
-    """The images that could be read, by number."""
+    """The rows of the images that could be read."""
     return [row for row, path in enumerate(images.folder.paths) if path not in images.unreadable]
 
 
@@ -73,7 +73,7 @@ def features_of(network: FaceNetwork, images: FaceStore) -> Mapping[str, Tensor]
         for start in range(0, len(rows), _BATCH):
             asked = rows[start : start + _BATCH]
             loaded = zip(asked, images.load(asked), strict=True)
-            # In place of one that cannot be read another one stands: it has its own row.
+            # An unreadable image is replaced by another one, which has its own row.
             own = [face for row, (actual, face) in loaded if actual == row]
             if own:
                 faces = torch.from_numpy(np.stack(own)).permute(0, 3, 1, 2)

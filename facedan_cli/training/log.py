@@ -1,4 +1,4 @@
-"""What a training writes down as it goes on, and what can be seen in it."""
+"""metrics.jsonl of a training, and the warning of collapsed features."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LEAST_RANK, LEAST_ANGLE = 0.1, 0.01
-"""Features have collapsed where effective rank, or one less mean cosine, is below this share of what it was.
+"""Features have collapsed where effective rank, or 1 − mean cosine, is below this share of its first value.
 
-Both are measured against the first line of the log: what is usual differs between networks."""
+The first value is that of the first line of the log: usual values differ between networks."""
 
 
 class Log:
-    """metrics.jsonl as it grows; of several processes only the first one writes it.
+    """metrics.jsonl of a training; only the first process writes it.
 
     Args:
         path: the file.
-        start: the steps that are done; lines of later ones are dropped, for they will be done again.
-        tensorboard: a directory for TensorBoard's copy of the numbers; None: there is none.
+        start: finished steps; lines of later ones are dropped, for they are done again.
+        tensorboard: directory of TensorBoard's events; None: none are written.
 
     Raises:
         FacedanError: TensorBoard is asked for and not installed.
@@ -58,10 +58,10 @@ class Log:
         if self._board is not None:
             for tag, value in scalars({key: value for key, value in entry.items() if key != "step"}):
                 self._board.add_scalar(tag, value, entry["step"])
-            self._board.flush()  # whatever stops the process: a state that is saved later has its numbers here
+            self._board.flush()  # a state that is saved later has its numbers on disk, whatever stops the process
 
     def collapse(self, entry: dict[str, Any]) -> str:
-        """A warning, once, where the features of a domain have fallen together; empty where they have not."""
+        """A warning, once, where the features of a domain have collapsed; else empty."""
         for key, now in entry.items():
             if self.warned or not key.startswith("rank_"):
                 continue
@@ -90,7 +90,7 @@ def check_tensorboard() -> None:
 
 
 def scalars(entry: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of an entry by TensorBoard's tags: what lies within a value is named after it (`beta_fc6/0`)."""
+    """The numbers of an entry by TensorBoard tags; nested values are named `beta_fc6/0`."""
     for key, value in entry.items():
         if isinstance(value, Mapping | list):
             inner = value if isinstance(value, Mapping) else dict(enumerate(value))
@@ -100,7 +100,7 @@ def scalars(entry: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 def shape_of_features(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, float]:
-    """How the features of each domain lie: where λ is too high they fall together before results show it."""
+    """Norm, effective rank and mean cosine of the features of each domain: where λ is too high they collapse."""
     shape = {}
     for domain, features in (("source", source), ("target", target)):
         for layer, rows in features.items():
@@ -111,7 +111,7 @@ def shape_of_features(source: Mapping[str, Tensor], target: Mapping[str, Tensor]
 
 
 def _open_board(directory: Path, start: int) -> SummaryWriter:
-    """TensorBoard's writer, which hides what was written there of steps that are not done."""
+    """The writer of TensorBoard, which hides events of later steps than `start`."""
     check_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
@@ -119,5 +119,5 @@ def _open_board(directory: Path, start: int) -> SummaryWriter:
 
 
 def _lines_up_to(log: Path, step: int) -> list[dict[str, Any]]:
-    """The lines that stay when an interrupted run goes on: not those of steps that it has to do again."""
+    """The lines up to a step: a resumed run does the later ones again."""
     return [entry for entry in read_entries(log) if entry["step"] <= step and step > 0]

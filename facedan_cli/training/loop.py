@@ -1,4 +1,4 @@
-"""The one training loop: classification on the source and, where a target is given, the penalty between the domains."""
+"""The training loop of both stages: classification of the source and, with a target, the penalty between domains."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PENALTY, _SCALER = "penalty.", "scaler."
 
 @dataclass(frozen=True)
 class DomainBatches:
-    """What is trained on: labelled source batches, and with a target the penalty between them."""
+    """The training batches of the domains: the labelled source, and in stage 2 the target with the penalty."""
 
     source: BatchStream
     target: BatchStream | None = None
@@ -41,11 +41,11 @@ class DomainBatches:
 
 @dataclass(frozen=True)
 class Validation:
-    """What is measured of the network in evaluation mode, on images that no training sees.
+    """Measurements on held-out images, with the network in evaluation mode.
 
     Args:
-        ends: measured before the first step and after the last; what it gives is in their lines of the log.
-        loss: lower is better; measured at every checkpoint, of which the best one's network is kept.
+        ends: entries for the log before the first step and after the last.
+        loss: validation loss, measured at every checkpoint; the network with the lowest is kept.
     """
 
     ends: Callable[[], Mapping[str, Any]] = dict
@@ -63,23 +63,23 @@ def train(
     checkpoints: Checkpoints,
     log: Path,
     tensorboard: Path | None = None,
-    examination: Validation = NOTHING,
+    validation: Validation = NOTHING,
     report: Report = SILENT,
 ) -> dict[str, Any]:
-    """Train in place, from the saved state where there is one.
+    """Train in place, resuming from the saved state where there is one.
 
-    Of several processes (torch.distributed is initialised) each sees its share of every batch; the penalty is that of
-    the global batch, the gradients are averaged, and the first process writes.
+    With torch.distributed initialised each process takes its shard of every batch; the penalty is that of the global
+    batch, gradients are averaged, and the first process writes.
 
     Args:
         network: gives its features by layer.
-        domains: where the batches come from; of several processes, each one's share of them.
-        plan: how to train; `batch` is that of all processes together.
-        checkpoints: what an interrupted run goes on from, and where the networks are kept.
+        domains: source and target batches; with several processes the shards of this one.
+        plan: recipe; `batch` is the global batch.
+        checkpoints: the state of an interrupted run, and the networks that are kept.
         log: metrics.jsonl, a line every `plan.log_every` steps and at every checkpoint.
         tensorboard: a directory for TensorBoard's events; None without them.
-        examination: what is measured on images held aside.
-        report: told of the progress, and warned where features collapse.
+        validation: measured on held-out images.
+        report: shows the progress, and warns where features collapse.
 
     Returns:
         The last line of the log.
@@ -88,24 +88,28 @@ def train(
         Interrupted: SIGINT or SIGTERM; the state is saved.
         FacedanError: the loss or its gradient is not finite, or another process has ended.
     """
+    # Set up, and resume: network, optimiser, penalty and scaler are those of step `start`, the same in all processes.
     device = next(network.parameters()).device
     optimizer, penalty = make_optimizer(network, plan), domains.penalty
     scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
     start = _resume(checkpoints, network, optimizer, penalty, scaler)
     begin_alike((*replicated(network), *network.buffers()), start)
     entries = Log(log, start, tensorboard)
-    if start == 0 and (measured := examination.ends()):
+    if start == 0 and (measured := validation.ends()):
         entries.write({"step": 0, **measured})
     step_of = Step(network, penalty, plan, scaler)
     network.train()
     seen, since = 0, time.monotonic()
     with _stop_request() as stop, report.training(plan.iterations, start) as follow, _together():
         for step, batch in enumerate(_joint_batches(domains, start, plan.iterations, device), start + 1):
+            # 1. Losses and gradients of the global batch: source and target images, (B, 3, crop, crop) each.
             rate = learning_rate(step, plan)
             set_rate(optimizer, rate)
             optimizer.zero_grad(set_to_none=True)
             losses = step_of(batch, step)
             average_gradients(replicated(network))
+
+            # 2. The update, refused before it could write NaN into the weights.
             scaler.unscale_(optimizer)
             gradient_norm = _gradient_norm(network)
             _refuse_what_is_not_finite(losses.total, gradient_norm, scaler, step, checkpoints)
@@ -114,28 +118,33 @@ def train(
             if penalty is not None:
                 penalty.update_memory_bank(losses.source, losses.target)
 
+            # 3. All processes agree on whether to stop: a signal may reach only one of them.
             if world_size() > 1:
                 stop.requested = bool(sum_over_processes(torch.tensor(float(stop.requested), device=device)))
+
+            # 4. A line of the log every `log_every` steps and at each checkpoint, there with the validation loss.
             seen += plan.batch * (1 if domains.target is None else 2)
             last = step == plan.iterations
-            saving, held = last or step % plan.checkpoint_every == 0, None
+            saving, validation_loss = last or step % plan.checkpoint_every == 0, None
             if saving or step % plan.log_every == 0:
                 entry = {"step": step, "lr": rate, **_measured(losses, penalty, step)}
                 if math.isfinite(norm := gradient_norm.item()):
                     entry["gradient_norm"] = norm
                 entry["images_per_second"] = round(seen / (time.monotonic() - since), 1)
-                if saving and (held := examination.loss()) is not None:
-                    entry["held_aside_loss"] = held
+                if saving and (validation_loss := validation.loss()) is not None:
+                    entry["held_aside_loss"] = validation_loss
                 if last:
-                    entry |= examination.ends()
+                    entry |= validation.ends()
                 if warning := entries.collapse(entry):
                     report.warn(warning)
                 entries.write(entry)
                 seen, since = 0, time.monotonic()
             follow(entries.last)
+
+            # 5. The checkpoint, after the log: a resumed run drops lines of later steps and writes them again.
             if saving or stop.requested:
-                remembered = _remembered(penalty, scaler)
-                checkpoints.save(step, network, optimizer, remembered, loss=held, last=last)
+                running_state = _running_state(penalty, scaler)
+                checkpoints.save(step, network, optimizer, running_state, loss=validation_loss, last=last)
             if stop.requested and not last:
                 raise Interrupted(
                     f"stopped at step {step} of {plan.iterations}", "the same command, without --force, goes on"
@@ -151,7 +160,7 @@ def _resume(
     penalty: Penalty | None,
     scaler: torch.amp.GradScaler,
 ) -> int:
-    """Go on from the state where there is one; returns the number of steps that are done."""
+    """Load the saved state where there is one; returns the number of finished steps."""
     start, remembered = checkpoints.load(network, optimizer)
     if start and penalty is not None:
         penalty.load({key.removeprefix(_PENALTY): x for key, x in remembered.items() if key.startswith(_PENALTY)})
@@ -162,8 +171,8 @@ def _resume(
     return start
 
 
-def _remembered(penalty: Penalty | None, scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
-    """What the next step depends on besides the network and its optimiser."""
+def _running_state(penalty: Penalty | None, scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
+    """The state of penalty and scaler, which the next step depends on."""
     tensors = {} if penalty is None else {_PENALTY + name: value for name, value in penalty.state().items()}
     if scaler.is_enabled():
         state = scaler.state_dict()
@@ -182,7 +191,7 @@ def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.
 
 
 def _gradient_norm(network: FaceNetwork) -> Tensor:
-    """The norm of the whole gradient, the same in all processes: they must agree on whether it is one."""
+    """The norm of the whole gradient, the same in all processes: they must agree on whether it is finite."""
     norm = nn.utils.get_total_norm([p.grad for p in replicated(network) if p.grad is not None])
     if network.classifier.sharded:
         own = nn.utils.get_total_norm([p.grad for p in network.classifier.parameters() if p.grad is not None])
@@ -193,14 +202,14 @@ def _gradient_norm(network: FaceNetwork) -> Tensor:
 def _refuse_what_is_not_finite(
     loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler, step: int, checkpoints: Checkpoints
 ) -> None:
-    """Stop before a step that would leave no number in the network.
+    """Stop before an update with a loss or gradient that is not finite.
 
     Raises:
         FacedanError: naming the step, the last good state and what to try.
     """
     loss_is_finite, norm_is_finite = torch.stack([loss, gradient_norm]).isfinite().tolist()
     if loss_is_finite:
-        # Of half precision's gradients some overflow while the scaler looks for a scale: it leaves these steps out.
+        # In half precision gradients overflow while the scaler searches its scale; it skips these steps.
         if norm_is_finite or (scaler.is_enabled() and scaler.get_scale() >= 1):
             return
         what = f"the gradient's norm became {gradient_norm.item()}"
@@ -210,7 +219,7 @@ def _refuse_what_is_not_finite(
 
 
 def _measured(losses: Losses, penalty: Penalty | None, step: int) -> dict[str, Any]:
-    """What the log says of a step's losses and features."""
+    """The losses and the feature statistics of a step, for the log."""
     classification, accuracy = losses.classification.item(), losses.accuracy.item()
     entry: dict[str, Any] = {"loss": classification, "classification": classification, "accuracy": accuracy}
     if penalty is not None and losses.penalty is not None:
@@ -249,10 +258,10 @@ def _stop_request() -> Iterator[_Stop]:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Say it plainly where another process of the job has ended: what this one waits for will not come.
+    """Turn the errors of a process group whose other process has ended into one that says so.
 
     Raises:
-        FacedanError: in place of what the library raises.
+        FacedanError: another process has ended.
     """
     try:
         yield

@@ -33,18 +33,18 @@ from facedan_cli.training.datasets import TrainingResult, describe, found_finish
 from facedan_cli.workspace import Workspace, write_set_aside, write_text
 
 MOST_IMAGES = 5000
-"""Of more a sample is taken. The authors' training sets are no larger, and the whitening's work grows by the square."""
+"""Largest training set; of more images a sample is taken. The whitening costs O(n²), and the authors use no more."""
 
 
 @dataclass(frozen=True)
 class PCANetJob:
-    """A PCANet that has been looked into and not begun.
+    """A PCANet that is planned: checked, and not begun.
 
     Args:
-        config: of which `PCANET_OPTIONS` mean something.
-        source: from whose faces the filters are learnt.
-        gallery: from whose faces the whitening is learnt; None: from the same.
-        run: where it will lie.
+        config: of which PCANet reads `PCANET_OPTIONS`.
+        source: faces that the filters are learnt from.
+        gallery: faces that the whitening is learnt from; None: those of the source.
+        run: where the result lies.
     """
 
     config: PretrainConfig
@@ -54,10 +54,10 @@ class PCANetJob:
 
 
 def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
-    """Look into the inputs; writes nothing. Any tree of faces is a source: who is who is not asked.
+    """Check the inputs; writes nothing. Any tree of faces is a source: no labels are needed.
 
     Raises:
-        FacedanError: something that the run needs is missing or cannot be.
+        FacedanError: an input is missing, or an option cannot be.
     """
     check_choices(config)
     if DistEnv.of(os.environ).count > 1:
@@ -70,8 +70,8 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
         workspace,
         "pretrain",
         [dataset.name for dataset in datasets.values()],
-        config=_own(options(config)),
-        hashed_options=_own(hashed_options(config)),
+        config=_pcanet_options(options(config)),
+        hashed_options=_pcanet_options(hashed_options(config)),
         inputs={role: describe(datasets[role], folder) for role, folder in folders.items()},
         images=folders,
     )
@@ -79,7 +79,7 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
 
 
 def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Learn what was planned; a finished run is left as it is, an interrupted one begins again.
+    """Learn what was planned; a finished run is kept, an interrupted one begins again.
 
     Raises:
         FacedanError: another job works in the run, or the faces are too few.
@@ -105,14 +105,14 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         write_text(run.log, json.dumps(facts) + "\n")
         set_aside = write_set_aside(run.directory / "set-aside.tsv", unreadable)
         warn_of_changes(report, *folders)
-        card = ModelCard("pcanet", (), run.stage, run.name, _own(hashed_options(config)))
+        card = ModelCard("pcanet", (), run.stage, run.name, _pcanet_options(hashed_options(config)))
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         save_tensors(run.checkpoint, tensors, card)
     return TrainingResult(run, False, facts, set_aside)
 
 
-def _own(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of all options that mean something for PCANet."""
+def _pcanet_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that PCANet reads."""
     return {key: value for key, value in values.items() if key in PCANET_OPTIONS}
 
 

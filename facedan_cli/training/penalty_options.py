@@ -1,4 +1,4 @@
-"""The penalty's options: from what a person types to what is computed, and refusals of what would be ignored."""
+"""The penalty's options: parsed, checked, and refused where they would have no effect."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from facedan_cli.config.training import AdaptConfig
 from facedan_cli.errors import UsageError, did_you_mean
 
 MOST_KERNELS = 16
-"""Of more octaves the widest tell no features apart."""
+"""Largest number of kernels: wider ones would be flat over all features."""
 
 BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
-"""What γ, and multiples of it, may be: float32 knows no kernel of a bandwidth far beyond."""
+"""Ranges of γ and of its multiples: beyond them a kernel underflows in float32."""
 
 
 def resolve_penalty(config: AdaptConfig, network: NetworkEntry) -> tuple[Mapping[str, float], tuple[float, ...]]:
@@ -92,13 +92,13 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
 
 
 def check_batch(config: AdaptConfig) -> None:
-    """Refuse a batch of which the penalty cannot be computed.
+    """Refuse a batch that is too small for optimal kernel weights.
 
     Args:
         config: resolved.
 
     Raises:
-        UsageError: optimal kernel weights, of fewer rows than have a covariance.
+        UsageError: fewer rows than have a covariance.
     """
     least = LEAST_ROWS[config.estimator]
     if config.kernel_weights == "optimal" and int(config.batch or 0) < least:

@@ -1,4 +1,4 @@
-"""How a network is trained: the resolved recipe of a run, its learning rate and its optimiser."""
+"""The training recipe of a run, its learning rate and its optimiser."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from facedan_cli.models.network import FaceNetwork
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Recipe):
-    """A recipe, and what else a run's training needs to be told.
+    """A recipe, and the other settings of a training.
 
     Args:
-        precision: "fp32", "bf16" or "fp16", of the network's own arithmetic; losses and weights are always float32.
-        grad_accum: parts in which a batch goes through the network.
+        precision: "fp32", "bf16" or "fp16" of the network; losses and weights are always float32.
+        grad_accum: parts of a batch that go through the network one by one.
         sample_rate: share of the identities that a step classifies among.
         compile: whether torch.compile makes the network faster.
     """
@@ -57,7 +57,7 @@ def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
         {"params": classifier, "scale": plan.classifier_lr_mult},
     ]
     if plan.optimizer == "sgd":
-        # PyTorch's fused SGD leaves its momentum uninitialised where the first step overflows and is left out.
+        # PyTorch's fused SGD leaves its momentum uninitialised where the first step overflows and is skipped.
         fused = plan.precision != "fp16"
         return optim.SGD(groups, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, fused=fused)
     return optim.AdamW(groups, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)

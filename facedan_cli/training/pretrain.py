@@ -1,4 +1,4 @@
-"""Stage 1: train a classifier of the source's people, from random or from published weights (paper, Section IV-B)."""
+"""Stage 1: train a classifier of the source's identities, from random or published weights (paper, Section IV-B)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from facedan_cli.workspace import Workspace, sha256_file
 
 @dataclass(frozen=True)
 class PretrainJob:
-    """A pretraining that has been looked into and not begun."""
+    """A pretraining that is planned: checked, and not begun."""
 
     config: PretrainConfig
     source: Source
@@ -56,7 +56,7 @@ class PretrainJob:
 
     @property
     def seed(self) -> int:
-        """Of all that is random in the training: as for no network of facedan that it starts from."""
+        """Seed of the training: another than that of the training of an initial network of facedan."""
         if self.init is None or not is_checkpoint(self.init):
             return self.config.seed
         return going_on("pretrain", self.config.seed, self.run.inputs["init"]["sha256"])
@@ -66,7 +66,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     """Check a configuration and its inputs; writes nothing.
 
     Raises:
-        FacedanError: something that the run needs is missing or cannot be.
+        FacedanError: an input is missing, or an option cannot be.
     """
     if config.model == "lbp":
         raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
@@ -94,20 +94,20 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
 
 
 def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Train what was planned; a finished run is left as it is, an interrupted one is continued."""
+    """Train what was planned; a finished run is kept, an interrupted one is continued."""
     if isinstance(job, PCANetJob):
         return learn_pcanet(job, force=force, report=report)
     config, source, run = job.config, job.source, job.run
     if found := found_finished(run, [source.folder], force=force, report=report):
         return found
-    with training_session(config, run, job.caches, force=force, report=report) as work:
-        warn_of_alignment(work.report, source.dataset)
-        tell_of_inputs(work.report, source)
+    with training_session(config, run, job.caches, force=force, report=report) as session:
+        warn_of_alignment(session.report, source.dataset)
+        tell_of_inputs(session.report, source)
         torch.manual_seed(job.seed)
-        network = build(config.model, len(source.identities), **work.head(len(source.identities)))
-        weights = _start(job, network, work.report)
-        folder, held = hold_out(source.folder, config.holdout, labelled=True)
-        images = work.images(source.folder, network.image_size)
+        network = build(config.model, len(source.identities), **session.head(len(source.identities)))
+        weights = _load_initial_weights(job, network, session.report)
+        folder, held_out_images = hold_out(source.folder, config.holdout, labelled=True)
+        images = session.images(source.folder, network.image_size)
         plan = training_plan(config)
         stream = BatchStream(
             images.part(folder),
@@ -115,11 +115,11 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             plan.batch,
             network.crop,
             (job.seed, SOURCE_SEED),
-            work.rows(plan.batch),
+            session.rows(plan.batch),
         )
-        if work.ranks.first:
+        if session.ranks.first:
             keep_images(run.directory, {"source": folder})
-        aside = HeldOut(network, images.part(held), source.labels_of(held))
+        held_out = HeldOut(network, images.part(held_out_images), source.labels_of(held_out_images))
         card = ModelCard(
             config.model,
             source.identities,
@@ -129,19 +129,19 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             weights,
             template_name(source.dataset.root),
         )
-        metrics = work.train(
-            network.to(work.device), DomainBatches(stream), card, Validation(loss=aside.loss), job.seed
+        metrics = session.train(
+            network.to(session.device), DomainBatches(stream), card, Validation(loss=held_out.loss), job.seed
         )
-        unreadable = work.unusable(images)
-        lost = source.unlabelled, source.folder.skipped
-        set_aside = write_unusable(run, unreadable, *lost) if work.ranks.first else None
-        if work.ranks.first:
-            warn_of_changes(work.report, source.folder)
+        unreadable = session.unusable(images)
+        unused = source.unlabelled, source.folder.skipped
+        set_aside = write_unusable(run, unreadable, *unused) if session.ranks.first else None
+        if session.ranks.first:
+            warn_of_changes(session.report, source.folder)
     return TrainingResult(run, False, metrics, set_aside)
 
 
-def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, str] | None:
-    """Give the network the weights that it starts from; returns what the checkpoint says of them."""
+def _load_initial_weights(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, str] | None:
+    """Load the initial weights into the network; returns their entry for the checkpoint."""
     config = job.config
     if job.init is None:
         if usual := NETWORKS[config.model].start:
@@ -159,10 +159,10 @@ def _start(job: PretrainJob, network: FaceNetwork, report: Report) -> dict[str, 
 
 
 def find_weights(name: str, model: str, workspace: Workspace) -> Path:
-    """The file meant by --init: a weights file, the checkpoint of a run, or weights that a library publishes.
+    """The file that --init names: a weights file, the checkpoint of a run, or a published release.
 
     Raises:
-        FacedanError: there is none, or it cannot be fetched.
+        FacedanError: there is none, or it cannot be downloaded.
     """
     if Path(name).is_file():
         return Path(name)

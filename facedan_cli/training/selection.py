@@ -1,6 +1,6 @@
-"""Which λ, and which step? Chosen by labels of the source and by unlabelled target images, never by target labels.
+"""Selection of λ and step by labels of the source and unlabelled target images, never by labels of the target.
 
-Each λ is a run of its own that keeps its networks on the way; `candidates` says how they are measured and compared.
+Each λ is a run that keeps its networks on the way; `candidates` measures and compares them.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _LAMBDAS_ON_DISK = "strengths"
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice among adaptations that has been looked into and not begun.
+    """A selection among adaptations that is planned: checked, and not begun.
 
     Args:
         jobs: the adaptations, by λ.
-        run: where the chosen network will lie.
+        run: of the chosen network.
     """
 
     jobs: Mapping[float, AdaptJob]
@@ -52,7 +52,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
     """Check the configuration of all candidates; writes nothing.
 
     Raises:
-        FacedanError: something that a run needs is missing or cannot be.
+        FacedanError: an input is missing, or an option cannot be.
     """
     lambdas = parse_lambdas(config.lambdas)
     jobs = {}
@@ -81,10 +81,10 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
 
 
 def select(selection: Selection, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Train what is missing, measure what was kept, and put the best network into a run of its own.
+    """Train what is missing, measure the kept networks, and save the best one as a run of its own.
 
     Raises:
-        FacedanError: there are too few images to measure networks by.
+        FacedanError: there are too few images to compare networks by.
     """
     run = selection.run
     first = next(iter(selection.jobs.values()))
@@ -95,7 +95,7 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
     for lambda_, job in selection.jobs.items():
         report.note(f"λ = {lambda_:g}: {job.run.name}")
         set_aside = adapt(job, force=force, report=report).set_aside or set_aside
-    if not DistEnv.of(os.environ).first:  # the first process judges alone
+    if not DistEnv.of(os.environ).first:  # the first process compares alone
         return TrainingResult(run, False, {}, None)
     device = resolve_device(first.config.device)
     with running(run, force=force, device=str(device)), ThreadPoolExecutor(worker_count(first.config.workers)) as pool:
@@ -135,15 +135,15 @@ def _measured(
         steps = {int(path.stem.partition("-")[2]): path for path in of.run.checkpoint.parent.glob("step-*.safetensors")}
         steps[int(of.config.iterations or 0)] = of.run.checkpoint
         kept += [(lambda_, step, path) for step, path in sorted(steps.items())]
-    if not job.source.aside.paths:
+    if not job.source.held_out.paths:
         report.note(
-            "no people are held aside (pretrain --holdout-identities): the source is judged by images of known people"
+            "no identities are held out (pretrain --holdout-identities): the source error is that of trained identities"
         )
-    judge = Scorer(job, pool, device, report)
+    scorer = Scorer(job, pool, device, report)
     found = []
     with report.progress("comparing networks", len(kept), unit="networks") as advance:
         for lambda_, step, path in kept:
-            found.append(judge.candidate(lambda_, step, path))
+            found.append(scorer.candidate(lambda_, step, path))
             advance(1, "")
     return found
 

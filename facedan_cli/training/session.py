@@ -1,4 +1,4 @@
-"""What both training stages do alike: to hold a run, alone or among processes, and to train in it."""
+"""The training session of both stages: it locks a run, joins the processes, and trains."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from facedan_cli.training.state import Checkpoints
 
 @dataclass(frozen=True)
 class Session:
-    """A training at work.
+    """The resources of a running training.
 
     Args:
         config: resolved.
-        run: where it writes.
-        ranks: which of several processes this one is.
-        device: where it computes.
-        pool: its threads decode images.
+        run: its directory.
+        ranks: which process this is.
+        device: of the network.
+        pool: threads that decode images.
         caches: directory of decoded faces.
-        report: told of what goes on; silent in all processes but the first.
+        report: silent in all processes but the first.
     """
 
     config: TrainingConfig
@@ -54,7 +54,7 @@ class Session:
     report: Report
 
     def images(self, folder: FaceDataset, size: int) -> FaceStore:
-        """The faces of a data set, kept as --cache says."""
+        """The faces of a data set, cached as --cache says."""
         return FaceStore(folder, size, self.pool, self.report, Cache(self.config.cache, self.caches))
 
     def rows(self, batch: int) -> range:
@@ -68,16 +68,16 @@ class Session:
         return {"head": config.head, "margin": config.margin, "scale": config.scale, "local_classes": local}
 
     def train(
-        self, network: FaceNetwork, domains: DomainBatches, card: ModelCard, examination: Validation, seed: int
+        self, network: FaceNetwork, domains: DomainBatches, card: ModelCard, validation: Validation, seed: int
     ) -> dict[str, Any]:
-        """Train, and draw how it went, also of a training that is interrupted.
+        """Train, and draw the learning curves, also where the training is interrupted.
 
         Args:
             network: trained in place.
-            domains: what it is trained on.
-            card: what the networks' files say of them.
-            examination: what is measured on images held aside.
-            seed: of dropout, and of the classes that a step takes.
+            domains: training batches.
+            card: of the network files.
+            validation: measured on held-out images.
+            seed: of dropout, and of the classes that a step samples.
 
         Returns:
             The last line of the log.
@@ -93,14 +93,14 @@ class Session:
                     checkpoints=checkpoints,
                     log=run.log,
                     tensorboard=board,
-                    examination=examination,
+                    validation=validation,
                     report=self.report,
                 )
         finally:
             self._draw()
 
     def unusable(self, *images: FaceStore) -> dict[str, str]:
-        """Images that could not be read, by any process, with the reason; for the first, others learn nothing."""
+        """Images that any process could not read, with the reason; in the first process, empty in the others."""
         found = [(path, reason) for faces in images for path, reason in faces.unreadable.items()]
         return dict(self.ranks.gather(found))
 
@@ -109,7 +109,7 @@ class Session:
             return
         try:
             draw_curves(self.run.log, self.run.directory / "learning-curves.png")
-        except Exception as error:  # a picture that cannot be drawn costs no training
+        except Exception as error:  # a failed figure must not cost a training
             self.report.warn(f"the learning curves could not be drawn: {error}")
 
 
@@ -117,7 +117,7 @@ class Session:
 def training_session(
     config: TrainingConfig, run: Run, caches: Path, *, force: bool, report: Report
 ) -> Iterator[Session]:
-    """Hold a run and what its training needs; of several processes the first holds it for all.
+    """Lock a run and open the resources of its training; the first process locks it for all.
 
     Raises:
         FacedanError: another job works in it, or another process of this one has ended.
@@ -137,12 +137,12 @@ def training_session(
         try:
             yield Session(config, run, ranks, device, pool, caches, report if ranks.first else SILENT)
         except Interrupted:
-            ranks.gather([])  # the first one still writes the state; torchrun ends it soon after another has ended
+            ranks.gather([])  # the first one still writes the state: torchrun ends it once another has ended
             raise
         ranks.gather([])
 
 
 def training_plan(config: TrainingConfig) -> Plan:
-    """The part of a resolved configuration that the loop reads."""
+    """The fields of a resolved configuration that the loop reads."""
     values = options(config)
     return Plan(**{name: values[name] for name in Plan.__dataclass_fields__})

@@ -1,4 +1,4 @@
-"""The losses of a step and their gradients: in one pass, or in parts where a batch does not fit into memory."""
+"""The losses of a step and their gradients, in one pass or, for less memory, in parts of the batch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import Classification, classification_loss, sample_classes
 from facedan_cli.training.plan import Plan
 
-TOO_LARGE = (
-    "lower --lr (or --lambda): what ends in no number or in one point almost always had steps that were too large"
-)
+TOO_LARGE = "lower --lr (or --lambda): NaNs and collapsed features almost always come from too large steps"
 
 _AS_WITHOUT: dict[str, Any] = {"fallback_random": True}
-"""A compiled network draws the random numbers of one that is not: a run may go on with or without it."""
+"""A compiled network draws the same random numbers: a run may resume with or without --compile."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -32,12 +30,12 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of a global batch.
+    """The shard of a global batch that this process takes.
 
     Args:
-        source: source pictures, uint8, (n, 3, crop, crop).
-        labels: their people, int64, (n,).
-        target: target pictures, (n, 3, crop, crop); None where there is no target.
+        source: source images, uint8, (n, 3, crop, crop).
+        labels: their identities, int64, (n,).
+        target: target images, (n, 3, crop, crop); None in stage 1.
     """
 
     source: Tensor
@@ -51,15 +49,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step found; its gradients lie at the parameters.
+    """The losses and features of a step; its gradients are in the parameters.
 
     Args:
         classification: mean over the source rows of the global batch.
-        accuracy: share of these rows that are recognised.
-        added: the penalty, of the global batch; None where there is none.
-        discrepancies: those of the layers, by their names in the log.
-        source: source features by layer; where there is a penalty, of the global batch.
-        target: target features; empty where there is no target.
+        accuracy: share of these rows that are classified correctly.
+        penalty: of the global batch; None in stage 1.
+        discrepancies: by their names in the log.
+        source: source features by layer, (n, d); with a penalty those of the global batch, (B, d).
+        target: target features by layer; empty in stage 1.
     """
 
     classification: Tensor
@@ -80,8 +78,8 @@ class Step:
 
     Args:
         network: trained in place.
-        penalty: between source and target features; None without it.
-        plan: precision, seed, and in how many parts a batch goes through the network.
+        penalty: between source and target features; None in stage 1.
+        plan: precision, seed, and the number of parts of a batch.
         scaler: scales the loss where gradients have half precision.
     """
 
@@ -94,7 +92,11 @@ class Step:
         self._forward = torch.compile(network, options=_AS_WITHOUT) if plan.compile else network
 
     def __call__(self, batch: Batch, step: int) -> Losses:
-        """Losses of a step, whose number counts from 1; gradients are added to what the parameters have.
+        """Losses of a step; its gradients are added to those of the parameters.
+
+        Args:
+            batch: this process's shard.
+            step: number of the step, from 1.
 
         Raises:
             FacedanError: the features of the batch have no bandwidth.
@@ -106,12 +108,14 @@ class Step:
         return self._in_parts(batch, step, sampled)
 
     def _whole(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
+        # One forward pass of both domains: features by layer, (b, d) of source and target, b rows of this process.
         with self._pass(batch, step, slice(None)):
             source, target = self._features(batch)
             classified = self._classify(source, batch.labels, step, sampled)
         total, penalty = classified.total, None
         discrepancies = Features()
         if self.penalty is not None:
+            # The penalty compares the rows of all processes: (B, d), the global batch.
             source, target = self._gathered(source), self._gathered(target)
             penalty, discrepancies = self._penalty(source, target, step)
             total = total + penalty
@@ -121,23 +125,25 @@ class Step:
     def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
         """As `_whole`, with the memory of a part.
 
-        The penalty needs all features at once. So its gradient with respect to them is found first, by a pass that
-        keeps nothing else, and then handed to each part (Gao et al. 2021, "Scaling deep contrastive learning batch
-        size under memory limited setup"). Dropout is the same in both passes.
+        The penalty needs all features at once. A first pass without graph gives the features and the gradient of the
+        penalty with respect to them; a second pass per part takes that gradient into the network (Gao et al. 2021,
+        "Scaling deep contrastive learning batch size under memory limited setup"). Both draw the same dropout.
         """
         size, count = len(batch.labels), self.plan.grad_accum
         parts = [slice(rows.start, rows.stop) for rows in (shard_range(size, part, count) for part in range(count))]
-        own: list[Features] = [{}, {}]
-        slopes: list[Features] = [{}, {}]
+        local: list[Features] = [{}, {}]  # of source and target, by layer, (b, d)
+        gradients: list[Features] = [{}, {}]  # of the penalty with respect to them
         penalty, discrepancies = None, Features()
-        source, target = own
+        source, target = local
         if self.penalty is not None:
-            own = self._joined(batch, step, parts)
-            source, target = (self._gathered(features) for features in own)
+            # First pass: the features of all parts, gathered to the global batch, (B, d), for the penalty.
+            local = self._joined(batch, step, parts)
+            source, target = (self._gathered(features) for features in local)
             penalty, discrepancies = self._penalty(source, target, step)
-            leaves = [rows for features in own for rows in features.values()]
+            leaves = [rows for features in local for rows in features.values()]
             found = iter(torch.autograd.grad(penalty, leaves, allow_unused=True, materialize_grads=True))
-            slopes = [{layer: next(found) for layer in features} for features in own]
+            gradients = [{layer: next(found) for layer in features} for features in local]
+        # Second pass: each part with its graph; Σ features · gradient has the gradient of the penalty.
         classified, seen = [], []
         for rows in parts:
             part = batch.part(rows)
@@ -145,8 +151,8 @@ class Step:
                 features = self._features(part)
                 classified.append(self._classify(features[0], part.labels, step, sampled))
             total = classified[-1].total
-            for of_domain, slope in zip(features, slopes, strict=True):
-                for layer, gradient in slope.items():
+            for of_domain, by_layer in zip(features, gradients, strict=True):
+                for layer, gradient in by_layer.items():
                     total = total + (of_domain[layer] * gradient[rows]).sum()
             self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
             seen.append({layer: found.detach() for layer, found in features[0].items()})
@@ -155,7 +161,7 @@ class Step:
         return _losses(classified, penalty, discrepancies, source, target)
 
     def _joined(self, batch: Batch, step: int, parts: list[slice]) -> list[Features]:
-        """The source's and the target's features of all parts, as leaves whose gradient can be asked for."""
+        """Features of source and target of all parts, (b, d) by layer, as leaves that require a gradient."""
         found = []
         with torch.no_grad():
             for rows in parts:
@@ -171,14 +177,14 @@ class Step:
 
     @contextmanager
     def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
-        """Random numbers and precision of a pass of some rows; what is drawn belongs to the global batch."""
+        """Random numbers and precision of a pass of some rows; masks are those of the global batch."""
         torch.manual_seed((self.plan.seed * 1_000_003 + step) % (1 << 63))
-        own = shard_range(self.plan.batch, rank(), world_size())[rows]
+        local = shard_range(self.plan.batch, rank(), world_size())[rows]
         domains = 1 if batch.target is None else 2
-        numbers = [row + domain * self.plan.batch for domain in range(domains) for row in own]
-        alone = len(own) == self.plan.batch
+        numbers = [row + domain * self.plan.batch for domain in range(domains) for row in local]
+        whole = len(local) == self.plan.batch
         set_batch_rows(
-            self.network, None if alone else torch.tensor(numbers, device=self.device), domains * self.plan.batch
+            self.network, None if whole else torch.tensor(numbers, device=self.device), domains * self.plan.batch
         )
         dtype = DTYPES[self.plan.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
@@ -186,7 +192,7 @@ class Step:
         set_batch_rows(self.network, None, None)
 
     def _features(self, batch: Batch) -> tuple[Features, Features]:
-        """Features of both domains, float32: one network sees both in one pass."""
+        """Features of source and target by layer, (n, d) float32, by one pass of both domains."""
         images = batch.source if batch.target is None else torch.cat([batch.source, batch.target])
         features = {layer: rows.float() for layer, rows in self._forward(images).items()}
         labelled = len(batch.labels)
@@ -205,7 +211,7 @@ class Step:
         )
 
     def _gathered(self, rows: Features) -> Features:
-        return {layer: gather_rows(own, self.plan.batch) for layer, own in rows.items()}
+        return {layer: gather_rows(local, self.plan.batch) for layer, local in rows.items()}
 
     def _penalty(self, source: Features, target: Features, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         assert self.penalty is not None
@@ -222,7 +228,7 @@ def _losses(
     source: Features,
     target: Features,
 ) -> Losses:
-    """What a step found, apart from the graph that it was found by."""
+    """The losses of a step, detached from their graph."""
     return Losses(
         torch.stack([part.loss for part in classified]).sum(),
         torch.stack([part.accuracy for part in classified]).sum(),

@@ -39,7 +39,7 @@ RUNS_IN_TRAINED = ("before", "control", "dan_s7", "dan_m67")
 def _only_figures() -> Iterator[None]:
     """No pictures of curves and no pages, which take longer than everything else."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)
+        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
         patched.setattr("facedan_cli.evaluation.report.draw", lambda _: {})
         patched.setattr("facedan_cli.training.session.draw_curves", lambda *_: None)
         yield

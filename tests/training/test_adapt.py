@@ -29,7 +29,7 @@ from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.training.adapt import _sample_features, adapt, plan_adapt
 from facedan_cli.training.datasets import TrainingResult, hold_out, part_of
-from facedan_cli.training.domain_test import PEOPLE_UNKNOWN
+from facedan_cli.training.domain_test import IDENTITIES_UNKNOWN
 from facedan_cli.training.held_out import HeldOut
 from facedan_cli.training.penalty_options import parse_bandwidth, parse_layers, parse_multipliers, resolve_penalty
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
@@ -48,7 +48,7 @@ def pretrained(trained: Any, tmp_path: Path) -> Workspace:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bandwidth from as many images as there are."""
-    monkeypatch.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)
+    monkeypatch.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
 
 
 def run(workspace: Workspace, *, report: Report | None = None, **options: Any) -> TrainingResult:
@@ -386,12 +386,12 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
         assert entry["two_sample"].keys() == {"fc6", "fc7"}
         assert 0 < entry["two_sample"]["fc7"]["p_value"] <= 1
     assert (made.directory / "domains.png").read_bytes().startswith(b"\x89PNG")
-    told = [note for note in report.notes if note.startswith("fc7, images held aside: before MMD² ")]
+    told = [note for note in report.notes if note.startswith("fc7, held-out images: before MMD² ")]
     assert len(told) == 1
     for entry in (before, after):
         beyond = any(test["p_value"] <= 0.05 for test in entry["two_sample"].values())
-        assert entry.get("warnings", []) == [PEOPLE_UNKNOWN] * beyond
-    assert (PEOPLE_UNKNOWN in report.notes) == ("warnings" in before or "warnings" in after)
+        assert entry.get("warnings", []) == [IDENTITIES_UNKNOWN] * beyond
+    assert (IDENTITIES_UNKNOWN in report.notes) == ("warnings" in before or "warnings" in after)
 
     kept, held = hold_out(read_dataset(target), 128, labelled=False)
     assert len(held) == len(read_dataset(target)) // 10

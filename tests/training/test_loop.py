@@ -129,7 +129,7 @@ def fit(
     plan: Plan = PLAN,
     data: DomainBatches | None = None,
     report: Report | None = None,
-    examination: Validation | None = None,
+    validation: Validation | None = None,
     keep_every: int = 0,
 ) -> None:
     """Train a network that a test has its hands on."""
@@ -141,7 +141,7 @@ def fit(
             plan,
             checkpoints=checkpoints,
             log=directory / "metrics.jsonl",
-            examination=examination or Validation(),
+            validation=validation or Validation(),
             report=report or Report(),
         )
 
@@ -394,7 +394,7 @@ def test_the_network_is_examined_before_the_first_step_and_after_the_last(tmp_pa
         return {"examined": len(calls)}
 
     def go(report: Report) -> None:
-        fit(network(), tmp_path, report=report, examination=Validation(ends=examine))
+        fit(network(), tmp_path, report=report, validation=Validation(ends=examine))
 
     with pytest.raises(RuntimeError, match="gone"):
         go(At(5, break_down))
@@ -523,7 +523,7 @@ def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(t
 
             return follow()
 
-    fit(trained, tmp_path, report=Watch(0, break_down), examination=Validation(loss=loss), keep_every=4)
+    fit(trained, tmp_path, report=Watch(0, break_down), validation=Validation(loss=loss), keep_every=4)
     logged = {entry["step"]: entry["held_aside_loss"] for entry in metrics(tmp_path) if "held_aside_loss" in entry}
     assert logged == {2: 0.9, 4: 0.4, 6: 0.6, 8: 0.5, 9: 0.4}
     names = {"step-4.safetensors": 4, "step-8.safetensors": 8, "best.safetensors": 4, "model.safetensors": STEPS}
@@ -539,7 +539,7 @@ def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(t
 def test_what_was_best_before_an_interruption_stays_best(tmp_path: Path) -> None:
     def go(losses: list[float], report: Report) -> None:
         left = iter(losses)
-        fit(network(), tmp_path, report=report, examination=Validation(loss=lambda: next(left)))
+        fit(network(), tmp_path, report=report, validation=Validation(loss=lambda: next(left)))
 
     with pytest.raises(RuntimeError, match="gone"):
         go([0.5, 0.1], At(5, break_down))

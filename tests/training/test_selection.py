@@ -99,7 +99,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facedan_cli.training.adapt.BANDWIDTH_SAMPLE", 16)
+    monkeypatch.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
     place, report = Workspace.open(root), Notes()
     selection = plan_selection(ADAPT, place)
     assert list(selection.jobs) == [0.5, 4.0]
@@ -153,8 +153,8 @@ def test_a_pretraining_of_the_same_images_is_recognised(root: Path, key: str) ->
 def test_held_out_identities_are_trained_on_by_no_stage(root: Path) -> None:
     place = Workspace.open(root)
     job = plan_adapt(ADAPT, place)
-    assert len(set(job.source.aside.names)) == 3
-    assert not set(job.source.aside.names) & set(job.source.identities)
+    assert len(set(job.source.held_out.names)) == 3
+    assert not set(job.source.held_out.names) & set(job.source.identities)
     assert job.config.holdout_identities == 3
     assert job.card.identities == job.source.identities
     with pytest.raises(UsageError, match="held out 3"):
