@@ -1,4 +1,4 @@
-"""Which processor does the work."""
+"""Device, memory and threads of a computation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def resolve_device(name: str) -> torch.device:
     """The device of that name; "auto" is the first GPU where there is one, else the CPU.
 
     Raises:
-        UsageError: the device is not there: never a silent fall-back to a slower one.
+        UsageError: there is no such device: no silent fall-back to a slower one.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,8 +32,8 @@ def resolve_device(name: str) -> torch.device:
 def keep_freed_memory() -> None:
     """Let glibc keep the memory that a step frees for the next one.
 
-    Else it gives blocks back to the system and fetches them again, page by page, which takes up to a fifth of a
-    training step on a CPU. Other C libraries are left as they are.
+    Else it returns blocks to the system and fetches them again page by page, up to a fifth of the time of a training
+    step on a CPU. Other C libraries are unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -42,5 +42,5 @@ def keep_freed_memory() -> None:
 
 
 def worker_count(asked: int) -> int:
-    """How many threads decode images: as asked, or as many as this process may run on."""
+    """Number of decoding threads: as given, or the processors that this process may use."""
     return asked or len(os.sched_getaffinity(0))

@@ -1,6 +1,6 @@
-"""Several processes that do one job: who is who, and how what each has becomes one.
+"""Several processes of one job, started by torchrun: their ranks, and what they exchange.
 
-torchrun starts them. Each takes its share of the data; of a training, its share of every batch.
+Each process takes a shard of the data; in training, a shard of every batch.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from torch import Tensor, distributed, nn
 from facedan_cli.errors import FacedanError, UsageError
 
 PATIENCE = timedelta(days=7)
-"""How long processes wait for each other: at the end of a job some have the slower disk."""
+"""Timeout of processes that wait for each other: at the end of a job some have the slower disk."""
 
 PATIENCE_ON_GPUS = timedelta(hours=2)
-"""The same for GPUs, which do not notice that another process has died: NCCL gives up after that time."""
+"""The same with NCCL, which notices only by its timeout that another process has died."""
 
-ENDED = ("another process of this job has ended", "its own message says why; the same command goes on from there")
+ENDED = ("another process of this job has ended", "its own message says why; the same command resumes")
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class DistEnv:
-    """Which of several processes this one is, as torchrun says it; one that works alone is the first of one.
+    """The rank of this process and the world size, as torchrun gives them; a single process is rank 0 of 1.
 
     Args:
-        rank: its number among all.
-        count: all processes, on all machines.
-        local_rank: its number on this machine.
-        local_count: the processes on this machine.
+        rank: number among all processes.
+        count: processes on all machines.
+        local_rank: number on this machine.
+        local_count: processes on this machine.
     """
 
     rank: int = 0
@@ -45,20 +45,20 @@ class DistEnv:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> DistEnv:
-        """The ranks that the environment names."""
+        """The ranks in the environment variables of torchrun."""
         names = {"rank": "RANK", "count": "WORLD_SIZE", "local_rank": "LOCAL_RANK", "local_count": "LOCAL_WORLD_SIZE"}
         return cls(**{field: int(environment[name]) for field, name in names.items() if name in environment})
 
     @property
     def first(self) -> bool:
-        """Whether this process does what is done once."""
+        """Whether this process is rank 0, which does what is done once."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """This process's own GPU.
+        """The GPU of this process.
 
         Raises:
-            UsageError: there are fewer GPUs than processes, or all would use the same one.
+            UsageError: there are fewer GPUs than processes, or all would use one.
         """
         if device.type != "cuda" or self.count == 1:
             return device
@@ -73,10 +73,10 @@ class DistEnv:
 
     @contextmanager
     def joined(self, device: torch.device | None = None) -> Iterator[None]:
-        """Meet the other processes, and part from them at the end.
+        """Join the process group, and leave it at the end.
 
         Args:
-            device: where tensors lie that they will exchange, besides those on the CPU.
+            device: of the tensors that the processes exchange, besides those on the CPU.
         """
         if self.count == 1:
             yield
@@ -92,7 +92,7 @@ class DistEnv:
             distributed.destroy_process_group()
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
-        """The items of all processes, for the first; it is also where they wait for each other.
+        """The items of all processes, in the first one; also a barrier.
 
         Raises:
             FacedanError: another process has ended too early.
@@ -112,28 +112,28 @@ SINGLE = DistEnv()
 
 
 def rank() -> int:
-    """The number of this process among those that train together; 0 where it is alone."""
+    """The number of this process in the process group; 0 without one."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train together; 1 where this one is alone."""
+    """The number of processes in the process group; 1 without one."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def shard_range(batch: int, part: int, parts: int) -> range:
-    """The rows of a global batch that one of several processes takes: neighbours, as evenly as can be."""
+    """The contiguous rows of a global batch that one of several parts takes, divided as evenly as possible."""
     return range(batch * part // parts, batch * (part + 1) // parts)
 
 
 def gather_rows(rows: Tensor, batch: int) -> Tensor:
     """The rows of all processes in the order of the global batch, with a gradient.
 
-    A loss of the gathered rows is the same in all processes. Its gradient with respect to one process's rows comes back
-    multiplied by the number of processes, so that averaging the parameters' gradients, as is usual, gives the loss's.
+    A loss of the gathered rows is the same in all processes. Its gradient with respect to the rows of one process is
+    multiplied by the number of processes, so that averaging the gradients of the parameters gives that of the loss.
 
     Args:
-        rows: this process's features, shape (its share of the batch, d).
+        rows: features of this process, shape (rows of its shard, d).
         batch: rows of the global batch.
 
     Returns:
@@ -149,27 +149,27 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, batch: int) -> Tensor:
         parts = world_size()
-        shares = [shard_range(batch, part, parts) for part in range(parts)]
-        ctx.own = shares[rank()]
-        longest = max(len(part) for part in shares)
+        shards = [shard_range(batch, part, parts) for part in range(parts)]
+        ctx.rows = shards[rank()]
+        longest = max(len(part) for part in shards)
         padded = rows.new_zeros((longest, *rows.shape[1:]))
         padded[: len(rows)] = rows
-        received = [torch.empty_like(padded) for _ in shares]
+        received = [torch.empty_like(padded) for _ in shards]
         distributed.all_gather(received, padded)
-        return torch.cat([part[: len(own)] for part, own in zip(received, shares, strict=True)])
+        return torch.cat([part[: len(shard)] for part, shard in zip(received, shards, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone()
         distributed.all_reduce(total)
-        return total[ctx.own.start : ctx.own.stop], None
+        return total[ctx.rows.start : ctx.rows.stop], None
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:
-    """Give every process the mean of all processes' gradients.
+    """Average the gradients over all processes.
 
-    DistributedDataParallel would do it while the backward pass goes on, but for one backward pass a step: here the loss
-    reaches the network through gathered features, in as many passes as there are parts of a batch.
+    DistributedDataParallel expects one backward pass a step. Here the loss reaches the network through gathered
+    features, in one backward pass for each part of a batch.
     """
     if world_size() == 1:
         return
@@ -191,11 +191,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def begin_alike(tensors: Iterable[Tensor], step: int) -> None:
-    """See to it that all processes begin at the same step, with the first one's weights.
+    """Start all processes at the same step with the weights of the first one.
 
     Args:
-        tensors: parameters and buffers that all processes have; changed in place.
-        step: steps that are done.
+        tensors: replicated parameters and buffers; changed in place.
+        step: finished steps.
 
     Raises:
         FacedanError: the processes found different states.

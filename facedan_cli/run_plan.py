@@ -1,4 +1,4 @@
-"""Which run a configuration and its inputs make, and where it lies: found again when a data set was moved or copied."""
+"""The run of a configuration and its inputs, and its directory: also of moved data sets and of earlier versions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from facedan_cli.workspace import Workspace, digest
 
 
 class Images(Protocol):
-    """A data set, as far as runs of version 0.1.0 have to be recognised."""
+    """What runs of version 0.1.0 are recognised by."""
 
     @property
     def fingerprint_by_size(self) -> str:
-        """By which that version knew it."""
+        """The fingerprint of that version."""
 
     def newest_times(self) -> tuple[float, float]:
         """When an image was last written (mtime), and last changed here in any way (ctime), seconds since 1970."""
@@ -51,7 +51,7 @@ def plan_run(
     }
     identity = digest({"stage": stage, "config": hashed_options, "inputs": known})
     run = Run(workspace.run_directory(stage, datasets, identity), stage, config, identity, inputs)
-    if run.record.get("identity", identity) != identity:  # another's, whose digest begins alike
+    if run.record.get("identity", identity) != identity:  # another run whose digest starts with the same digits
         run = replace(run, directory=workspace.run_directory(stage, datasets, identity, digits=16))
     if run.directory.is_dir():
         return run
@@ -114,7 +114,7 @@ def _inputs_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _began(record: Mapping[str, Any]) -> float:
-    """When a run first began, seconds since 1970; 0 where its record does not say."""
+    """The first start of a run, seconds since 1970; 0 where its record has none."""
     try:
         return datetime.fromisoformat(record["first_start"]).timestamp()
     except (LookupError, TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Run directories: named by what determines a run, locked while it works, and able to say how to repeat it."""
+"""Run directories: named by a hash of configuration and inputs, locked while running, with a record to repeat them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = ("facedan", "torch", "torchvision", "facenet-pytorch", "opencv-pytho
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a stage: its directory and what determines it.
+    """A run of a stage: its directory, and what determines it.
 
     Args:
         directory: runs/<stage>-<datasets>-<hash8> in the workspace.
@@ -35,7 +35,7 @@ class Run:
         config: the resolved configuration, by option.
         identity: the SHA-256 of configuration and inputs; its first eight digits end the directory's name.
         inputs: what the run reads, with digests.
-        remark: what to tell whoever takes the run for finished, or looks for an earlier one; "" where there is nothing.
+        remark: said where the run is taken as finished, or an earlier one is not; "" where there is none.
         warning: what may be wrong with it; "" where nothing is.
     """
 
@@ -54,12 +54,12 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The network that the run makes."""
+        """The checkpoint of the trained network."""
         return checkpoint_of(self.directory)
 
     @property
     def state(self) -> Path:
-        """What an interrupted run goes on from."""
+        """The state that an interrupted run resumes from."""
         return self.directory / "checkpoints" / "state.safetensors"
 
     @property
@@ -69,7 +69,7 @@ class Run:
 
     @property
     def set_aside(self) -> Path | None:
-        """The list of images that could not be used, if there are any."""
+        """The list of images that could not be used; None where there is none."""
         path = self.directory / "set-aside.tsv"
         return path if path.is_file() else None
 
@@ -80,18 +80,18 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json as it stands; empty where there is none."""
+        """The present run.json; empty where there is none."""
         return read_record(self.directory)
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete and its checkpoint still what it was."""
+        """Whether the run is complete and its checkpoint unchanged."""
         record = self.record
         return record.get("identity") == self.identity and is_finished(self.directory, record)
 
     @property
     def damaged(self) -> bool:
-        """Whether the run was complete and its checkpoint is no longer what it was."""
+        """Whether the run is complete and its checkpoint has changed."""
         record = self.record
         complete = record.get("identity") == self.identity and record.get("status") == COMPLETE
         return complete and not is_finished(self.directory, record)
@@ -99,10 +99,10 @@ class Run:
 
 @contextmanager
 def running(run: Run, *, force: bool, device: str) -> Iterator[None]:
-    """Hold the run's lock and keep its run.json true while the block works.
+    """Lock the run and keep its run.json up to date while the block runs.
 
     Raises:
-        FacedanError: another process works in it.
+        FacedanError: another process has locked it.
     """
     with locked(run.directory, f"the run {run.name}"):
         if force:
@@ -135,11 +135,11 @@ def running(run: Run, *, force: bool, device: str) -> Iterator[None]:
             raise
         made = record_of(run.directory, [run.checkpoint.relative_to(run.directory).as_posix()])
         write_json(run.directory / "run.json", record | {"status": COMPLETE, "end": _now()} | made)
-        run.state.unlink(missing_ok=True)  # last: whatever stops the process before, the run can go on from it
+        run.state.unlink(missing_ok=True)  # last: until here an interrupted run resumes from it
 
 
 def tidy(run: Run) -> None:
-    """Remove from a finished run what a kill at its very end has left: the state that it would have gone on from."""
+    """Remove the state and temporary files that a kill at the very end left in a finished run."""
     with suppress(OSError):
         run.state.unlink(missing_ok=True)
     for directory in (run.directory, run.checkpoint.parent):
@@ -165,7 +165,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    """Refuse a run.json in which what is looked at is of another kind than facedan writes.
+    """Refuse a run.json with values of other types than facedan writes.
 
     Raises:
         ValueError: naming the key.
@@ -183,9 +183,9 @@ def _check_record(record: Mapping[str, Any]) -> None:
 
 
 def is_finished(directory: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a run is complete and what it made is still what it was.
+    """Whether a run is complete and its checkpoint unchanged.
 
-    Size and times are looked at first; only where they are others, as of a copy, the file is read.
+    The file is read only where its size or times differ, as those of a copy do.
 
     Args:
         directory: of the run.
@@ -225,10 +225,10 @@ def newest_run(
 
 
 def find_checkpoint(workspace: Workspace, name: str) -> Path:
-    """The checkpoint that is meant by a path, a run directory or the name of a run in this workspace.
+    """The checkpoint that a path, a run directory or the name of a run in this workspace means.
 
     Raises:
-        FacedanError: there is none, the run is not finished, or its model is not what it was.
+        FacedanError: there is none, the run is not finished, or its checkpoint is damaged.
     """
     for directory in (Path(name), workspace.root / "runs" / name):
         if directory.is_dir():
@@ -244,10 +244,10 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
 
 
 def _undamaged(checkpoint: Path) -> Path:
-    """A checkpoint, unless the run in whose directory it lies knows it otherwise.
+    """A checkpoint that its run, where it lies in one, still recognises.
 
     Raises:
-        FacedanError: it is empty, or not the one that the run made.
+        FacedanError: it is empty, or differs from the one that the run wrote.
     """
     directory = checkpoint.absolute().parent.parent
     if is_intact(directory, checkpoint.absolute(), read_record(directory)):
@@ -259,7 +259,7 @@ def _undamaged(checkpoint: Path) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """With what something is made: command line, versions of the packages and of this code, machine."""
+    """Provenance of a result: command line, versions of the packages and of this code, machine."""
     return {
         "argv": sys.argv,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
@@ -280,7 +280,7 @@ def _version(package: str) -> str:
 
 
 def _git_state() -> dict[str, Any]:
-    """Commit of this code and whether it was changed since, where it runs from a checkout."""
+    """Commit of this code and whether it is modified; empty outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -292,7 +292,7 @@ def _git_state() -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    # An installed copy may lie inside somebody else's checkout: only files that git tracks are ours.
+    # An installed copy may lie inside another checkout: git must track this file.
     if not git("ls-files", "--error-unmatch", Path(__file__).name):
         return {}
     return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}

@@ -250,7 +250,7 @@ def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None
 
 
 def write_unusable(
-    run: Run, unreadable: Mapping[str, str], unlabelled: tuple[str, ...] = (), skipped: Iterable[tuple[str, str]] = ()
+    run: Run, unreadable: Mapping[str, str], unlabelled: tuple[str, ...], skipped: Iterable[tuple[str, str]]
 ) -> Path | None:
     """Write the list of unusable images, with those before an interruption; None where there are none."""
     unused = dict.fromkeys(unlabelled, "not in an identity folder") | dict(skipped)

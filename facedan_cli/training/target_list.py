@@ -1,4 +1,4 @@
-"""What `--target` may name: a data set, or a sigset such as a training set of GBU."""
+"""The target of adaptation: a data set, or a sigset such as a training set of GBU."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Target:
     """Unlabelled faces to adapt to.
 
     Args:
-        dataset: their name; its root is the directory of the faces.
+        dataset: name and directory of the faces.
         folder: the faces.
-        sigset: the list that chose them; None of a whole data set.
+        sigset: the list that they are from; None for a whole data set.
     """
 
     dataset: Dataset
@@ -29,7 +29,7 @@ class Target:
     sigset: Path | None
 
     def describe(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """The entry of the target in run.json."""
         facts = describe(self.dataset, self.folder)
         return facts if self.sigset is None else facts | {"sigset": str(self.sigset.resolve())}
 
@@ -37,8 +37,8 @@ class Target:
 def read_target(name: str, workspace: Workspace) -> Target:
     """The faces that `--target` names.
 
-    A sigset is a list of images of the data set that is called as its directory: protocols/gbu/LIST.xml of `gbu`. They
-    are found by base name. Listed images that are not there keep their names, so that its reader sets them aside.
+    A sigset lists images of the data set with the name of its directory: protocols/gbu/LIST.xml those of `gbu`. They
+    are matched by base name. Missing images keep their listed names, so that their reader sets them aside.
 
     Raises:
         UsageError: there is no such data set.
@@ -55,7 +55,7 @@ def read_target(name: str, workspace: Workspace) -> Target:
     if not match.rows:
         raise FacedanError(
             f"not one of the {len(listed)} images that {sigset} lists is in the data set '{faces.name}' ({faces.root})",
-            "a list's images are looked for in the data set that is called as the list's directory",
+            "the images of a list are those of the data set with the name of its directory",
         )
     paths = [images.paths[match.rows[image]] if image in match.rows else image for image in listed]
     folder = replace(images, paths=tuple(paths), names=("",) * len(paths))
@@ -63,7 +63,7 @@ def read_target(name: str, workspace: Workspace) -> Target:
 
 
 def target_images(facts: dict[str, Any]) -> list[str]:
-    """The names of the images that run.json calls the target of a run; none where they are no longer there."""
+    """The image names of the target in a run.json; none where the target is gone."""
     try:
         if "sigset" in facts:
             return [record.file_name for record in read_sigset(Path(facts["sigset"]))]
