@@ -126,7 +126,7 @@ def test_optimal_weights_are_used_and_carry_no_gradient() -> None:
 
 
 def with_queue(measure: Penalty, pool: list[dict[str, Tensor]], batch: int) -> tuple[Tensor, list[Tensor]]:
-    """The penalty of a batch, the first rows of each domain, whose others lie in the queue; and its gradients."""
+    """The penalty of a batch, the first rows of each domain, whose others lie in the memory bank; and its gradients."""
     past = [{layer: rows[batch:] for layer, rows in domain.items()} for domain in pool]
     if measure.memory_bank:
         measure.update_memory_bank(*past)
@@ -143,7 +143,7 @@ def test_a_queue_leaves_the_expected_gradient_as_it_is(discrepancy: str) -> None
     ]
     for source, target in (pool, pool[::-1]):  # what it is to the one domain it is to the other
         _, found = with_queue(penalty(memory_bank=8, discrepancy=discrepancy), [source, target], 3)
-        # Without a queue, over all batches of 3 of these rows that the first row of the source is in.
+        # Without a memory bank, over all batches of 3 of these rows that the first row of the source is in.
         companions = itertools.combinations(range(1, len(source["fc7"])), 2)
         batches = itertools.product(companions, itertools.combinations(range(len(target["fc7"])), 3))
         gradients = []
@@ -173,7 +173,7 @@ def test_the_linear_estimator_has_no_memory_bank() -> None:
         penalty(memory_bank=8, estimator="linear")
 
 
-def test_the_queue_compares_with_past_rows_that_have_no_gradient() -> None:
+def test_the_memory_bank_compares_with_past_rows_that_have_no_gradient() -> None:
     measure = penalty(memory_bank=8, layers={"fc7": 1.0})
     steps = [(features(seed), features(seed + 5)) for seed in (10, 30, 50)]
     for source, target in steps[:2]:

@@ -60,7 +60,7 @@ def test_images_of_one_identity_make_it_reject_too_often_unless_identities_are_d
     by_images, by_identities = [], []
     for draw in range(200):
         (source, of_source), (target, of_target) = (of_identities(10, 5, seed=2 * draw + side) for side in (0, 1))
-        names = {"source_identities": of_source, "target_identities": [f"t{person}" for person in of_target]}
+        names = {"source_identities": of_source, "target_identities": [f"t{identity}" for identity in of_target]}
         settings = {"weights": FIVE, "permutations": 99, "seed": draw}
         by_images.append(two_sample_test(source, target, **settings).beyond_chance)
         by_identities.append(two_sample_test(source, target, **settings, **names).beyond_chance)

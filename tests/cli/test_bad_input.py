@@ -72,8 +72,8 @@ def untouched(wrong: Path, whole: set[tuple[str, str]], monkeypatch: pytest.Monk
     ("command", "code", "what", "fix"),
     [
         (("pretrain", "--source", "empty"), 1, "aligned/empty holds no images", "images end in"),
-        (("pretrain", "--source", "frgc"), 1, "the source 'frgc' has no identity folders", "one folder a person"),
-        (("pretrain", "--source", "one"), 1, "one identity only ('ann')", "one folder a person"),
+        (("pretrain", "--source", "frgc"), 1, "the source 'frgc' has no identity folders", "one folder per identity"),
+        (("pretrain", "--source", "one"), 1, "one identity only ('ann')", "one folder per identity"),
         (("pretrain", "--source", "cassia"), 2, "no data set 'cassia'", "did you mean casia?"),
         (("pretrain", "--source", "./casia"), 2, "the data set ./casia does not exist", "check the path"),
         (("pretrain", "--source", "casia", "--model", "vgface"), 2, "know 'vgface'", "did you mean vggface"),

@@ -27,7 +27,8 @@ from facedan_cli.models.checkpoint import load_checkpoint, read_card, save_check
 from facedan_cli.models.vggface import VGGFace
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
-from facedan_cli.training.adapt import _sample_features, adapt, plan_adapt
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.bandwidths import _sample_features
 from facedan_cli.training.datasets import TrainingResult, hold_out, part_of
 from facedan_cli.training.domain_test import IDENTITIES_UNKNOWN
 from facedan_cli.training.held_out import HeldOut
@@ -84,13 +85,13 @@ def test_an_interrupted_run_keeps_its_bandwidths_and_ends_as_a_whole_one(pretrai
 
 def test_the_targets_folder_names_are_not_read(pretrained: Workspace) -> None:
     target = pretrained.root / "aligned" / "frgc"
-    for split in ("one person", "two people"):
+    for split in ("one identity", "two identities"):
         folder = pretrained.root / "aligned" / split
         for index, image in enumerate(sorted(target.iterdir())):
-            person = "a" if split == "one person" or index < 8 else "b"
-            (folder / person).mkdir(parents=True, exist_ok=True)
-            shutil.copy(image, folder / person / image.name)
-    heap, one, two = (run(pretrained, target=name).run for name in ("frgc", "one person", "two people"))
+            identity = "a" if split == "one identity" or index < 8 else "b"
+            (folder / identity).mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, folder / identity / image.name)
+    heap, one, two = (run(pretrained, target=name).run for name in ("frgc", "one identity", "two identities"))
     assert same(heap, one)
     assert same(heap, two)
 
@@ -130,7 +131,7 @@ def test_the_bandwidth_is_measured_with_dropout(pretrained: Workspace, trained: 
         face = FaceStore(folder, network.crop, pool)  # and its mirror image
         one = BatchStream(face, None, 8, network.crop, (0,))
         job = plan_adapt(ADAPT, pretrained)
-        features = [_sample_features(job, network.eval(), one, one) for _ in range(2)]
+        features = [_sample_features(network.eval(), (one, one), torch.float32, job.seed) for _ in range(2)]
     for source, target in features:
         assert len(source["fc6"]) == len(target["fc6"]) == 16
         assert len(torch.cat([source["fc6"], target["fc6"]]).round(decimals=3).unique(dim=0)) == 2
@@ -229,7 +230,7 @@ def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained
     (pretrained.root / "aligned" / "casia" / "person2").rename(pretrained.root / "aligned" / "casia" / "newcomer")
     report = Notes()
     made = run(pretrained, report=report, lr=0.0, weight_decay=0.0).run
-    assert any("trained on other people" in warning for warning in report.warnings)
+    assert any("trained on other identities" in warning for warning in report.warnings)
     card = read_card(made.checkpoint)
     assert card.identities[0] == "newcomer"
     before, after = load_file(checkpoint_of(trained.before)), load_file(made.checkpoint)
@@ -328,9 +329,9 @@ def test_a_layer_that_no_training_reaches_is_refused() -> None:
 
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
-    person = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
-    with pytest.raises(UsageError, match=rf"the target .*{person.name} lies inside the source"):
-        plan_adapt(replace(ADAPT, target=str(person)), pretrained)
+    identity = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
+    with pytest.raises(UsageError, match=rf"the target .*{identity.name} lies inside the source"):
+        plan_adapt(replace(ADAPT, target=str(identity)), pretrained)
     with pytest.raises(UsageError, match=r"the source .*casia lies inside the target"):
         plan_adapt(replace(ADAPT, target=str(pretrained.root / "aligned")), pretrained)
 
@@ -368,16 +369,16 @@ def test_other_discrepancies_take_the_place_of_mmd(pretrained: Workspace, discre
 
 
 @pytest.mark.usefixtures("drawn_figures")
-def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pretrained: Workspace) -> None:
+def test_held_out_images_are_tested_before_and_after_and_never_trained_on(pretrained: Workspace) -> None:
     target = pretrained.root / "aligned" / "frgc"
     for copy in range(10):
         for image in sorted(target.glob("[!c]*.png")):
             shutil.copy(image, target / f"c{copy}-{image.name}")
     source = pretrained.root / "aligned" / "casia"
-    for person in sorted(source.iterdir()):
-        if person.is_dir():
+    for identity in sorted(source.iterdir()):
+        if identity.is_dir():
             for copy in range(8):
-                shutil.copytree(person, source / f"{person.name}-{copy}")
+                shutil.copytree(identity, source / f"{identity.name}-{copy}")
     report = Notes()
     made = run(pretrained, report=report).run
     before, *_, after = metrics(made)
@@ -403,7 +404,7 @@ def test_images_held_aside_are_tested_before_and_after_and_never_trained_on(pret
     assert metrics(other)[-1]["mmd2_fc7"] == after["mmd2_fc7"]
 
 
-def test_an_image_held_aside_that_cannot_be_read_stands_for_no_other(pretrained: Workspace, trained: Any) -> None:
+def test_a_held_out_image_that_cannot_be_read_stands_for_no_other(pretrained: Workspace, trained: Any) -> None:
     network, _ = load_checkpoint(checkpoint_of(trained.before))
     folder = read_dataset(pretrained.root / "aligned" / "casia")
     labels = np.arange(len(folder)) % 4
@@ -420,7 +421,7 @@ def test_an_image_held_aside_that_cannot_be_read_stands_for_no_other(pretrained:
 
 
 def test_a_labelled_sample_has_one_image_a_person_who_keeps_three() -> None:
-    names = tuple(f"p{person}" for person in range(60) for _ in range(2 + person % 5))
+    names = tuple(f"p{identity}" for identity in range(60) for _ in range(2 + identity % 5))
     folder = FaceDataset(Path("x"), tuple(f"{name}/{index}.png" for index, name in enumerate(names)), names)
     kept, held = hold_out(folder, 128, labelled=True)
     assert len(held) == len(folder) // 10

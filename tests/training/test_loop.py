@@ -65,7 +65,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
 
 @dataclass
 class Drawn:
-    """A stream of random pictures: as `BatchStream`, batch i is a function of i."""
+    """A stream of random images: as `BatchStream`, batch i is a function of i."""
 
     seed: int
     value: int | None = None
@@ -503,7 +503,7 @@ def test_steps_whose_half_precision_gradients_overflow_are_left_out(tmp_path: Pa
     assert all(torch.equal(value, before[name]) for name, value in steep.named_parameters())
 
 
-def test_the_best_step_on_images_held_aside_is_kept_and_so_are_those_asked_for(tmp_path: Path) -> None:
+def test_the_best_step_on_held_out_images_is_kept_and_so_are_those_asked_for(tmp_path: Path) -> None:
     losses = iter([0.9, 0.4, 0.6, 0.5, 0.4])
 
     def loss() -> float:

@@ -89,7 +89,7 @@ def test_an_interrupted_run_is_recorded_as_such_and_ends_as_a_whole_one(workspac
     assert os.listdir(made.checkpoint.parent) == ["model.safetensors"]
 
 
-def test_a_source_is_the_images_in_folders_of_people(workspace: Workspace) -> None:
+def test_a_source_is_the_images_in_identity_folders(workspace: Workspace) -> None:
     casia = workspace.root / "aligned" / "casia"
     draw(casia / "loose.png", 0, 0)
     source = read_source(workspace.dataset("casia"))

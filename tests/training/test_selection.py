@@ -87,12 +87,12 @@ def test_lambdas_are_two_numbers_or_more() -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough people to hold some aside, and a pretraining that did."""
+    """Enough identities to hold some out, and a pretraining that did."""
     made = tmp_path_factory.mktemp("selection")
-    for person in range(30):
-        for picture in range(6):
-            draw(made / "aligned" / "casia" / f"p{person:02d}" / f"{picture}.png", person, picture)
-            draw(made / "aligned" / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO)
+    for identity in range(30):
+        for image in range(6):
+            draw(made / "aligned" / "casia" / f"p{identity:02d}" / f"{image}.png", identity, image)
+            draw(made / "aligned" / "frgc" / f"{100 + identity}_{image}.png", 100 + identity, image, style=STUDIO)
     config = PretrainConfig(source="casia", model="vggface-mini", iterations=40, batch=16, holdout_identities=3)
     pretrain(plan_pretrain(config, Workspace.open(made)))
     return made
@@ -161,7 +161,7 @@ def test_held_out_identities_are_trained_on_by_no_stage(root: Path) -> None:
         plan_adapt(replace(ADAPT, holdout_identities=2), place)
 
 
-def test_without_held_out_images_there_is_nothing_to_judge_by(workspace: Workspace) -> None:
+def test_without_held_out_images_there_is_nothing_to_compare_by(workspace: Workspace) -> None:
     config = PretrainConfig(source="casia", model="vggface-mini", iterations=2, batch=8)
     pretrain(plan_pretrain(config, workspace))
     with pytest.raises(FacedanError, match="too few held-out images to compare networks by"):

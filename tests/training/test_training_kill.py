@@ -52,13 +52,13 @@ def states(root: Path) -> dict[Path, int]:
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two workspaces with the same data, enough of it to hold some aside, and the same short pretraining."""
+    """Two workspaces with the same data, enough of it for a held-out sample, and the same short pretraining."""
     made = [tmp_path_factory.mktemp(name) for name in ("killed", "whole")]
     for root in made:
-        for person in range(14):
-            for picture in range(8):
-                draw(root / "aligned" / "casia" / f"p{person}" / f"{picture}.png", person, picture)
-                draw(root / "aligned" / "frgc" / f"{100 + person}_{picture}.png", 100 + person, picture, style=STUDIO)
+        for identity in range(14):
+            for image in range(8):
+                draw(root / "aligned" / "casia" / f"p{identity}" / f"{image}.png", identity, image)
+                draw(root / "aligned" / "frgc" / f"{100 + identity}_{image}.png", 100 + identity, image, style=STUDIO)
         work(root, {"iterations": 2})
     return made
 
