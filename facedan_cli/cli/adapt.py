@@ -16,14 +16,14 @@ from facedan_cli.config.fields import check_choice
 from facedan_cli.config.training import PRESETS, AdaptConfig
 
 _PLACES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
-"""Where an option's value can come from, as the command line's library calls it; --config and facedan.toml are one."""
+"""Where an option's value can come from, by rising precedence; --config and facedan.toml are one."""
 
 
 def preset_adapt(config: AdaptConfig, preset: str | None, context: typer.Context) -> AdaptConfig:
-    """The configuration of a command line of `adapt`; what a preset sets goes before what weaker places say of it.
+    """The configuration of a command line of `adapt`, with the values of a preset.
 
-    A typed preset goes before the environment and the files, but not before what is typed itself; one in a file only
-    before the defaults.
+    A preset on the command line overrides the environment and the files, but no option beside it; one in a file
+    overrides the defaults alone.
 
     Raises:
         UsageError: there is no such preset.
@@ -32,12 +32,12 @@ def preset_adapt(config: AdaptConfig, preset: str | None, context: typer.Context
         return config
     check_choice("--preset", preset, tuple(PRESETS))
 
-    def lambda_(name: str) -> int:
+    def precedence(name: str) -> int:
         source = context.get_parameter_source(name)
         return _PLACES.index(source.name) if source is not None else 0
 
-    own = lambda_("preset")
-    return replace(config, **{name: value for name, value in PRESETS[preset].items() if lambda_(name) < own})
+    own = precedence("preset")
+    return replace(config, **{name: value for name, value in PRESETS[preset].items() if precedence(name) < own})
 
 
 @command(AdaptConfig)

@@ -1,4 +1,4 @@
-"""facedan's table of contents: the commands, and what becomes of an error."""
+"""The commands, and how an error ends them."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ from facedan_cli.errors import FacedanError, Interrupted
 
 _FARS = ["0.1", "0.01"]
 
-# The control: the same steps on the same batches without the penalty. The choice among several λ, of which the paper's
-# is one: so that what comes last is there already.
+# The control: the same steps on the same batches without the penalty. The choice among several λ includes the paper's,
+# so that the last run is finished already.
 CONTROL, CHOICE, PAPER = ("--lambda", "0"), ("--select",), ("--kernels", "5", "--layers", "fc6,fc7")
 
-PEOPLE_ASIDE = 24
+HELD_OUT_IDENTITIES = 24
 
 
 @command(DemoConfig, common=("as_json", "quiet", "verbose"), workspace="facedan-demo")
@@ -47,7 +47,7 @@ def demo(
     common = ["--workspace", root, "--workers", str(settings.workers)] + (["--quiet"] if console.quiet else [])
     _run(context, ["align", f"{root}/raw", f"{root}/aligned", *common])
     seeded = [*common, "--seed", str(settings.seed)]
-    aside = ["--holdout-identities", str(PEOPLE_ASIDE)]
+    aside = ["--holdout-identities", str(HELD_OUT_IDENTITIES)]
     before = _run(context, ["pretrain", "--source", "web", "--model", "vggface-mini", *aside, *seeded])
     adapt = ["adapt", "--source", "web", "--target", "studio"]
     control, chosen, paper = (_run(context, [*adapt, *how, *seeded]) for how in (CONTROL, CHOICE, PAPER))

@@ -73,6 +73,6 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
 
 
 def _print_vectors(console: Console, result: EmbedResult) -> None:
-    vectors, paths, people = result.load()
-    for row, (vector, path, person) in enumerate(zip(vectors, paths, people, strict=True)):
-        console.json({"row": row, "path": path, "identity": person, "vector": [round(float(v), 7) for v in vector]})
+    vectors, paths, identities = result.load()
+    for row, (vector, path, identity) in enumerate(zip(vectors, paths, identities, strict=True)):
+        console.json({"row": row, "path": path, "identity": identity, "vector": [round(float(v), 7) for v in vector]})

@@ -1,4 +1,4 @@
-"""What `facedan evaluate` prints of its results."""
+"""The printed results of `facedan evaluate`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands on the terminal while a network is trained."""
+"""Progress of a training on the terminal."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Config = TypeVar("Config")
 
 
 def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[str]] = (), **more: Any) -> Any:
-    """A Typer option that keeps the environment variable, which every option has, out of its help text."""
+    """A Typer option whose help text leaves out the environment variable, which every option has."""
     more.setdefault("show_envvar", False)
     if complete:
         more["autocompletion"] = complete if callable(complete) else lambda: list(complete)
@@ -34,7 +34,7 @@ def _read_workspace_settings(context: typer.Context, value: Path) -> Path:
 
 
 def _read_config_file(context: typer.Context, value: Path | None) -> Path | None:
-    """The same from the file of --config, which goes before facedan.toml."""
+    """Likewise from the file of --config, which overrides facedan.toml."""
     if value is not None:
         if not value.is_file():
             raise UsageError(f"there is no file {value}", "give --config the config.toml of a run, or one like it")
@@ -62,7 +62,7 @@ def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, A
             raise UsageError(
                 f"{path} has an unknown key '{key}' in [{section}]", did_you_mean(normal, known, of="keys")
             )
-    # Whichever of the two options comes first on the command line, --config goes before facedan.toml.
+    # --config overrides facedan.toml, whichever option is read first.
     layers = context.meta.setdefault("facedan.settings", {})
     layers[origin] = defaults
     context.default_map = {**layers.get(SETTINGS_FILE, {}), **layers.get("--config", {})}

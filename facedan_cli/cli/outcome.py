@@ -1,4 +1,4 @@
-"""How commands end: what they print of what they made, and the exit code."""
+"""How commands end: the printed result and the exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a process that is told to stop: it cleans up after itself, and says a word."""
+"""Signals: an interrupted process cleans up and says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The three standard streams, made so that none of them costs the work: closed, left, or of another alphabet."""
+"""The three standard streams: closed, broken or in another encoding, they cost no result."""
 
 from __future__ import annotations
 
