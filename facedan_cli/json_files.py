@@ -1,4 +1,4 @@
-"""Files of JSON that earlier runs kept: by now they may hold anything, and that costs nobody else's work."""
+"""JSON files of earlier runs, read with suspicion: a damaged one is skipped with a warning."""
 
 from __future__ import annotations
 

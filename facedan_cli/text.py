@@ -1,4 +1,4 @@
-"""Text that people bring, such as lists, tables and settings, in each of the encodings that editors write.
+"""Text files of users, such as lists, tables and settings, in each of the encodings that editors write.
 
 UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one; lines that end in LF, CR LF or CR. What is not
 UTF-8 keeps its bytes, as names of files do (surrogateescape).
@@ -24,7 +24,7 @@ BLOCK = 1 << 16
 """Bytes that are held at a time."""
 
 PATIENCE = 10.0
-"""A named pipe that nobody has begun to write to is waited for so long, seconds."""
+"""Wait for the first byte of a named pipe, seconds."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -137,7 +137,7 @@ def read_text(path: Path) -> str:
 def read_list(file: BinaryIO) -> Iterator[tuple[int, str]]:
     """The entries of a list with their numbers, from 1: lines, or what NUL ends where there is any.
 
-    Lines of blanks are left out. Entries are decoded as names of files are; a chunk of the file is held at a time.
+    Lines of blanks are left out. Entries are decoded as names of files are; the file is read in chunks.
 
     Raises:
         FacedanError: as `blocks`.

@@ -1,4 +1,4 @@
-"""Faces in images: found by MTCNN's cascade, and the one chosen that the image is of."""
+"""Faces in images: the search by MTCNN's cascade, its second pass, and the choice of the subject's face."""
 
 from __future__ import annotations
 

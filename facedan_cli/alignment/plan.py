@@ -1,4 +1,4 @@
-"""What an alignment has to do: which images, under which names, and what earlier runs left done."""
+"""The plan of an alignment: the images that are not aligned yet, and the names of their faces."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class _Chunk:
 
 
 class Plan:
-    """This process's share of the images: how they stand, and what is to be done.
+    """This process's share of the images: which are done, and the jobs for the others.
 
-    One is done if its file is what the manifest says, and its aligned face, if it has one, is there. So what failed is
-    tried again only where the file was replaced. Size, times and inode are looked at first; a file of which these are
+    An image is done if its file is what the manifest says, and its aligned face, if it has one, exists. A failed one is
+    tried again only where its file was replaced. Size, times and inode are looked at first; a file of which these are
     others, as in a copied tree, or not to be relied upon, is read and its digest compared.
 
     A face is named as its image, `stem.jpg`, where that is free. Where `a.jpg` and `a.png` lie side by side, the

@@ -104,7 +104,7 @@ def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceI
 
 
 class _Reader:
-    """Makes images of a file's records, and knows which chunks of it they took."""
+    """Makes images of a file's records, and remembers the byte ranges that they take."""
 
     def __init__(self, archive: Path, path: str) -> None:
         self.archive = archive
@@ -135,7 +135,7 @@ class _Reader:
         yield unreadable(record, reason, 0, self.modified)
 
     def gaps(self, size: int) -> Iterator[tuple[int, int]]:
-        """The chunks of a file of this size that no record took."""
+        """The byte ranges of a file of this size that no record takes."""
         begins, ends = np.array(self._begins, np.int64), np.array(self._ends, np.int64)
         order = np.argsort(begins)
         reached = 0
@@ -156,7 +156,7 @@ class _Broken(UnreadableImage):
 
 
 def scan(file: int, offset: int = 0, size: int | None = None) -> Iterator[tuple[int, str]]:
-    """Places of records, found one behind the other, and of damaged chunks with what is wrong: "" of records.
+    """Offsets of records, one after the other, and of damaged chunks with the reason; "" for records.
 
     Every byte is looked at once, however much is damaged.
 

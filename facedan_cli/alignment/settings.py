@@ -1,4 +1,4 @@
-"""What an alignment is asked for: whether it can be, and whether the aligned tree was made in the same way."""
+"""Checks of an alignment's configuration, also against the settings that the aligned tree was made with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 def check_config(config: AlignConfig) -> None:
-    """Refuse what cannot be aligned.
+    """Check the configuration and its input.
 
     Raises:
         UsageError: an option has an impossible value, or one tree lies in the other.
@@ -73,7 +73,7 @@ def _is_there(image: SourceImage) -> bool:
 
 
 def check_settings(config: AlignConfig) -> None:
-    """Keep faces of different settings apart: record these in the aligned tree, or find that they are the same there.
+    """Record the settings in the aligned tree, or check that they are those recorded there.
 
     Raises:
         FacedanError: the tree was aligned with others.

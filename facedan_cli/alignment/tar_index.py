@@ -1,4 +1,4 @@
-"""What is known of a tar archive before its images are taken: links, labels, and names written twice."""
+"""An index of a tar archive, made before its images are read: links, labels, and names written twice."""
 
 from __future__ import annotations
 

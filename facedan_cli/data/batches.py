@@ -74,10 +74,9 @@ def read_faces(
 
 
 class FaceStore:
-    """The decoded faces of a data set by index, from where they are kept, else from their files.
+    """The decoded faces of a data set by index, from its cache or else from their files.
 
-    An image that cannot be read is replaced by the next one that can, so that it costs nobody else's training; its
-    path and the reason are in `unreadable`.
+    An image that cannot be read is replaced by the next one that can; its path and the reason are in `unreadable`.
 
     Args:
         folder: the data set.

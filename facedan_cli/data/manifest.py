@@ -217,7 +217,7 @@ def leads_outside(root: Path, output: str) -> bool:
 
 
 def remove_lines(manifest: Path, odd: Iterable[OddLine]) -> None:
-    """Write a manifest without lines that are no records, whole or not at all; nobody may be writing to it."""
+    """Write a manifest without lines that are no records, whole or not at all; no process may write to it."""
     numbers = {line.number for line in odd}
     if not numbers:
         return

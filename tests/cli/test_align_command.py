@@ -81,7 +81,7 @@ def test_an_empty_stdin_is_an_error(facedan: Callable, faces: Path, monkeypatch:
     pipe(monkeypatch, b"")
     ended = facedan("align", "-", "aligned")
     assert (ended.code, ended.out) == (1, "")
-    assert "the list of photographs is empty" in ended.err
+    assert "the list of images is empty" in ended.err
 
 
 def test_several_processes_cannot_share_stdin(facedan: Callable, faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
