@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import ADAPT, draw
 
-from facedan_cli.config.common import EvaluateConfig, options
+from facedan_cli.config.common import EvaluateConfig, hashed_options
 from facedan_cli.config.training import PRESETS, AdaptConfig
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.manifest import AlignedRecord
@@ -187,20 +187,20 @@ def test_networks_of_one_run_and_copies_are_measured_each_by_itself(trained: Any
         ({"lambda": 0.5, "kernels": 5, "layers": "fc7,fc6:0.5"}, "DAN_m67 fc6:0.5"),
         ({"lambda": 0.5, "kernels": 5, "layers": "fc6:1,fc7:1.0"}, "DAN_m67"),
         ({"lambda": 0.5, "kernels": 5, "layers": "embedding:2,pool"}, "DAN_membedding+pool embedding:2"),
-        ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "bandwidth_multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
+        ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
         (
             {
                 "lambda": 0.5,
                 "kernels": 5,
                 "layers": "fc7",
                 "estimator": "biased",
-                "memory_bank": 64,
+                "queue": 64,
                 "lambda_ramp": 100,
             },
-            "DAN_m7 biased queue=64 ramp=100",
+            "DAN_m7 biased bank=64 ramp=100",
         ),
         (
-            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "kernel_weights": "optimal", "bandwidth": "ema"},
+            {"lambda": 0.5, "kernels": 5, "layers": "fc7", "betas": "optimal", "bandwidth": "ema"},
             "DAN_m7 γ=ema β=optimal",
         ),
     ],
@@ -229,11 +229,13 @@ def test_every_option_of_the_penalty_changes_the_label() -> None:
     assert others.keys() == PRESETS["paper"].keys()
     usual = replace(config, layers="fc6,fc7")
     labels = {
-        label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", options(replace(usual, **{name: value}))))
+        label_of(
+            ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", hashed_options(replace(usual, **{name: value})))
+        )
         for name, value in others.items()
     }
     assert (
-        len(labels | {label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", options(usual)))})
+        len(labels | {label_of(ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", hashed_options(usual)))})
         == len(others) + 1
     )
 
