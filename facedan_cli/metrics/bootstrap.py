@@ -1,6 +1,6 @@
-"""Replicates of verification and identification rates by resampling people, not comparisons.
+"""Replicates of verification and identification rates by resampling subjects, not comparisons.
 
-The comparisons of one person are not independent, and each impostor comparison belongs to two people. So a replicate
+The comparisons of one subject are not independent, and each impostor comparison belongs to two subjects. So a replicate
 draws as many subjects as there are, with replacement. A subject s drawn w_s times counts that often in all it takes
 part in:
 
@@ -27,60 +27,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from facedan_cli.metrics.intervals import Interval, rate_interval
-from facedan_cli.metrics.roc import as_scores, far_budget, parse_far, verification_rate
+from facedan_cli.metrics.roc import as_scores, far_budget, parse_far
 
 Array = NDArray[Any]
-
-
-def vr_interval(
-    genuine: ArrayLike,
-    genuine_subject: ArrayLike,
-    impostor: ArrayLike,
-    impostor_subject_a: ArrayLike,
-    impostor_subject_b: ArrayLike,
-    *,
-    fars: Sequence[str],
-    replicates: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Interval]:
-    """Interval of the verification rate at each false-accept rate, by the two-way subject bootstrap.
-
-    Args:
-        genuine: scores of genuine comparisons, shape (g,).
-        genuine_subject: the subject of each, shape (g,); labels of any kind, integers being the fastest.
-        impostor: scores of impostor comparisons, shape (n,).
-        impostor_subject_a: the subject of one side of each, shape (n,).
-        impostor_subject_b: the subject of the other side, shape (n,).
-        fars: false-accept rates as decimal strings.
-        replicates: number of bootstrap replicates.
-        seed: the same seed draws the same subjects.
-        level: confidence level.
-
-    Returns:
-        For each false-accept rate the lower and the upper bound.
-
-    Raises:
-        ValueError: there is no genuine or no impostor score, a score is NaN, the shapes do not belong together, an
-            impostor comparison names one subject twice, or no replicate has both kinds of comparison.
-        UsageError: one of `fars` is not a false-accept rate.
-    """
-    drawn = vr_replicates(
-        genuine,
-        genuine_subject,
-        impostor,
-        impostor_subject_a,
-        impostor_subject_b,
-        fars=fars,
-        replicates=replicates,
-        seed=seed,
-    )
-    counts = {"subjects": np.unique(np.asarray(genuine_subject)).size, "trials": np.asarray(genuine).size}
-    return {
-        far: rate_interval(verification_rate(genuine, impostor, far).vr, row, **counts, level=level)
-        for far, row in zip(fars, drawn, strict=True)
-    }
 
 
 def vr_replicates(
@@ -94,12 +43,40 @@ def vr_replicates(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Array:
-    """The verification rates of the bootstrap replicates; arguments and errors are those of `vr_interval`.
+    """The verification rates of replicates by the two-way subject bootstrap.
 
     Two models scored on the same comparisons with the same seed are paired: one column is one draw of subjects.
 
+    Args:
+        genuine: scores of genuine comparisons, shape (g,).
+        genuine_subject: the subject of each, shape (g,); labels of any kind, integers being the fastest.
+        impostor: scores of impostor comparisons, shape (n,).
+        impostor_subject_a: the subject of one side of each, shape (n,).
+        impostor_subject_b: the subject of the other side, shape (n,).
+        fars: false-accept rates as decimal strings.
+        replicates: number of bootstrap replicates.
+        seed: the same seed draws the same subjects.
+
     Returns:
         Rates, shape (len(fars), replicates); NaN where a draw left no genuine or no impostor comparison.
+
+    Raises:
+        ValueError: there is no genuine or no impostor score, a score is NaN, the shapes do not belong together, or an
+            impostor comparison names one subject twice.
+        UsageError: one of `fars` is not a false-accept rate.
+
+    Example:
+        Four subjects, a genuine comparison of each and an impostor comparison of each pair.
+
+        >>> a, b = [0, 0, 0, 1, 1, 2], [1, 2, 3, 2, 3, 3]
+        >>> impostor = [0.1, 0.2, 0.3, 0.1, 0.6, 0.2]
+        >>> rates = vr_replicates([0.9, 0.5, 0.8, 0.7], range(4), impostor, a, b, fars=["0.1"], replicates=100)
+        >>> rates.shape
+        (1, 100)
+        >>> from facedan_cli.metrics.intervals import rate_interval
+        >>> low, high = rate_interval(0.75, rates[0], subjects=4, trials=4)
+        >>> print(f"VR 0.75 [{low:.2f}, {high:.2f}]")
+        VR 0.75 [0.19, 0.99]
     """
     exact_fars = [parse_far(far) for far in fars]
     ranked = _rank(genuine, genuine_subject, impostor, impostor_subject_a, impostor_subject_b)
@@ -118,33 +95,22 @@ def vr_replicates(
     return rates
 
 
-def rank1_interval(
-    correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Interval of the rank-1 rate over draws of probe subjects; the gallery stays as it is.
+def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Array:
+    """The rank-1 rates of replicates over draws of probe subjects; the gallery stays as it is.
+
+    Two models on the same probes with the same seed are paired, as in `vr_replicates`.
 
     Args:
         correct: whether each probe's mate is at rank 1, shape (p,).
         probe_subject: the subject of each probe, shape (p,).
         replicates: number of bootstrap replicates.
         seed: the same seed draws the same subjects.
-        level: confidence level.
-
-    Raises:
-        ValueError: there are no probes, or the shapes differ.
-    """
-    drawn = rank1_replicates(correct, probe_subject, replicates=replicates, seed=seed)
-    hits, subjects = np.asarray(correct, bool), np.unique(np.asarray(probe_subject)).size
-    return rate_interval(float(hits.mean()), drawn, subjects=subjects, trials=hits.size, level=level)
-
-
-def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Array:
-    """The rank-1 rates of the bootstrap replicates; arguments and errors are those of `rank1_interval`.
-
-    Two models on the same probes with the same seed are paired, as in `vr_replicates`.
 
     Returns:
         Rates, shape (replicates,).
+
+    Raises:
+        ValueError: there are no probes, or the shapes differ.
     """
     hits = as_scores(correct, "correct").astype(np.int64)
     (subject,), subjects = _encode([probe_subject], [hits])

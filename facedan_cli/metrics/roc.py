@@ -119,6 +119,15 @@ def verification_rate(
     Raises:
         ValueError: there is no genuine or no impostor score, a score is NaN, or there is no such convention.
         UsageError: `far` is not a false-accept rate.
+
+    Example:
+        At FAR 0.2 one of five impostors may be accepted: the threshold is the second largest impostor score.
+
+        >>> point = verification_rate([0.9, 0.8, 0.4, 0.3], [0.5, 0.35, 0.2, 0.1, 0.0], "0.2")
+        >>> point.vr, point.threshold, point.false_accepts
+        (0.75, 0.35, 1)
+        >>> verification_rate([0.9, 0.8, 0.4, 0.3], [0.5, 0.35, 0.2, 0.1, 0.0], "0.1").resolved
+        False
     """
     genuine, impostor = as_scores(genuine, "genuine"), as_scores(impostor, "impostor")
     if convention not in _CONVENTIONS:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from subject_intervals import rank1_interval, vr_interval
 
-from facedan_cli.metrics.bootstrap import rank1_interval, rank1_replicates, vr_interval, vr_replicates
+from facedan_cli.metrics.bootstrap import rank1_replicates, vr_replicates
 from facedan_cli.metrics.intervals import binomial_interval, rate_interval
 from facedan_cli.metrics.roc import verification_rate
 

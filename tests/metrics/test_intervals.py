@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
+from subject_intervals import rank1_interval
 
-from facedan_cli.metrics.bootstrap import rank1_interval, rank1_replicates, vr_replicates
+from facedan_cli.metrics.bootstrap import rank1_replicates, vr_replicates
 from facedan_cli.metrics.intervals import (
     binomial_interval,
     difference_interval,

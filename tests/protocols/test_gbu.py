@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from subject_intervals import vr_interval
 
 from facedan_cli.errors import FacedanError
-from facedan_cli.metrics.bootstrap import vr_interval
 from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.protocols.gbu import PARTITIONS, read_gbu, sigset_name
 from facedan_cli.protocols.sigset import Record, read_sigset, stem, write_sigset
