@@ -44,7 +44,7 @@ _OPSET = 18
 _NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime")}
 
 Features = Callable[[Tensor], Tensor]
-"""Pictures, shape (b, 3, image_size, image_size), to rows of length one, (b, d)."""
+"""Images, shape (b, 3, image_size, image_size), to rows of length one, (b, d)."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def export(config: ExportConfig, checkpoint: Path, *, report: Report = SILENT) -
 
 @torch.no_grad()
 def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str, str]:
-    """What a file says of the network in it, and of the pictures that it takes."""
+    """What a file says of the network in it, and of the images that it takes."""
     network = embedder.network
     mean, divisor = normalisation(network)
     size = network.image_size
@@ -132,7 +132,7 @@ def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str,
         "model": card.model,
         "layer": embedder.layer,
         "flip": str(embedder.flip).lower(),
-        "length": str(embedder(_pictures(1, size)).shape[1]),
+        "length": str(embedder(_random_images(1, size)).shape[1]),
         "stage": card.stage,
         "run": card.run,
         "template": _template(checkpoint.absolute().parent.parent),
@@ -161,18 +161,18 @@ def normalisation(network: FaceNetwork) -> tuple[list[float], float]:
 
 @torch.no_grad()
 def largest_difference(written: Features, embedder: Embedder) -> float:
-    """The largest difference between features of the same pictures; not a number where one of them is not."""
+    """The largest difference between features of the same images; NaN where one of them is NaN."""
     differences = []
     for count in BATCHES:
-        images = _pictures(count, embedder.network.image_size)
+        images = _random_images(count, embedder.network.image_size)
         differences.append((written(images) - embedder(images)).abs().max())
     return float(torch.stack(differences).max())
 
 
 def _body(model: str, tensors: Mapping[str, Tensor]) -> FaceNetwork:
-    """A network without its classifier, which knows the source's people and can be most of a file.
+    """A network without its classifier, whose size grows with the source's identities.
 
-    One of a single person, all zeros, stands for it.
+    A classifier of one identity, all zeros, stands for it.
     """
     network = build(model, 1)
     for parameter in network.classifier.parameters():
@@ -185,8 +185,8 @@ def _without_classifier(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if not key.startswith("classifier.")}
 
 
-def _pictures(count: int, side: int) -> Tensor:
-    """Random pictures with light and dark parts, as faces have; to a network all even noise looks the same."""
+def _random_images(count: int, side: int) -> Tensor:
+    """Random images with light and dark parts, as faces have; to a network all even noise looks the same."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(count))
     return F.interpolate(coarse, size=(side, side), mode="bilinear").mul(255).round()
 
@@ -203,12 +203,12 @@ def _write_onnx(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> 
     import onnx
     from onnxruntime import InferenceSession, SessionOptions
 
-    pictures = _pictures(2, embedder.network.image_size)
+    images = _random_images(2, embedder.network.image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             embedder,
-            (pictures,),
+            (images,),
             dynamo=True,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -260,7 +260,7 @@ def _write_torchscript(embedder: Embedder, path: Path, metadata: Mapping[str, st
     """A TorchScript archive, and what it gives when it is loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against TorchScript, which was asked for
-        traced = torch.jit.trace(embedder, _pictures(2, embedder.network.image_size))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(embedder, _random_images(2, embedder.network.image_size))  # type: ignore[no-untyped-call]
         checked = torch.jit.script(_Checked(traced, embedder.network.image_size))
         with path.open("wb") as file:  # given a path, torch would keep the temporary name inside
             torch.jit.save(checked, file, _extra_files={METADATA_FILE: json.dumps(metadata)})

@@ -51,16 +51,16 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         name, folder = found.name, read_dataset(found.root).remembered_in(place.root)
     if folder.remark:
         console.note(folder.remark)
-    recogniser = find_model(place, settings.model)
-    console.note(f"embedding with {recogniser}")
-    for warning in alignment_warnings({str(recogniser): recogniser}, {name: folder}):
+    model = find_model(place, settings.model)
+    console.note(f"embedding with {model}")
+    for warning in alignment_warnings({str(model): model}, {name: folder}):
         console.warn(warning)
     if context.params["dry_run"]:
-        console.result(f"{len(folder)} images of '{name}' by {recogniser}")
+        console.result(f"{len(folder)} images of '{name}' by {model}")
         return
     job = replace(settings, dataset=name)
     with ranks.joined(ranks.device(resolve_device(job.device))):
-        result = run(job, folder, recogniser, place, ranks=ranks, report=console)
+        result = run(job, folder, model, place, ranks=ranks, report=console)
     if not ranks.first:
         return
     if result.skipped:

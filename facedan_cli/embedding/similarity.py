@@ -18,8 +18,8 @@ class Similarity:
     """A measure of how alike two faces are.
 
     Args:
-        name: for people.
-        crossed: of every query to every target: features (n, d) and (m, d) → scores (n, m), float32.
+        name: for messages and tables.
+        all_pairs: of every query to every target: features (n, d) and (m, d) → scores (n, m), float32.
         paired: of each row to the same row: features (n, d) and (n, d) → scores (n,), float32.
     """
 
@@ -28,7 +28,7 @@ class Similarity:
     paired: Comparison
 
 
-def _chi_square_crossed(query: np.ndarray, target: np.ndarray) -> np.ndarray:
+def _chi_square_all_pairs(query: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.asarray(lbp.similarities(torch.from_numpy(query), torch.from_numpy(target)))
 
 
@@ -39,5 +39,5 @@ def _chi_square_paired(query: np.ndarray, target: np.ndarray) -> np.ndarray:
 COSINE = Similarity("cosine", lambda query, target: query @ target.T, lambda a, b: np.einsum("nd,nd->n", a, b))
 """Of features of length one."""
 
-CHI_SQUARE = Similarity("negative chi-square", _chi_square_crossed, _chi_square_paired)
+CHI_SQUARE = Similarity("negative chi-square", _chi_square_all_pairs, _chi_square_paired)
 """Of weighted histograms (`facedan_cli.models.lbp`): 0 of equal ones, else less."""

@@ -36,11 +36,11 @@ class ModelCard:
 
     Args:
         model: the name of its specification; `pcanet`, which is no network.
-        identities: the people of the classifier's outputs, in order.
+        identities: of the classifier's outputs, in order.
         stage: "pretrain" or "adapt"; "weights" of published weights as they are.
         run: the name of the run that made it.
         config: those of that run's options that determine the result.
-        init: the published weights that the run started from: form, sha256 and channels; None where there were none.
+        init: the published weights that the run started from: their format (`form`), sha256 and channels; None without.
         template: that of the aligned faces it learnt from; None where it is not known.
     """
 
@@ -164,11 +164,11 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
 
 
 def _check_shapes(path: Path, card: ModelCard) -> None:
-    """Hold a card against the tensors before there is a network by it: a card may claim any number of people.
+    """Hold a card against the tensors before there is a network by it: a card may claim any number of identities.
 
     Raises:
         RuntimeError: the file has other tensors, of other shapes, or numbers that are no weights.
-        ValueError: the card's people are not those of the classifier.
+        ValueError: the card's identities are not those of the classifier.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         expected = {key: tuple(value.shape) for key, value in build(card.model, 1, **card.head).state_dict().items()}
@@ -176,10 +176,10 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
         shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
         kinds = {found.get_dtype() for found in slices.values()}
-    people = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER)}
-    if shapes.keys() == expected.keys() and people != {(len(card.identities),)}:
-        claimed = ", ".join(str(*count) for count in sorted(people))
-        raise ValueError(f"it names {len(card.identities)} people, and the classifier has {claimed}")
+    counts = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER)}
+    if shapes.keys() == expected.keys() and counts != {(len(card.identities),)}:
+        claimed = ", ".join(str(*count) for count in sorted(counts))
+        raise ValueError(f"it names {len(card.identities)} identities, and the classifier has {claimed}")
     rows = {
         key: (len(card.identities),) if key.startswith(_CLASSIFIER) else shape[:1] for key, shape in expected.items()
     }

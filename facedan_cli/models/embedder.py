@@ -25,7 +25,7 @@ class Embedder(nn.Module):
         self.flip = flip
 
     def forward(self, images: Tensor) -> Tensor:
-        """Rows of length one, (b, d), of RGB pictures in 0-255, uint8 or float, (b, 3, image_size, image_size).
+        """Rows of length one, (b, d), of RGB images in 0-255, uint8 or float, (b, 3, image_size, image_size).
 
         Raises:
             ValueError: the images have another shape or type, or run from 0 to 1.

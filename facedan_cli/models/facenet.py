@@ -40,7 +40,7 @@ RELEASES: Mapping[str, tuple[str, int]] = {
     "vggface2": ("20180402-114759-vggface2.pt", 8631),
     "casia-webface": ("20180408-102900-casia-webface.pt", 10575),
 }
-"""The published weights by the set that they were trained on: the file's name and how many people it tells apart."""
+"""The published weights by the set that they were trained on: the file's name and its number of identities."""
 
 
 class Facenet(FaceNetwork):
@@ -50,20 +50,20 @@ class Facenet(FaceNetwork):
     normalisation and before the L2 normalisation, which a comparison by cosine does anyway. The classifier takes the
     embedding, as in the training of the published weights.
 
-    Pictures are RGB in 0-255, taken to (x − 127.5)/128. Crops of 160 from 182 pixels are what FaceNet was trained on;
-    in these a face fills most of the picture, the eyes some 60 pixels apart. Of the templates of `align`, `arcface`
+    Images are RGB in 0-255, scaled to (x − 127.5)/128. FaceNet was trained on crops of 160 from 182 pixels, in which a
+    face fills most of the image, the eyes some 60 pixels apart. Of the templates of `align`, `arcface`
     comes near to that (57 pixels); the others leave the face smaller.
 
-    Batch normalisation uses its running mean and variance in training too; its scales and shifts are learnt. So a
-    picture's features do not depend on what else is in the batch: source and target go through one function, which is
+    Batch normalisation uses its running mean and variance in training too; its scales and shifts are learnt. So an
+    image's features do not depend on what else is in the batch: source and target go through one function, which is
     also the one that is tested; the distance between them is not hidden by statistics of the mixture nor by each
     having its own; and a batch divided over processes or passes gives what one pass would. The statistics stay those
     of the published weights (of none, where it starts from random ones: then nothing is normalised). Adapting the
     statistics alone is another method (AdaBN, Li et al. 2017).
 
     Args:
-        classes: people.
-        image_size: side of the aligned picture from which crops are taken, pixels.
+        classes: identities of the source.
+        image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop, pixels.
         head: of the classifier, as `Classifier` takes them.
     """
@@ -80,7 +80,7 @@ class Facenet(FaceNetwork):
         self.classifier = Classifier(EMBEDDED, classes, **head)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features {"pool": (b, 1792), "embedding": (b, 512)} of pictures, shape (b, 3, 160, 160)."""
+        """Features {"pool": (b, 1792), "embedding": (b, 512)} of images, shape (b, 3, 160, 160)."""
         x = (images.to(self.body.get_parameter("last_linear.weight").dtype) - 127.5) / 128
         for stage in _TRUNK:
             x = self.body.get_submodule(stage)(x)

@@ -97,7 +97,7 @@ def histograms(images: Tensor, rows: int, columns: int) -> Tensor:
     """The share of each of the 59 labels in each region of a grid, whose regions differ by at most a pixel in side.
 
     Args:
-        images: grey pictures, uint8, shape (n, height, width).
+        images: grey images, uint8, shape (n, height, width).
         rows: of the grid.
         columns: of the grid.
 
@@ -105,7 +105,7 @@ def histograms(images: Tensor, rows: int, columns: int) -> Tensor:
         Shape (n, rows·columns, 59), float32; each histogram sums to one.
 
     Raises:
-        ValueError: the pictures are not uint8, or too small for the grid.
+        ValueError: the images are not uint8, or too small for the grid.
     """
     labels = uniform_labels(binary_patterns(images))
     count, height, width = labels.shape
@@ -141,16 +141,16 @@ def binary_patterns(images: Tensor) -> Tensor:
     device the same patterns.
 
     Args:
-        images: grey pictures, uint8, shape (n, height, width), both sides at least 5.
+        images: grey images, uint8, shape (n, height, width), both sides at least 5.
 
     Returns:
         uint8, shape (n, height - 4, width - 4).
 
     Raises:
-        ValueError: the pictures are not uint8, or too small.
+        ValueError: the images are not uint8, or too small.
     """
     if images.dtype != torch.uint8 or images.ndim != 3 or min(images.shape[1:]) <= 2 * RADIUS:
-        raise ValueError(f"grey uint8 pictures of at least 5×5 are needed, not {images.dtype} {tuple(images.shape)}")
+        raise ValueError(f"grey uint8 images of at least 5×5 are needed, not {images.dtype} {tuple(images.shape)}")
     centre = _shifted(images, 0, 0).to(torch.int32)
     patterns = torch.zeros_like(centre)
     for place, (down, right) in enumerate(_AXES):
@@ -161,7 +161,7 @@ def binary_patterns(images: Tensor) -> Tensor:
 
 
 def _diagonal_is_lighter(images: Tensor, centre: Tensor, down: int, right: int) -> Tensor:
-    """Whether the picture at (√2·down, √2·right) from the centre is at least as light as there.
+    """Whether the image at (√2·down, √2·right) from the centre is at least as light as there.
 
     The four pixels about that point are 1 or 2 away on each axis; with f = √2 − 1 their weights are (1−f)² = 6 − 4√2,
     twice f(1−f) = 3√2 − 4, and f² = 3 − 2√2. So the difference is P + Q√2 with whole P and Q, and its sign that of

@@ -14,9 +14,9 @@ class FaceNetwork(nn.Module, ABC):
 
     Args:
         layers: the layers that can be adapted, in order; the classifier takes the last one's features.
-        image_size: side of the aligned picture from which crops are taken, pixels.
+        image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels.
-        classifier: gives the scores of the source's people.
+        classifier: gives the scores of the source's identities.
         architecture: whose published weights it takes, a word of the rows of `pretrained.formats.FORMATS`; "" where it
             takes none but facedan's.
     """
@@ -29,13 +29,13 @@ class FaceNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features by layer, each (b, length), of RGB pictures in 0-255, uint8 or float, (b, 3, crop, crop)."""
+        """Features by layer, each (b, length), of RGB images in 0-255, uint8 or float, (b, 3, crop, crop)."""
 
     @abstractmethod
     def convolutions(self) -> list[nn.Parameter]:
         """The parameters of all that lies below the fully connected layers."""
 
     def scores(self, features: dict[str, Tensor]) -> Tensor:
-        """Scores of the source's people, shape (b, classes)."""
+        """Scores of the source's identities, shape (b, classes)."""
         scores: Tensor = self.classifier(features[self.layers[-1]])
         return scores

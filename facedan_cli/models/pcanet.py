@@ -116,8 +116,8 @@ def fit(
     """
     gallery = images if gallery is None else gallery
 
-    def batches(pictures: Tensor) -> Iterator[Tensor]:
-        for part in torch.split(pictures, batch):
+    def batches(windows: Tensor) -> Iterator[Tensor]:
+        for part in torch.split(windows, batch):
             yield part.to(device)
             advance(len(part))
 

@@ -16,12 +16,12 @@ from facedan_cli.models.network import FaceNetwork
 
 @dataclass(frozen=True)
 class Spec:
-    """The shape of a VGG-16 and the pictures it takes.
+    """The shape of a VGG-16 and the images it takes.
 
     Args:
         widths: channels of the five convolution blocks.
         hidden: units of fc6 and fc7.
-        image_size: side of the aligned picture from which crops are taken, pixels.
+        image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels; a multiple of 32.
         mean: subtracted from R, G and B in 0-255.
         scale: what is then divided by.
@@ -43,11 +43,11 @@ CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 class VGGFace(FaceNetwork):
     """VGG-16 as VGG-Face names it: conv1_1 … conv5_3, fc6, fc7; the classifier stands for fc8.
 
-    Pictures are RGB in 0-255, of which it subtracts its own mean. Features are taken after ReLU and before dropout.
+    Images are RGB in 0-255, of which it subtracts its own mean. Features are taken after ReLU and before dropout.
 
     Args:
         spec: widths and input.
-        classes: people.
+        classes: identities of the source.
         head: of the classifier, as `Classifier` takes them.
     """
 
@@ -74,7 +74,7 @@ class VGGFace(FaceNetwork):
         self.classifier = Classifier(spec.hidden, classes, dropout=spec.dropout, **head)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features {"fc6": (b, hidden), "fc7": (b, hidden)} of pictures, shape (b, 3, crop, crop)."""
+        """Features {"fc6": (b, hidden), "fc7": (b, hidden)} of images, shape (b, 3, crop, crop)."""
         x = (images.to(self.mean.dtype) - self.mean) / self.scale
         for block, depth in enumerate(CONVOLUTIONS_PER_BLOCK, start=1):
             for index in range(1, depth):

@@ -16,15 +16,15 @@ def keras_layers(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Weight and bias of the layers that have both, by name, in order.
 
     Returns:
-        Weights as outputs, inputs (, height, width). Keras has outputs last, and flattens pictures with their channels
-        last: the first dense layer after a convolution is given as a convolution too.
+        Weights as outputs, inputs (, height, width). Keras has outputs last, and flattens feature maps channels last:
+        the first dense layer after a convolution is given as a convolution too.
 
     Raises:
         FacedanError: h5py is missing.
         ValueError: it is something else.
     """
     layers = {}
-    channels = 0  # of the picture that a dense layer sees flattened
+    channels = 0  # of the feature map that a dense layer sees flattened
     for name, (kernel, bias) in _kernels(path).items():
         if kernel.ndim == 4:
             weight = kernel.transpose(3, 2, 0, 1)
@@ -59,7 +59,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _dense(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The weight of a dense layer; one that sees a square picture is given as the convolution that covers it."""
+    """The weight of a dense layer; one that sees a square feature map is given as the convolution that covers it."""
     side = math.isqrt(len(kernel) // channels) if channels else 0
     if side * side * channels != len(kernel):
         return kernel.T
