@@ -129,7 +129,7 @@ class Classifier(nn.Module):
 def arcface(cosine: Tensor, margin: float) -> Tensor:
     """cos(θ + m) (Deng et al. 2019, eq. 3), and cos θ − m·sin m where θ + m > π, as in the authors' code.
 
-    There cos(θ + m) would rise again; what stands for it goes on falling with θ.
+    There cos(θ + m) would rise again; the replacement falls with θ.
 
     Args:
         cosine: cos θ, in [−1, 1].

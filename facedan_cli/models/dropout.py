@@ -1,4 +1,4 @@
-"""Dropout that does not care how a batch is divided."""
+"""Dropout with the same masks however a batch is divided."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def classification_loss(
 def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed: int, step: int) -> Tensor | None:
     """The classes that take part in a step: those of the global batch's labels, and each other one with a probability.
 
-    The same step of the same seed takes the same classes, however they are divided. A class that is left out has a
-    gradient of zero, which the optimiser treats as any other: its weights decay, and go on by their momentum.
+    The same step of the same seed samples the same classes with any sharding. A class that is left out has a gradient
+    of zero: its weights still decay and follow their momentum.
 
     Args:
         classifier: with all classes or a shard of them.
@@ -114,7 +114,7 @@ def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
     Every process calls it. One process's rows at a time go to the first, on the CPU; their devices hold no more.
 
     Args:
-        classifier: whose classes are whole, or divided as `distributed.shard_range` does.
+        classifier: replicated, or sharded by `distributed.shard_range`.
         tensor: a parameter of it, or what an optimiser keeps of one, shape (local classes, …); a number belongs to no
             class and stays as it is.
 
@@ -233,7 +233,7 @@ class _GatherFeatures(torch.autograd.Function):
     """The features of all processes.
 
     Each process's classes give a part of the gradient, and these add up. Times the number of processes, because the
-    gradients that go on from here are averaged.
+    gradients behind it are averaged.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The files of a training: what it goes on from after an interruption, and the networks that are kept."""
+"""The files of a training: the state that it resumes from, and the networks that are kept."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Best(NamedTuple):
 
 
 class Checkpoints:
-    """Saves a training while it goes on: the tensors are copied, and a thread of its own writes them.
+    """Saves the state and the networks of a training: it copies the tensors, and a thread writes them.
 
-    state.safetensors holds everything that the next step depends on; random numbers and the positions in the data need
-    no saving, for they are functions of the seed and the step. step-N.safetensors are the networks of every
+    state.safetensors holds all that the next step depends on; random numbers and positions in the data are functions of
+    the seed and the step. step-N.safetensors are the networks of every
     `keep_every`-th step, best.safetensors a hard link to the best one, model.safetensors the last. Each is written
     whole or not at all, and the state after the network that it tells of.
 
@@ -77,11 +77,11 @@ class Checkpoints:
 
     @property
     def state(self) -> Path:
-        """The file that an interrupted training goes on from."""
+        """The file that an interrupted training resumes from."""
         return self.directory / STATE_FILE
 
     def told(self) -> str:
-        """What an error may say of the state that is kept."""
+        """The kept state, for an error message."""
         self._finish()
         if self.saved is None:
             return "no state was saved before it"
@@ -92,20 +92,20 @@ class Checkpoints:
         step: int,
         network: FaceNetwork,
         optimizer: optim.Optimizer,
-        remembered: Mapping[str, Tensor],
+        running_state: Mapping[str, Tensor],
         *,
         loss: float | None = None,
         last: bool = False,
     ) -> None:
-        """Save what there is after a step. Every process calls it, and the first one writes.
+        """Save the state after a step. Every process calls it, and the first one writes.
 
         Args:
-            step: steps that are done.
+            step: finished steps.
             network: the network.
             optimizer: its optimiser.
-            remembered: what else the next step depends on.
+            running_state: what else the next step depends on.
             loss: held-out loss, where it was measured.
-            last: whether training ends here.
+            last: whether it is the last step.
 
         Raises:
             OSError: the files of the save before this one could not be written.
@@ -113,13 +113,13 @@ class Checkpoints:
         improved = loss is not None and (self.best is None or loss < self.best.loss)
         if improved and loss is not None:
             self.best = Best(step, loss)
-        self._finish()  # of two copies in memory the first one must be gone
-        copies = _copies(network, optimizer, remembered)
+        self._finish()  # frees the previous copy before the next one is made
+        copies = _copies(network, optimizer, running_state)
         if rank() == 0:
             self._pending = self._writer.submit(self._write, step, copies, self.best, improved, last)
 
     def load(self, network: FaceNetwork, optimizer: optim.Optimizer) -> tuple[int, dict[str, Tensor]]:
-        """Bring a network and its optimiser back to where `save` left them.
+        """Restore a network and its optimiser from what `save` wrote.
 
         Returns:
             The number of steps that are done, 0 where there is no state; and what else the next step depends on.
@@ -134,17 +134,17 @@ class Checkpoints:
                 about = parse_object(file.metadata()["facedan"])
                 step = int(about["step"])
                 best = None if about["best"] is None else Best(*about["best"])
-                remembered = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}
+                running_state = {key: file.get_tensor(key) for key in sorted(file.keys()) if key.startswith(_LOOP)}
                 _load_network(network, file)
                 _load_optimizer(optimizer, network.classifier, file)
-        except torch.OutOfMemoryError:  # a RuntimeError too, and no fault of the file
+        except torch.OutOfMemoryError:  # also a RuntimeError, but no fault of the file
             raise
         except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FacedanError(
                 f"the training state {self.state} cannot be used: {error}", "start the run again with --force"
             ) from error
         self.best, self.saved = best, step
-        return step, _under(_LOOP, remembered)
+        return step, _under(_LOOP, running_state)
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], best: Best | None, improved: bool, last: bool) -> None:
         kept = last or (self.keep_every > 0 and step % self.keep_every == 0)
@@ -161,13 +161,13 @@ class Checkpoints:
             self.saved = step
 
     def _finish(self) -> None:
-        """Wait until what was saved last is on the disk."""
+        """Wait until the last save is on the disk."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
 
-def _copies(network: FaceNetwork, optimizer: optim.Optimizer, remembered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _copies(network: FaceNetwork, optimizer: optim.Optimizer, running_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All tensors of a state on the CPU: whole in the first process, also those of a sharded classifier."""
     classifier, parameters = network.classifier, _parameters(optimizer)
     sharded = {id(parameter) for parameter in classifier.parameters()} if classifier.sharded else set()
@@ -181,7 +181,7 @@ def _copies(network: FaceNetwork, optimizer: optim.Optimizer, remembered: Mappin
             if isinstance(value, Tensor):
                 copy = gather_classes(classifier, value) if of_classes else _copied(value)
                 copies[f"{_OPTIMIZER}{index}.{name}"] = copy
-    copies |= {_LOOP + name: _copied(value) for name, value in remembered.items()}
+    copies |= {_LOOP + name: _copied(value) for name, value in running_state.items()}
     return {key: copy for key, copy in copies.items() if copy is not None}
 
 
@@ -216,7 +216,7 @@ def _load_optimizer(optimizer: optim.Optimizer, classifier: Classifier, file: An
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """Fused kernels run through a parameter and what is kept of it as they lie in memory."""
+    """The value in the memory layout of its parameter, which fused kernels rely on."""
     return torch.empty_like(parameter.detach()).copy_(value) if value.shape == parameter.shape else value
 
 
