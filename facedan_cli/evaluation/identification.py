@@ -109,7 +109,7 @@ def identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig) -
     if not mated.any():
         raise FacedanError(
             "no probe has a mate in the gallery" + (" but the probe's own image" if trials.left_out else ""),
-            "both need folders (or list entries) that name people, by the same names, and other images of them",
+            "both need folders (or list entries) that name subjects, by the same names, and other images of them",
         )
     correct = found[mated] == 1
     rates = _rank1_rates(correct, probes[mated], config)

@@ -220,8 +220,8 @@ def _list_of_pairs(listed: Sequence[Pair], path: Path, embedded: EmbeddedSet, mi
     same = np.array([pair.same for pair in acquired], bool)
     if contradictory := int((~same & (subjects[a] == subjects[b]) & ~meets_itself).sum()):
         raise FacedanError(
-            f"{contradictory} pairs of {path} are labelled as different people but lie in one person's folder",
-            "correct the list, or lay the images out without folders of people",
+            f"{contradictory} pairs of {path} are labelled as different subjects but lie in one subject's folder",
+            "correct the list, or lay the images out without folders of subjects",
         )
     genuine = [subject(pair.a) for pair in not_acquired if pair.same]
     failures = Failures(

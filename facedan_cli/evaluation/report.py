@@ -89,9 +89,9 @@ def _lead(result: EvaluateResult) -> Iterator[str]:
     else:
         yield "Identification rate in per cent; ties count against the mate."
     yield {
-        "bootstrap": f"In brackets 95 % intervals: {config.replicates} bootstrap replicates over people, "
+        "bootstrap": f"In brackets 95 % intervals: {config.replicates} bootstrap replicates over subjects, "
         f"seed {config.seed}.",
-        "wilson": "In brackets 95 % Wilson intervals, which take comparisons of one person to be independent.",
+        "wilson": "In brackets 95 % Wilson intervals, which take comparisons of one subject to be independent.",
         "none": "No intervals were asked for.",
     }[config.ci]
     if result.set_aside is not None:
@@ -104,8 +104,8 @@ def _galleries(examples: Sequence[ErrorExample]) -> list[Gallery]:
     for (model, partition, kind), group in groupby(examples, key=lambda one: (one.model, one.partition, one.kind)):
         where = model if partition == "all" else f"{model}, {partition}"
         what = {
-            "false accept": "different people that score highest",
-            "false reject": "one person's images that score lowest",
+            "false accept": "different subjects that score highest",
+            "false reject": "images of one subject that score lowest",
         }[kind]
         pairs = [
             Pair(face(one.files[0]), face(one.files[1]), one.score, kind if one.wrong else f"no {kind}, but nearest")
@@ -118,11 +118,11 @@ def _galleries(examples: Sequence[ErrorExample]) -> list[Gallery]:
 def _face(path: Path) -> Face:
     name = "/".join(path.parts[-2:])
     try:
-        picture = read_image(path)
+        image = read_image(path)
     except UnreadableImage:
         return Face(name, None)
-    scale = min(1.0, THUMBNAIL / max(picture.shape[:2]))
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    scale = min(1.0, THUMBNAIL / max(image.shape[:2]))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, encoded = cv2.imencode(".jpg", small[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 85))
     return Face(name, encoded.tobytes())
 

@@ -160,7 +160,7 @@ def write_results(result: EvaluateResult) -> None:
 
 
 def panels(result: EvaluateResult, kind: type[Any]) -> dict[str, dict[str, Any]]:
-    """The figures of one kind by partition and model."""
+    """The rates of one kind by partition and model."""
     found: dict[str, dict[str, Any]] = {}
     for model in result.models:
         for name, measured in model.partitions.items():

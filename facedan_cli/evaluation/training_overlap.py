@@ -1,4 +1,4 @@
-"""Whether a model has learnt from images or people of a protocol: then it has seen what it is tested on."""
+"""Warnings about models that have learnt from images or subjects of the protocol that they are tested on."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Named(Protocol):
 
 
 def seen_in_training(models: Sequence[Named], trials: Mapping[str, Trials], workspace: Workspace) -> list[str]:
-    """Warnings about models that have learnt from images or people of the protocol.
+    """Warnings about models that have learnt from images or subjects of the protocol.
 
     Images are found by what their files hold and by where these are, in the source, in the target and in those of the
-    runs that a model started from; people of the target also by names.
+    runs that a model started from; subjects of the target also by names.
 
     Args:
         models: those that are measured.
@@ -102,13 +102,13 @@ def _of(
         some = ", ".join(named.subjects[:3]) + (", …" if len(named.subjects) > 3 else "")
         own = max([len(named.images), *(count for (role, _), count in seen.items() if role == "target")])
         yield (
-            f"'{model.name}' was adapted on images of {len(named.subjects)} people of this protocol ({some}), "
+            f"'{model.name}' was adapted on images of {len(named.subjects)} subjects of this protocol ({some}), "
             f"{own} of them the protocol's own, as far as names and contents tell: {TOO_GOOD}"
         )
 
 
 def _by_name(model: Named, records: Sequence[Record], workspace: Workspace) -> Overlap:
-    """People of the protocol of whom there are target images, as far as names tell."""
+    """Subjects of the protocol that have target images, as far as names tell."""
     target = read_record(workspace.root / "runs" / model.card.run).get("inputs", {}).get("target")
     return overlap(target_images(target) if target else [], records)
 

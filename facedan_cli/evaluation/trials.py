@@ -204,7 +204,7 @@ def all_pairs_trials(query: ImageSet, target: ImageSet, failures: Failures, *, s
 def identification_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Trials:
     """A search of queries (probes) among targets (the gallery), in which no image finds itself.
 
-    A probe whose mates in the gallery are all itself is not searched: it has no mate, and is no stranger either.
+    A probe whose mates in the gallery are all itself is not searched: its subject is in the gallery, itself alone.
     """
     found = count_left_out(query, target)
     if not found:

@@ -9,7 +9,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.pairs import Pair, read_pairs
 
 FOLDS, PAIRS_PER_KIND = 10, 300
-"""View 2 has ten folds of 300 pairs of one person and 300 of two."""
+"""View 2 has ten folds of 300 pairs of one subject and 300 of two."""
 
 
 def read_view2(path: Path) -> list[Pair]:
@@ -32,7 +32,7 @@ def read_view2(path: Path) -> list[Pair]:
 
 
 def is_view2(pairs: list[Pair]) -> bool:
-    """Whether a list has the shape of View 2; figures on another one are not those that are published."""
+    """Whether a list has the shape of View 2; rates on another one do not compare with reported ones."""
     return Counter((pair.fold, pair.same) for pair in pairs) == {
         (fold, same): PAIRS_PER_KIND for fold in range(FOLDS) for same in (True, False)
     }

@@ -114,7 +114,7 @@ def _composed(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """The base name in one case; the folder keeps its own, for folders that differ in case are two people."""
+    """The base name in one case; the folder keeps its own, for folders that differ in case are two subjects."""
     folder, slash, base = _composed(name).rpartition("/")
     return folder + slash + base.casefold()
 

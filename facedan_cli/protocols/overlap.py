@@ -1,4 +1,4 @@
-"""Whether people or images that a model learnt from appear in a protocol, as far as names tell."""
+"""Whether subjects or images that a model learnt from appear in a protocol, as far as names tell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from facedan_cli.protocols.sigset import Record, stem
 from facedan_cli.text import one_form
 
-# 04530d235 of Notre Dame (FRGC, GBU), 00001fa010_930831 of FERET; shorter numbers are those of images, not of people.
+# 04530d235 of Notre Dame (FRGC, GBU), 00001fa010_930831 of FERET; shorter numbers are those of images, not of subjects.
 _LEADING_DIGITS = re.compile(r"\d{4,}", re.ASCII)
 _TRAILING_NUMBER = re.compile(r"[_-]\d+$", re.ASCII)
 
@@ -20,7 +20,7 @@ class Overlap:
 
     Attributes:
         images: training images that the protocol compares, in the order given.
-        subjects: people of the protocol of whom there are training images, sorted; those of `images` are among them.
+        subjects: those of the protocol that have training images, sorted; those of `images` are among them.
     """
 
     images: tuple[str, ...]
@@ -28,9 +28,9 @@ class Overlap:
 
 
 def overlap(images: Iterable[str], records: Sequence[Record]) -> Overlap:
-    """Find the people and images of a protocol among training images, by their names alone.
+    """Find the subjects and images of a protocol among training images, by their names alone.
 
-    The names of the protocol show how a person is told from a name there: by the directory, by leading digits
+    The names of the protocol show how a name gives the subject there: by the directory, by leading digits
     (04530d235), or by what stands before the image's number (Al_Gore_0001). A way is taken if on the protocol itself it
     tells everybody apart. A directory that is called as a subject is taken as well.
 
@@ -39,22 +39,22 @@ def overlap(images: Iterable[str], records: Sequence[Record]) -> Overlap:
         records: all images of the protocol with their subjects.
 
     Returns:
-        What is in common. Nothing found does not mean that nobody is in both: data sets name people differently.
+        What is in common. An empty result proves nothing: data sets name subjects differently.
     """
     names = list(images)
     own = {stem(record.file_name): record.subject for record in records}
     if len(own) < len({record.file_name for record in records}):
         own = {}  # names such as 1.pgm, which every directory has, tell nothing
-    people = {one_form(record.subject).casefold(): record.subject for record in records}
+    labels = {one_form(record.subject).casefold(): record.subject for record in records}
     ways = (_directory, _digits, _before_number)
-    known = [(_directory, people), *((way, found) for way in ways if (found := _subjects_by(way, records)))]
+    known = [(_directory, labels), *((way, found) for way in ways if (found := _subjects_by(way, records)))]
     seen = {subjects[key] for name in names for way, subjects in known if (key := way(name)) in subjects}
     same = tuple(name for name in names if stem(name) in own)
     return Overlap(same, tuple(sorted(seen | {own[stem(name)] for name in same})))
 
 
 def _subjects_by(way: Callable[[str], str], records: Sequence[Record]) -> dict[str, str]:
-    """The subject of each key; nothing where a key is missing, stands for two people, or one person has two."""
+    """The subject of each key; nothing where a key is missing, stands for two subjects, or one subject has two."""
     subjects: dict[str, str] = {}
     for record in records:
         key = way(record.file_name)

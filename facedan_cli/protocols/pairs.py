@@ -23,7 +23,7 @@ class Pair:
     Attributes:
         a: name or path of the first image.
         b: name or path of the second.
-        same: whether both show one person.
+        same: whether both show one subject.
         fold: number of the fold from 0; 0 in lists without folds.
     """
 
@@ -37,7 +37,7 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read a list of pairs; its content tells the form.
 
     LFW: the first line holds the number of folds and of pairs of each kind in a fold ("10 300"), or the latter alone.
-    Then "name n1 n2" is a pair of one person and "name1 n1 name2 n2" one of two; images are named "name/name_000n".
+    Then "name n1 n2" is a pair of one subject and "name1 n1 name2 n2" one of two; images are named "name/name_000n".
 
     Plain: each line holds two paths and a label, 1 or same, 0 or different. The first line says whether tabs, commas
     (quotes are understood) or blanks separate them; it may be a header that names its third column "label". Empty lines

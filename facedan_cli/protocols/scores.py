@@ -37,7 +37,7 @@ class Scores:
     Attributes:
         genuine: scores of genuine comparisons in the order of the file, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
-        genuine_subject: whose each genuine comparison is, numbers from 0, shape (g,); None where the file is silent.
+        genuine_subject: subject of each genuine comparison, numbers from 0, shape (g,); None where the file has none.
         impostor_subjects: the claimed and the real subject of each impostor comparison by the same numbers, both of
             shape (n,); None where the file is silent.
         failed_subject: whose each genuine comparison is that has no score (NaN: an image of it could not be acquired),
@@ -102,7 +102,7 @@ def read_scores(path: Path) -> Scores:
 def _plain(block: bytes) -> bytes:
     """Lines without comments, and two columns parted by blanks where a comma parts them; no line comes or goes.
 
-    Names of people are in one Unicode form.
+    Names of subjects are in one Unicode form.
     """
     if not block.isascii():
         block = one_form(block.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -32,7 +32,7 @@ class Record:
     """One image of a sigset.
 
     Attributes:
-        subject: label of the person.
+        subject: label of the subject in the protocol.
         file_name: path of the image as the list has it; its directories seldom fit the user's.
         name: identifier of the recording; empty where the list has none.
         modality: such as "face"; may be empty.

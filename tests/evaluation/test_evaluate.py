@@ -142,7 +142,7 @@ def test_people_of_the_target_in_the_protocol_make_a_warning(place: Workspace) -
     made = adapt(plan_adapt(replace(ADAPT, target="gbu", iterations=1), place)).run
     result = gbu(place, replace(CONFIG, model=(made.name,)), report=notes)
     assert notes.warnings == list(result.warnings)
-    assert "was adapted on images of 4 people of this protocol (S0, S1, S2, …)" in notes.warnings[0]
+    assert "was adapted on images of 4 subjects of this protocol (S0, S1, S2, …)" in notes.warnings[0]
 
 
 def test_view_2_has_an_accuracy(place: Workspace) -> None:
