@@ -59,7 +59,7 @@ def test_the_same_commands_find_everything_done(unpacked: Path, facedan: Facedan
     aligned = facedan(*ALIGN)
     assert (aligned.code, aligned.out) == (0, "aligned\n")
     assert "0 aligned, 0 set aside, 24 done before" in aligned.err
-    assert "24 photographs were copied" in aligned.err
+    assert "24 images were copied" in aligned.err
     for command in (PRETRAIN, ADAPT):
         run = RUNS[command[0]]
         trained = facedan(*command)
