@@ -133,9 +133,7 @@ def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
     if not lines:
         path.unlink(missing_ok=True)
         return None
-    with replacing(path) as temporary:
-        # File names need not be UTF-8: their bytes go through as they are.
-        temporary.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
+    write_text(path, "".join(lines))
     return path
 
 

@@ -155,7 +155,7 @@ def _propose(
                 strips = []
                 for strip in _strips(*size, networks.device):
                     pixels = tables.scaled(begin, stop, *size, strip)
-                    outputs = networks.pnet(_to_device(_filled(pixels, step, networks.device), networks.device))
+                    outputs = networks.pnet(_filled(pixels, step, networks.device))
                     strips.append([output[: stop - begin] for output in outputs])
                 # Read only when all are under way, so that a GPU does not wait for the host in between.
                 scales = (scale, scale) if reference else (size[1] / width, size[0] / height)
@@ -286,27 +286,22 @@ def _judge(
     passes = []
     for i in range(0, len(candidates), step):
         crops = tables.crops(candidates.images[i : i + step], corners[i : i + step], side)
-        passes.append(net(_to_device(_filled(crops, 16, device), device)))
+        passes.append(net(_filled(crops, 16, device)))
     return candidates, [torch.cat(outputs)[: len(candidates)].cpu().numpy() for outputs in zip(*passes, strict=True)]
 
 
-def _filled(inputs: np.ndarray, step: int, device: torch.device) -> np.ndarray:
-    """Inputs of a network with zeros behind them, up to the next multiple of `step`.
+def _filled(inputs: np.ndarray, step: int, device: torch.device) -> Tensor:
+    """Inputs (n, height, width, 3) on a device, channels last; on a CPU with zeros up to a multiple of `step`.
 
     On a CPU the libraries choose other kernels, which give other last bits, for other numbers of inputs: what is found
     in an image must not depend on the others of its batch.
     """
-    missing = -len(inputs) % step
-    if not missing or device.type != "cpu":
-        return inputs
-    return np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
+    if device.type == "cpu" and (missing := -len(inputs) % step):
+        inputs = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
+    # A view of height × width × channels has the strides of PyTorch's channels last.
+    return torch.from_numpy(inputs).permute(0, 3, 1, 2).to(device)
 
 
 def _step(pixels: int, device: torch.device) -> int:
     """How many inputs of so many pixels go through a network at once."""
     return max(1, (CPU_PIXELS_A_PASS if device.type == "cpu" else PIXELS_A_PASS) // pixels)
-
-
-def _to_device(pixels: np.ndarray, device: torch.device) -> Tensor:
-    # A view of height × width × channels has the strides of PyTorch's channels last.
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device)

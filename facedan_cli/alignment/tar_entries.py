@@ -194,8 +194,8 @@ def _entry(source: Source, block: bytes, offset: int, overall: dict[str, str]) -
     """The member whose first header is at hand; None where it is none."""
     own: dict[str, str] = {}
     for _ in range(_MOST_EXTENSIONS):
-        size = _size(block)
-        if not _has_checksum(block) or size is None:
+        size = _number(block[124:136])
+        if not _has_checksum(block) or size is None or size < 0:
             return None
         kind = block[156:157]
         if kind not in _EXTENSIONS:
@@ -249,11 +249,6 @@ def _has_checksum(block: bytes) -> bool:
     counted = block[:148] + b" " * 8 + block[156:]
     total = sum(counted)
     return claimed in (total, total - 256 * sum(byte > 127 for byte in counted))
-
-
-def _size(block: bytes) -> int | None:
-    size = _number(block[124:136])
-    return size if size is not None and size >= 0 else None
 
 
 def _number(field: bytes) -> int | None:
