@@ -50,10 +50,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_object(content)
 
 
-def read_entries(log: Path) -> list[dict[str, Any]]:
-    """The entries of metrics.jsonl, each of which has its `step`; none where there is no file.
+def read_entries(log: Path, *, steps: bool = True) -> list[dict[str, Any]]:
+    """The entries of metrics.jsonl; none where there is no file.
 
     Lines that are none are passed over, and told of where no kill explains them: that cuts the last one short.
+
+    Args:
+        log: the file.
+        steps: whether an entry must have its `step`. PCANet, which is learnt in no steps, has one entry without.
     """
     entries, odd = [], []
     try:
@@ -65,7 +69,7 @@ def read_entries(log: Path) -> list[dict[str, Any]]:
             entry = parse_object(line)
         except ValueError:
             entry = {}
-        if _is_entry(entry):
+        if _is_entry(entry, steps=steps):
             entries.append(entry)
         elif line.strip() and number < len(lines):
             odd.append(number)
@@ -81,6 +85,9 @@ def tell_odd(path: Path, why: object) -> None:
         logging.getLogger("facedan").warning("%s is damaged and passed over: %s", path, why)
 
 
-def _is_entry(entry: dict[str, Any]) -> bool:
+def _is_entry(entry: dict[str, Any], *, steps: bool) -> bool:
+    if not entry:
+        return False
     numbers = [value for key, value in entry.items() if key.startswith(_NUMBERS)]
-    return type(entry.get("step")) is int and all(type(value) in (int, float) for value in numbers)
+    step = entry.get("step") if steps else entry.get("step", 0)
+    return type(step) is int and all(type(value) in (int, float) for value in numbers)

@@ -76,7 +76,7 @@ class Run:
     @property
     def last_metrics(self) -> dict[str, Any]:
         """The last whole line of the log."""
-        return next(reversed(read_entries(self.log)), {})
+        return next(reversed(read_entries(self.log, steps=False)), {})
 
     @property
     def record(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def windows(root: Path, frame: Frame, template: str = "vggface") -> torch.Tensor
 
 def write_manifest(workspace: Workspace, template: str) -> None:
     record = AlignedRecord(
-        path="a.jpg", output="casia/person0/0.png", status=ALIGNED, template=template, size=72, bytes=1, modified=1
+        path="a.jpg", output="casia/person0/0.jpg", status=ALIGNED, template=template, size=72, bytes=1, modified=1
     )
     (workspace.root / "aligned" / MANIFEST_FILE).write_text(record.to_line(), encoding="utf-8")
 
