@@ -40,6 +40,7 @@ class Kind(Enum):
 
 
 _CUT = "cut short: its end is missing"
+_NONE = f"damaged: no tar archive, which has {BLOCK} bytes at least"
 
 _KINDS = {
     b"0": Kind.FILE,
@@ -163,7 +164,7 @@ def entries(source: Source) -> Iterator[Entry | Damage]:
         block = source.read(BLOCK)
         if len(block) < BLOCK:
             if source.error or block.strip(b"\0"):
-                yield Damage(offset, source.error or _CUT)
+                yield Damage(offset, source.error or (_CUT if offset else _NONE))
             elif not (ended or damaged):
                 yield Damage(offset, "cut short: its end mark is missing")
             return
