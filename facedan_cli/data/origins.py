@@ -82,6 +82,11 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
     return Origins(files, failed)
 
 
+def is_directory(path: str) -> bool:
+    """Whether what is lost is a directory that cannot be read: how many images it holds, nobody knows."""
+    return path.endswith("/")
+
+
 def missing_images(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]) -> list[MissingImage]:
     """The images without features: those that could not be aligned, and those of the data set that cannot be read.
 
@@ -112,7 +117,9 @@ def _place_of(record: AlignedRecord) -> str:
 
 
 def _face_of(record: AlignedRecord) -> str:
-    """Where the face of a record is or would be; "" where nothing tells."""
+    """Where the face of a record is or would be; "" where nothing tells, as of a directory that cannot be read."""
+    if is_directory(record.path):
+        return ""
     if record.output is not None or record.meant is not None:
         return record.output or record.meant or ""
     # Manifests of earlier versions do not say it: in a tree a face lies where its image lay.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.data.origins import is_directory
 from facedan_cli.evaluation.identification import Identification, identification
 from facedan_cli.evaluation.models import EmbeddedSet, find_images
 from facedan_cli.evaluation.trials import (
@@ -71,7 +72,7 @@ def labelled_images(embedded: EmbeddedSet, missing: dict[str, str]) -> LabelledI
         images=image_set(embedded, rows, np.array(acquired, str)),
         subjects=np.array([*acquired, *not_acquired], str),
         acquired=np.arange(len(acquired) + len(not_acquired)) < len(acquired),
-        unlabelled=sum(not image.identity and not image.face for image in failed),
+        unlabelled=sum(not (image.identity or image.face or is_directory(image.path)) for image in failed),
     )
 
 

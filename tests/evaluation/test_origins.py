@@ -2,12 +2,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.manifest import AlignedRecord, OddLine
-from facedan_cli.data.origins import read_origins
+from facedan_cli.data.origins import missing_images, read_origins
 from facedan_cli.errors import FacedanError
+from facedan_cli.evaluation.image_sets import labelled_images
+from facedan_cli.evaluation.models import EmbeddedSet
+
+
+@pytest.mark.parametrize("path", ["anna.b/private.d/", "anna/", "x.tar/", "./"])
+@pytest.mark.parametrize("meant", [None, "anna/private.jpg"])
+def test_a_directory_that_cannot_be_read_is_nobodys_image(tmp_path: Path, path: str, meant: str | None) -> None:
+    facts = {"template": "lfw", "size": 9, "bytes": 1, "modified": 1}
+    failed = AlignedRecord(path=path, status="failed", reason="the directory cannot be read", meant=meant, **facts)
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / "1.jpg").touch()
+    (tmp_path / "aligned.jsonl").write_text(failed.to_line())
+    folder = read_dataset(tmp_path)
+    lost = missing_images(folder, read_origins(tmp_path, folder), {path: "the directory cannot be read"})
+    absent: dict[str, str] = {}
+    embedded = EmbeddedSet(tmp_path, np.ones((1, 2), np.float32), ["anna/1.jpg"], ["anna"], [""], lost)
+    found = labelled_images(embedded, absent)
+    assert found.unlabelled == 0
+    assert (found.subjects.tolist(), found.acquired.tolist()) == (["anna"], [True])
+    assert all(reason.endswith("the directory cannot be read") for reason in absent.values())
+    assert absent
 
 
 def test_a_damaged_line_of_the_manifest_costs_no_other(tmp_path: Path) -> None:
