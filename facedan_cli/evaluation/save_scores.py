@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from facedan_cli.evaluation.trials import ImageSet, Trials
 from facedan_cli.protocols.bee import IGNORED, MATCH, NON_MATCH, write_matrix
 from facedan_cli.protocols.sigset import Record, write_sigset
-from facedan_cli.workspace import replacing
+from facedan_cli.workspace import digest, replacing
 
 
 def save_scores(directory: Path, trials: Mapping[str, Trials], scores: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -27,17 +28,33 @@ def save_scores(directory: Path, trials: Mapping[str, Trials], scores: Mapping[s
         trials: the comparisons by partition.
         scores: by model, then by partition.
     """
+    stems = file_names(trials)
+    models = file_names(scores, taken=("mask",))
     for name, part in trials.items():
+        by_model = {models[model]: by_part[name] for model, by_part in scores.items()}
         if part.all_pairs:
-            _write_cross(directory, file_name(name), part, {m: by_part[name] for m, by_part in scores.items()})
+            _write_cross(directory, stems[name], part, by_model)
         else:
-            for model, by_part in scores.items():
-                _write_columns(directory / f"{file_name(name)}-{file_name(model)}.txt", part, by_part[name])
+            for model, found in by_model.items():
+                _write_columns(directory / f"{stems[name]}-{model}.txt", part, found)
 
 
-def file_name(name: str) -> str:
-    """A model's or partition's name as part of a file's: "λ = 0" becomes "lambda-0"."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", name.replace("λ", "lambda")).strip("-")
+def file_names(names: Iterable[str], *, taken: Sequence[str] = ()) -> dict[str, str]:
+    """Names of models or partitions as parts of files' names, no two of them alike: "λ = 0" becomes "lambda-0".
+
+    Names that would be alike, also where capitals count as small letters, and those of which no letter is left end in
+    eight digits of their SHA-256.
+
+    Args:
+        names: different from each other.
+        taken: what no name may become.
+    """
+    plain = {name: re.sub(r"[^A-Za-z0-9_.]+", "-", name.replace("λ", "lambda")).strip("-") for name in names}
+    counts = Counter(part.casefold() for part in [*plain.values(), *taken, "", ""])
+    return {
+        name: part if counts[part.casefold()] == 1 else f"{part}-{digest(name)[:8]}".strip("-")
+        for name, part in plain.items()
+    }
 
 
 def _write_cross(directory: Path, name: str, trials: Trials, scores: Mapping[str, np.ndarray]) -> None:
@@ -53,7 +70,7 @@ def _write_cross(directory: Path, name: str, trials: Trials, scores: Mapping[str
     mask[trials.impostor] = NON_MATCH
     write_matrix(directory / f"{name}-mask.mtx", mask, query_sigset=query, target_sigset=target, kind="mask")
     for model, matrix in scores.items():
-        path = directory / f"{name}-{file_name(model)}.mtx"
+        path = directory / f"{name}-{model}.mtx"
         write_matrix(path, matrix.astype(np.float32), query_sigset=query, target_sigset=target)
 
 
