@@ -12,9 +12,11 @@ from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
 from facedan_cli.errors import UsageError
+from facedan_cli.json_files import read_object
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
+from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
@@ -23,7 +25,7 @@ from facedan_cli.training.pcanet import PCANetJob
 from facedan_cli.training.penalty_options import check_batch, resolve_penalty
 from facedan_cli.training.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
-from facedan_cli.workspace import Workspace, sha256_file
+from facedan_cli.workspace import Workspace, sha256_file, write_json
 
 DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
 """The paper's adaptations: how many kernels, and whether all layers are adapted or the last one alone."""
@@ -216,7 +218,8 @@ def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> P
     path = find_weights(config.init, config.model, workspace)
     name = f"weights-{config.model}-{config.channels}-{sha256_file(path)[:8]}"
     checkpoint = workspace.root / "cache" / f"{name}.safetensors"
-    if not checkpoint.is_file():
+    record = checkpoint.with_suffix(".json")
+    if not _is_made(checkpoint, record):
         network = build(config.model, 1)  # a classifier must have a class; this one says nothing
         weights = load_public_weights(path, network, channels=None if config.channels == "auto" else config.channels)
         for remark in weights.remarks:
@@ -227,4 +230,13 @@ def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> P
         save_checkpoint(
             checkpoint, network, ModelCard(config.model, ("",), "weights", name, settings, weights.record())
         )
+        write_json(record, record_of(checkpoint.parent, [checkpoint.name]))
     return checkpoint
+
+
+def _is_made(checkpoint: Path, record: Path) -> bool:
+    try:
+        made = read_object(record)
+    except (OSError, ValueError):  # never made, by an earlier version, or damaged: it costs little to make it again
+        return False
+    return "outputs" in made and is_intact(checkpoint.parent, checkpoint, made)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import ADAPT, PRETRAIN, Notes, same
 
 from facedan_cli.config.common import EvaluateConfig
@@ -27,7 +29,7 @@ from facedan_cli.table.fill import TableProtocol, fill_table
 from facedan_cli.table.formats import as_latex, as_markdown, differences_table, rates_table
 from facedan_cli.table.reported import TABLE_1, TABLE_2, reported_feret, reported_gbu
 from facedan_cli.table.result import CSV_HEADER, TableResult
-from facedan_cli.table.runs import plan_table, resolve_rows
+from facedan_cli.table.runs import as_loaded, plan_table, resolve_rows
 from facedan_cli.workspace import Workspace
 
 EVALUATE = EvaluateConfig(far=("0.1", "0.5"), replicates=50)
@@ -171,6 +173,12 @@ def test_the_row_vgg_is_the_network_as_its_weights_make_it(place: Workspace, tra
     before = written.stat().st_mtime_ns
     fill_table(config, place, by_gbu(place))
     assert written.stat().st_mtime_ns == before
+    whole = written.read_bytes()
+    for damaged in (b"", whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        written.write_bytes(damaged)
+        assert as_loaded(config.pretrain, place, Notes()) == written
+        made = load_file(written)  # but for its classifier, of which nothing is asked
+        assert all(torch.equal(made[key], value) for key, value in load_file(init).items() if "classifier" not in key)
 
 
 def test_an_interrupted_table_goes_on(place: Workspace, trained: Any) -> None:
