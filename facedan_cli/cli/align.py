@@ -42,7 +42,7 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
     console = console_of(context)
     ranks = DistEnv.of(os.environ)
     console.quiet |= not ranks.first
-    with _listed(settings.raw, alone=ranks.count == 1) as source:
+    with _listed(settings.raw, settings.out, alone=ranks.count == 1) as source:
         settings = replace(settings, raw=source)
         if context.params["dry_run"]:
             found = inspect(settings)
@@ -59,8 +59,12 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
 
 
 @contextmanager
-def _listed(raw: Path, *, alone: bool) -> Iterator[Path]:
-    """What is to be read; the list from stdin as a file, since it is gone through twice."""
+def _listed(raw: Path, out: Path, *, alone: bool) -> Iterator[Path]:
+    """What is to be read; the list from stdin as a file, since it is gone through twice.
+
+    It lies beside the aligned directory, where there must be room anyway; the directory for temporary files is often
+    small.
+    """
     if str(raw) != "-":
         yield raw
         return
@@ -68,7 +72,9 @@ def _listed(raw: Path, *, alone: bool) -> Iterator[Path]:
         raise UsageError("several processes cannot share stdin", "write the list into a file and name that")
     if sys.stdin.isatty():
         raise UsageError("- reads paths from stdin, but stdin is a terminal", "pipe a list of paths into it")
-    with tempfile.NamedTemporaryFile(prefix="facedan-") as spool:
+    above = next((directory for directory in out.absolute().parents if directory.is_dir()), None)
+    beside = above if above is not None and os.access(above, os.W_OK) else None
+    with tempfile.NamedTemporaryFile(prefix=".facedan-", suffix=".tmp", dir=beside) as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool)
         spool.flush()
         yield Path(spool.name)

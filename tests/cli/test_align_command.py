@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_faces_that_are_aligned_already_are_copied(facedan: Callable, faces: Pat
 def test_a_list_comes_through_stdin(
     facedan: Callable, faces: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(faces / "none"))  # it needs no room but beside the aligned directory
     listed = end.join([b"raw/bo/1.png", b"raw/anna/2.png"]) + end
     options = ("--root", "raw", "--no-align", "--size", 48)
     pipe(monkeypatch, listed)
@@ -67,6 +69,7 @@ def test_a_list_comes_through_stdin(
         "aligned/anna/2.jpg",
         "aligned/bo/1.jpg",
     ]
+    assert sorted(path.name for path in faces.iterdir()) == ["aligned", "raw"]
 
 
 def test_without_a_root_the_current_directory_is_mirrored(
