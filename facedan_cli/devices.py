@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import sys
 
 import torch
 
@@ -11,6 +13,9 @@ from facedan_cli.errors import UsageError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's mallopt, as its malloc.h numbers them."""
+
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -39,6 +44,19 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest there is
+
+
+def serve(parent: int) -> None:
+    """What a process does first that works for another: it leaves interrupts to that one and does not outlive it.
+
+    Args:
+        parent: the other process's number.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def worker_count(asked: int) -> int:

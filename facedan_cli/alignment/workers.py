@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,12 +17,11 @@ import torch
 
 from facedan_cli.alignment.plan import Job
 from facedan_cli.data.manifest import AlignedRecord
+from facedan_cli.devices import serve
 from facedan_cli.errors import FacedanError
 
 Work = Callable[[list[Job]], list[AlignedRecord]]
 Begin = Callable[[list[Job]], Future[list[AlignedRecord]]]
-
-_PR_SET_PDEATHSIG = 1
 
 _of_process: list[Work] = []  # in a forked process its work
 _busy: list[bool] = []  # and here something, while it works
@@ -120,13 +118,9 @@ def _losses_told() -> Iterator[None]:
 def _prepare(work: Work, parent: int) -> None:
     """What a forked process does first."""
     _of_process[:] = [work]
-    # It leaves interrupts to the process that it works for, can be ended by that, and does not outlive it.
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    serve(parent)
     # Threads do not survive a fork: neither library may look for its own.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

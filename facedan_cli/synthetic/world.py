@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 
 from facedan_cli.config.common import DemoConfig
-from facedan_cli.devices import worker_count
+from facedan_cli.devices import serve, worker_count
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
 from facedan_cli.protocols.gbu import sigset_name
@@ -54,7 +55,9 @@ def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SIL
     total = sum(len(subject.images) for subject in todo)
     with (
         report.progress("drawing faces", total) as advance,
-        ProcessPoolExecutor(worker_count(config.workers), multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            worker_count(config.workers), multiprocessing.get_context("spawn"), serve, (os.getpid(),)
+        ) as pool,
     ):
         for drawn in pool.map(_draw_subject, todo, [config] * len(todo), chunksize=4):
             advance(drawn, "")
