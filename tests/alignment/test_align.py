@@ -312,6 +312,8 @@ def test_a_full_disk_stops_the_run_and_leaves_nothing_half_written(
     written = []
 
     def until_full(path: Path, data: bytes) -> int:
+        if not data.startswith(b"\xff\xd8"):  # no face: a mark of the tree, a list
+            return write_bytes(path, data)
         if len(written) == 3:
             write_bytes(path, data[:10])
             raise OSError(28, "No space left on device")

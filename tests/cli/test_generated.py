@@ -194,7 +194,7 @@ def completed(words: list[str], where: Path, **environment: str) -> list[str]:
     [
         ("ad", ["adapt"]),
         ("--v", ["--version"]),
-        ("adapt --ker", ["--kernels"]),
+        ("adapt --ker", ["--kernels", "--kernel-weights"]),
         ("adapt --estimator ''", ["unbiased", "biased", "linear"]),
         ("adapt --estimator = b", ["biased"]),
         ("adapt --kernels ''", []),

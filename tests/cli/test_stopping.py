@@ -47,11 +47,11 @@ main()
 WAIT = """
 import sys
 from facedan_cli.cli.app import main
-from facedan_cli.distributed import Ranks
+from facedan_cli.distributed import DistEnv
 import os, facedan_cli.alignment.align
 
 def run(*_):
-    ranks = Ranks.of(os.environ)
+    ranks = DistEnv.of(os.environ)
     with ranks.joined():
         print(f"joined {ranks.rank}", flush=True)
         if not ranks.first:
