@@ -141,28 +141,39 @@ def gather_rows(rows: Tensor, batch: int) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows, batch)
+    parts = world_size()
+    return gather_counted(rows, [len(shard_range(batch, part, parts)) for part in range(parts)])
+
+
+def gather_counted(rows: Tensor, counts: Sequence[int], factor: int = 1) -> Tensor:
+    """The rows of all processes, in the order of the processes, with a gradient where they have one.
+
+    Args:
+        rows: of this process, shape (counts[rank], …).
+        counts: rows of each process.
+        factor: the gradient of a row is this times the sum of the gradients that the processes have for it.
+
+    Returns:
+        Shape (sum of counts, …).
+    """
+    gathered: Tensor = _GatherRows.apply(rows, counts, factor)
     return gathered
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, batch: int) -> Tensor:
-        parts = world_size()
-        shards = [shard_range(batch, part, parts) for part in range(parts)]
-        ctx.rows = shards[rank()]
-        longest = max(len(part) for part in shards)
-        padded = rows.new_zeros((longest, *rows.shape[1:]))
+    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], factor: int) -> Tensor:
+        ctx.start, ctx.count, ctx.factor = sum(counts[: rank()]), counts[rank()], factor
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
-        received = [torch.empty_like(padded) for _ in shards]
+        received = [torch.empty_like(padded) for _ in counts]
         distributed.all_gather(received, padded)
-        return torch.cat([part[: len(shard)] for part, shard in zip(received, shards, strict=True)])
+        return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone()
-        distributed.all_reduce(total)
-        return total[ctx.rows.start : ctx.rows.stop], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        total = sum_over_processes(gradients[0].clone())
+        return total[ctx.start : ctx.start + ctx.count] * ctx.factor, None, None
 
 
 def average_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from facedan_cli.distributed import rank, shard_range, sum_over_processes, world_size
+from facedan_cli.distributed import gather_counted, rank, shard_range, sum_over_processes, world_size
 from facedan_cli.models.classifier import Classifier
 
 
@@ -64,7 +64,9 @@ def classification_loss(
     x = classifier.dropout(x)
     if classifier.sharded:
         counts = _counts(len(labels))
-        x, labels = _GatherFeatures.apply(x, counts), _gather(labels, counts)
+        # Each process's classes give a part of the gradient. Times the number of processes, for it is averaged later.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        x, labels = gather_counted(wide, counts, world_size()), gather_counted(labels, counts)
     scores = classifier.scores(x, sampled)
     rows, columns = _local_rows(classifier, labels, sampled)
     correct = _correct(classifier, scores.detach(), labels, sampled).sum() / batch
@@ -101,7 +103,7 @@ def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed:
         return None
     local = classifier.local_classes
     if world_size() > 1:
-        labels = _gather(labels, _counts(len(labels)))
+        labels = gather_counted(labels, _counts(len(labels)))
     numbers = np.random.PCG64((seed, step)).advance(local.start)  # one number of the stream a class
     takes_part = torch.from_numpy(np.random.Generator(numbers).random(len(local)) < rate).to(labels.device)
     takes_part[labels[(labels >= local.start) & (labels < local.stop)] - local.start] = True
@@ -229,35 +231,8 @@ class _SumParts(torch.autograd.Function):
         return gradients[0]
 
 
-class _GatherFeatures(torch.autograd.Function):
-    """The features of all processes.
-
-    Each process's classes give a part of the gradient, and these add up. Times the number of processes, because the
-    gradients behind it are averaged.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
-        ctx.start, ctx.count = sum(counts[: rank()]), counts[rank()]
-        return _gather(rows.to(torch.promote_types(rows.dtype, torch.float32)), counts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = sum_over_processes(gradients[0].clone())
-        return total[ctx.start : ctx.start + ctx.count] * world_size(), None
-
-
 def _counts(rows: int) -> list[int]:
     """How many rows each process has."""
     counts = torch.zeros(world_size(), dtype=torch.int64)
     counts[rank()] = rows
     return [int(count) for count in sum_over_processes(counts)]
-
-
-def _gather(rows: Tensor, counts: list[int]) -> Tensor:
-    """The rows of all processes, in their order."""
-    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
-    padded[: len(rows)] = rows
-    received = [torch.empty_like(padded) for _ in counts]
-    distributed.all_gather(received, padded)
-    return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)])
