@@ -97,7 +97,7 @@ def test_of_one_set_copies_do_not_meet_and_two_names_of_one_image_are_told(tmp_p
     found = partition(result)
     assert found["left_out"] == {"images": 1, "genuine": 1, "impostor": 2}
     assert found["genuine"] + found["impostor"] + 3 == 11 * 10 // 2
-    assert "2 of them under the names of two people" in result.warnings[0]
+    assert "2 of them under the names of two subjects" in result.warnings[0]
 
 
 def test_a_probe_that_only_itself_would_match_is_not_searched(tmp_path: Path, sets: Any) -> None:
