@@ -8,6 +8,8 @@ from sklearn.decomposition import PCA
 
 from facedan_cli.figures.domains import plot_domains, principal_plane
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def features(count: int, length: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)

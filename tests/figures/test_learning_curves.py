@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from facedan_cli.figures import learning_curves as module
 from facedan_cli.figures.learning_curves import draw_curves, running_mean
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def entry(step: int, *, target: bool = True, **more: Any) -> dict[str, Any]:
     wave = float(np.sin(step))

@@ -11,6 +11,8 @@ import pytest
 from facedan_cli.figures.page import Face, Figure, Gallery, Page, Pair, Table, inline_svg, write_page
 from facedan_cli.figures.rates import plot_cmc
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 JPEG = b"\xff\xd8\xff\xe0 not a real picture"
 VOID = {"meta", "img", "use", "path"}
 HOSTILE = "</title></script><script>alert('1')</script>\" onload=\"x"

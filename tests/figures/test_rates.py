@@ -11,6 +11,8 @@ from facedan_cli.figures import rates as plots
 from facedan_cli.figures.rates import plot_cmc, plot_det, plot_roc, plot_scores
 from facedan_cli.metrics.roc import Curve, roc_curve, verification_rate
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 
 def curve(shift: float, genuine: int = 200, impostor: int = 5000) -> Curve:
     rng = np.random.default_rng(0)

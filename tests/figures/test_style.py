@@ -8,6 +8,8 @@ import pytest
 
 from facedan_cli.figures.style import look, make_panels, name_curves, save, styles
 
+pytestmark = pytest.mark.usefixtures("drawn_figures")
+
 RANKS = np.arange(1, 11)
 
 
