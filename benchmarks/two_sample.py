@@ -47,8 +47,8 @@ def sizes(case: tuple[tuple[int, int], tuple[int, int]], rho: float, draws: int)
                 weights=(0.2,) * 5,
                 permutations=PERMUTATIONS,
                 seed=number,
-                source_people=of_source if of_one else None,
-                target_people=of_target if of_other else None,
+                source_identities=of_source if of_one else None,
+                target_identities=of_target if of_other else None,
             )
             found[name] += test.beyond_chance
     return {name: count / draws for name, count in found.items()}

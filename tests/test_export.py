@@ -164,7 +164,7 @@ def test_the_template_is_that_of_the_source_where_it_is_known(
     assert "template" not in exported(model, tmp_path / "1.safetensors").metadata
     asked = []
     monkeypatch.setattr(module, "find_manifest", lambda root: asked.append(root) or root / "aligned.jsonl")
-    monkeypatch.setattr(module, "template_of", lambda manifest: "lfw at 250 pixels")
+    monkeypatch.setattr(module, "template_and_size", lambda manifest: "lfw at 250 pixels")
     assert exported(model, tmp_path / "2.safetensors").metadata["template"] == "lfw at 250 pixels"
     assert asked == [(trained.workspace.root / "aligned" / "casia").resolve()]
     shutil.copy(model, tmp_path / "alone.safetensors")

@@ -9,6 +9,7 @@ from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import GIVEN, read_records
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
+from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import find_manifest
 
 
@@ -30,23 +31,30 @@ def templates_of(folder: FaceDataset) -> set[str | None]:
     return {None if manifest is None else template_name(manifest.parent) for manifest in manifests}
 
 
-def alignment_warnings(models: Mapping[str, FaceModel], folders: Mapping[str, FaceDataset]) -> list[str]:
+def alignment_warnings(
+    models: Mapping[str, FaceModel], folders: Mapping[str, FaceDataset], report: Report = SILENT
+) -> list[str]:
     """Warnings about faces that may be unaligned, or stand on another template than those that a network learnt from.
 
     Args:
         models: by the names that the reader knows them by.
         folders: the faces, likewise.
+        report: told where nobody knows how the faces are aligned, of the measured images as of the source's.
     """
     warnings = []
     for name, folder in folders.items():
         found = templates_of(folder)
         if None in found:
-            warnings.append(
+            unknown = (
                 f"no aligned.jsonl says that the faces of '{name}' are aligned; unaligned faces are recognised far "
                 f"worse: facedan align {folder.root} ALIGNED, with --no-align if they are aligned already"
             )
+            if any(model.card.template != "" for model in models.values()):
+                warnings.append(unknown)
+            else:  # the source's images were no better known: nothing says that these differ
+                report.note(unknown)
         for label, model in models.items():
-            learnt = None if model.classical else model.card.template
+            learnt = "" if model.classical else model.card.template
             others = sorted(template for template in found if template is not None and template != learnt)
             if learnt and others:
                 mend = "--no-align of faces aligned alike" if learnt == GIVEN else f"--template {learnt}"

@@ -129,7 +129,7 @@ def _stream(
         ranks.gather([])
     named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
     warnings = remarks(trials) + seen_in_training(models, trials, workspace)
-    warnings += alignment_warnings({model.name: model for model in models}, named)
+    warnings += alignment_warnings({model.name: model for model in models}, named, report)
     result = EvaluateResult(
         protocol="verify",
         directory=result_directory("verify", config, workspace, models, folders, []),

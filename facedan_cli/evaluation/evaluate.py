@@ -106,7 +106,8 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     results = [_measure(protocol, trials, by_part, config, name, by_name.get(name)) for name, by_part in scores.items()]
     # What may make the rates wrong goes with them into every output.
     named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace) + alignment_warnings(by_name, named)
+    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
+    warnings += alignment_warnings(by_name, named, report)
     directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)
     if config.save_scores:
         save_scores(directory / "scores", trials, scores)

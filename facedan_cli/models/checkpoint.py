@@ -41,7 +41,8 @@ class ModelCard:
         run: the name of the run that made it.
         config: those of that run's options that determine the result.
         init: the published weights that the run started from: their format (`form`), sha256 and channels; None without.
-        template: that of the aligned faces it learnt from; None where it is not known.
+        template: that of the aligned faces it learnt from; "" of images that no manifest speaks of; None in checkpoints
+            that do not say.
     """
 
     model: str

@@ -188,7 +188,7 @@ def _card(job: AdaptJob) -> ModelCard:
         job.run.name,
         hashed_options(job.config),
         job.card.init,
-        template_name(job.source.dataset.root),
+        template_name(job.source.dataset.root) or "",
     )
 
 

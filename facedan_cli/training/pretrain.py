@@ -127,7 +127,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             run.name,
             hashed_options(config),
             weights,
-            template_name(source.dataset.root),
+            template_name(source.dataset.root) or "",
         )
         metrics = session.train(
             network.to(session.device), DomainBatches(stream), card, Validation(loss=held_out.loss), job.seed

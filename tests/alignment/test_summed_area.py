@@ -25,8 +25,8 @@ def pooled(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def test_scaled_is_adaptive_average_pooling(rows: int, columns: int, height: int, width: int) -> None:
     images = [image(rows, columns, seed) for seed in range(2)]
     levels = SummedImages(images).scaled(0, 2, height, width)
-    for level, image in zip(levels, images, strict=True):
-        np.testing.assert_allclose(level, pooled(image, height, width), atol=1e-6)
+    for level, whole in zip(levels, images, strict=True):
+        np.testing.assert_allclose(level, pooled(whole, height, width), atol=1e-6)
 
 
 @given(st.data(), st.sampled_from([5, 24]))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import mark_aligned
+from tiny import Notes, mark_aligned
 
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.embedding.alignment import alignment_warnings, template_name
@@ -69,3 +69,12 @@ def test_an_embedder_refuses_other_images(images: torch.Tensor, problem: str) ->
     assert embedder(torch.full((2, 3, 72, 72), 128, dtype=torch.uint8)).shape[0] == 2
     with pytest.raises(ValueError, match=problem):
         embedder(images)
+
+
+def test_a_network_that_learnt_from_images_as_little_known_makes_a_note(folder: FaceDataset) -> None:
+    report = Notes()
+    named = {"a": model(""), "b": model("")}
+    assert alignment_warnings(named, {"gate": folder}, report) == []
+    assert len(report.notes) == 1
+    assert len(alignment_warnings(named | {"lbp": LBP}, {"gate": folder}, report)) == 1
+    assert len(alignment_warnings({"a": model(None)}, {"gate": folder}, report)) == 1

@@ -177,8 +177,9 @@ def test_the_figures_of_csv_are_those_of_json(place: Workspace) -> None:
     assert {row["measure"] for row in rows} == {"vr", "eer"}
 
 
+@pytest.mark.usefixtures("drawn_figures")
 @pytest.mark.parametrize("plot", ["png", "svg", "pdf"])
-def test_pictures_come_in_the_format_asked_for(place: Workspace, plot: str) -> None:
+def test_figures_come_in_the_format_asked_for(place: Workspace, plot: str) -> None:
     result = gbu(place, replace(CONFIG, plot=plot, ci="none"))
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[plot]
     for name in ("roc", "det", "scores"):

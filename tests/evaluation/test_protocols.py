@@ -411,5 +411,5 @@ def test_negative_replicates_are_refused(place: Workspace) -> None:
 
 
 def test_unaligned_faces_are_warned_of_in_the_summary(place: Workspace) -> None:
-    (warning,) = summary_of(gbu(place))["warnings"]
+    (warning,) = summary_of(gbu(place, config=replace(CONFIG, model=("lbp",))))["warnings"]
     assert "no aligned.jsonl says that the faces of 'gbu' are aligned" in warning

@@ -45,7 +45,7 @@ def test_it_makes_a_checkpoint_that_says_what_it_is(workspace: Workspace) -> Non
 
 
 def test_a_checkpoint_says_on_which_template_its_faces_stand(workspace: Workspace) -> None:
-    assert read_card(run(workspace, iterations=1).run.checkpoint).template is None
+    assert read_card(run(workspace, iterations=1).run.checkpoint).template == ""
     mark_aligned(workspace.root / "aligned" / "casia", "lfw")
     assert read_card(run(workspace, iterations=1, force=True).run.checkpoint).template == "lfw"
 
