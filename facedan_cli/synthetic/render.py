@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from facedan_cli.synthetic.head import Array, add_body, paint_head, see_head, smooth_noise
+from facedan_cli.synthetic.head import Array, see_head, smooth_noise
+from facedan_cli.synthetic.paint import add_body, paint_head
 from facedan_cli.synthetic.traits import STUDIO, WEB, Identity, Style, View, between, draw_identity, draw_view
 
 __all__ = ["STUDIO", "WEB", "Identity", "Style", "View", "between", "draw_identity", "draw_view", "render"]
