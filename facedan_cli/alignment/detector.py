@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import torch
 
-from facedan_cli.alignment.mtcnn import THRESHOLDS, find_faces, load_networks
+from facedan_cli.alignment.mtcnn import THRESHOLDS, find_faces
+from facedan_cli.alignment.mtcnn_networks import load_networks
 
 SMALL_SIDE = 160
 """An image with a shorter side than this is enlarged to it: of thumbnails MTCNN finds hardly any face."""

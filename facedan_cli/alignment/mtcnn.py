@@ -19,11 +19,10 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import Tensor, nn
 
 from facedan_cli.alignment.boxes import moved, squared, suppress, suppress_nested
-from facedan_cli.alignment.mtcnn_pooling import MaxPool
+from facedan_cli.alignment.mtcnn_networks import Networks
 from facedan_cli.alignment.summed_area import SummedImages
 
 CELL = 12  # side of the window that P-Net judges, pixels
@@ -40,16 +39,6 @@ CPU_PIXELS_A_STRIP = 1 << 17
 
 CPU_IMAGES_A_PASS = 8
 """On a CPU a pass of P-Net has at most so many images: it is filled up with empty ones where there are fewer."""
-
-
-@dataclass(frozen=True)
-class Networks:
-    """P-, R- and O-Net on a device."""
-
-    pnet: nn.Module
-    rnet: nn.Module
-    onet: nn.Module
-    device: torch.device
 
 
 @dataclass(frozen=True)
@@ -73,18 +62,6 @@ class Candidates:
         return Candidates(self.boxes[which], self.scores[which], self.images[which])
 
 
-def load_networks(device: torch.device) -> Networks:
-    """The networks with the weights in facenet-pytorch's wheel."""
-    # Pooling and convolving few channels is twice to three times as fast with the channels last.
-    pnet, rnet, onet = (net().eval().to(device).to(memory_format=torch.channels_last) for net in (PNet, RNet, ONet))
-    if device.type == "cpu":
-        for net in (pnet, rnet, onet):
-            pools = [(name, child) for name, child in net.named_children() if isinstance(child, nn.MaxPool2d)]
-            for name, pool in pools:
-                setattr(net, name, MaxPool(pool.kernel_size))  # type: ignore[arg-type]  # their windows are square
-    return Networks(pnet, rnet, onet, device)
-
-
 def find_faces(
     images: Sequence[np.ndarray],
     min_faces: Sequence[float],
@@ -98,7 +75,7 @@ def find_faces(
     Args:
         images: RGB, uint8, each of shape (height, width, 3).
         min_faces: side of the smallest face to look for in each image, pixels.
-        networks: from `load_networks`.
+        networks: from `mtcnn_networks.load_networks`.
         thresholds: the probabilities that a candidate must exceed in the three stages.
         reference: whether boxes are rounded, and points placed, as facenet-pytorch does. Its points lie a pixel right
             of and below where they should: half of it because boxes are cut to whole pixels towards the upper left for
@@ -112,6 +89,7 @@ def find_faces(
         (n, 5, 2). All float32.
 
     Example:
+        >>> from facedan_cli.alignment.mtcnn_networks import load_networks
         >>> networks = load_networks(torch.device("cpu"))
         >>> blank = np.full((60, 80, 3), 128, np.uint8)
         >>> ((boxes, probabilities, points),) = find_faces([blank], [40], networks)

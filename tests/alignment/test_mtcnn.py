@@ -9,7 +9,8 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
-from facedan_cli.alignment.mtcnn import Networks, find_faces, load_networks
+from facedan_cli.alignment.mtcnn import find_faces
+from facedan_cli.alignment.mtcnn_networks import Networks, load_networks
 from facedan_cli.data.images import read_image
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
