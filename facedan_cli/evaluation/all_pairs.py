@@ -24,13 +24,14 @@ from facedan_cli.evaluation.evaluate import (
     provenance_of,
     result_directory,
 )
+from facedan_cli.evaluation.failures import all_pairs_failures
 from facedan_cli.evaluation.image_sets import labelled_images, measure_verification
 from facedan_cli.evaluation.models import EmbeddedSet, embed_faces, find_models
 from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.settings import resolve_evaluate, without_bootstrap
 from facedan_cli.evaluation.training_overlap import seen_in_training
-from facedan_cli.evaluation.trials import Trials, all_pairs_failures, all_pairs_trials
+from facedan_cli.evaluation.trials import Trials, all_pairs_trials
 from facedan_cli.evaluation.verification import OURS, Verification, streamed_verification
 from facedan_cli.metrics.streaming import verification_streamed
 from facedan_cli.report import SILENT, Report

@@ -14,11 +14,12 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import MOST_IN_MEMORY
 from facedan_cli.evaluation.differences import differences
 from facedan_cli.evaluation.evaluate import finish
+from facedan_cli.evaluation.failures import Failures
 from facedan_cli.evaluation.matrix_selves import left_out_of, selves, without_selves
 from facedan_cli.evaluation.remarks import of_left_out
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.settings import resolve_evaluate, without_bootstrap
-from facedan_cli.evaluation.trials import Comparisons, Failures
+from facedan_cli.evaluation.trials import Comparisons
 from facedan_cli.evaluation.verification import OURS, Verification, streamed_verification, verification
 from facedan_cli.metrics.streaming import verification_of_tiles
 from facedan_cli.protocols.bee import (

@@ -9,16 +9,10 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.data.origins import is_directory
+from facedan_cli.evaluation.failures import all_pairs_failures, identification_failures
 from facedan_cli.evaluation.identification import Identification, identification
 from facedan_cli.evaluation.models import EmbeddedSet, find_images
-from facedan_cli.evaluation.trials import (
-    ImageSet,
-    Trials,
-    all_pairs_failures,
-    all_pairs_trials,
-    identification_failures,
-    identification_trials,
-)
+from facedan_cli.evaluation.trials import ImageSet, Trials, all_pairs_trials, identification_trials
 from facedan_cli.evaluation.verification import Verification, verification
 from facedan_cli.protocols.sigset import Record
 

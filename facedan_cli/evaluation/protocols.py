@@ -17,6 +17,7 @@ from facedan_cli.data.dataset import identity_of
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.differences import Measurement
 from facedan_cli.evaluation.evaluate import Measure, Protocol, evaluate
+from facedan_cli.evaluation.failures import Failures, identification_failures
 from facedan_cli.evaluation.image_sets import (
     image_set,
     labelled_images,
@@ -26,7 +27,7 @@ from facedan_cli.evaluation.image_sets import (
 )
 from facedan_cli.evaluation.models import EmbeddedSet, find_images
 from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.evaluation.trials import Failures, LeftOut, Trials, identification_failures, identification_trials
+from facedan_cli.evaluation.trials import LeftOut, Trials, identification_trials
 from facedan_cli.evaluation.verification import accuracy
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.gbu import read_gbu

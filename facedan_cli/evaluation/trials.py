@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from facedan_cli.embedding.similarity import COSINE, Similarity
+from facedan_cli.evaluation.failures import Failures, genuine_of_subjects
 
 PAIRS_AT_ONCE = 1 << 16
 
@@ -37,26 +38,6 @@ class ImageSet:
         return ImageSet(
             self.rows[kept], self.subjects[kept], files, None if self.contents is None else self.contents[kept]
         )
-
-
-@dataclass(frozen=True)
-class Failures:
-    """Failures to acquire (FTA): comparisons without images, which are not aligned, unreadable or not there.
-
-    Args:
-        images: how many images of the protocol are missing.
-        genuine: the subject of each genuine comparison (in a search: of each mated probe) that could not be made,
-            strings, shape (f,).
-        impostor: how many impostor comparisons could not be made.
-        fold: in pairs with folds, the fold of each pair that could not be made, int64, shape (pairs,).
-        unlabelled: how many of the images have no known subject, so that none of their comparisons is counted.
-    """
-
-    images: int = 0
-    genuine: np.ndarray = field(default_factory=lambda: np.array([], str))
-    impostor: int = 0
-    fold: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
-    unlabelled: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +82,7 @@ class Comparisons:
     genuine_subject: np.ndarray | None = None
     impostor_subjects: tuple[np.ndarray, np.ndarray] | None = None
     failed_subject: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
-    failures: Failures = Failures()
+    failures: Failures = field(default_factory=Failures)
     left_out: LeftOut = NOTHING_LEFT_OUT
 
 
@@ -127,7 +108,7 @@ class Trials:
     same: np.ndarray | None = None
     symmetric: bool = False
     fold: np.ndarray | None = None
-    failures: Failures = Failures()
+    failures: Failures = field(default_factory=Failures)
     left_out: LeftOut = NOTHING_LEFT_OUT
 
     def score(self, query: np.ndarray, target: np.ndarray, similarity: Similarity = COSINE) -> np.ndarray:
@@ -242,65 +223,7 @@ def count_left_out(query: ImageSet, target: ImageSet, *, symmetric: bool = False
     part = int(q.sum())
 
     def pairs(codes: np.ndarray) -> int:
-        return int(_genuine_of(codes[:part], codes[part:], int(codes.max()) + 1, symmetric).sum())
+        return int(genuine_of_subjects(codes[:part], codes[part:], int(codes.max()) + 1, symmetric).sum())
 
     genuine = pairs(kinds)
     return LeftOut(genuine, pairs(places) - genuine, len(shared))
-
-
-def all_pairs_failures(
-    query: np.ndarray,
-    target: np.ndarray,
-    query_acquired: np.ndarray,
-    target_acquired: np.ndarray,
-    images: int,
-    *,
-    symmetric: bool = False,
-) -> Failures:
-    """The comparisons of all pairs that could not be made.
-
-    Args:
-        query: subjects of all queries that the protocol names, strings, shape (q,).
-        target: subjects of all targets, shape (t,).
-        query_acquired: which queries have features, bool, shape (q,).
-        target_acquired: which targets have features, bool, shape (t,).
-        images: how many images are missing.
-        symmetric: both are one set, of which each pair counts once.
-    """
-    subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
-    q, t = codes[: len(query)], codes[len(query) :]
-    wanted = _genuine_of(q, t, len(subjects), symmetric)
-    made = _genuine_of(q[query_acquired], t[target_acquired], len(subjects), symmetric)
-    acquired, listed = (int(query_acquired.sum()), int(target_acquired.sum())), (len(query), len(target))
-    impostor = (
-        _count_pairs(*listed, symmetric) - int(wanted.sum()) - (_count_pairs(*acquired, symmetric) - int(made.sum()))
-    )
-    return Failures(images, np.repeat(subjects, wanted - made), impostor)
-
-
-def identification_failures(
-    query: np.ndarray, target: np.ndarray, query_acquired: np.ndarray, target_acquired: np.ndarray, images: int
-) -> tuple[Failures, np.ndarray]:
-    """The probes (queries) that cannot be searched in the gallery (targets); arguments as of `all_pairs_failures`.
-
-    A mated probe fails where it has no features, or where none of its mates in the gallery has. The latter probes have
-    features but are not searched: they would pass for probes without a mate.
-
-    Returns:
-        The failures, and which of the queries with features are searched, shape (query_acquired.sum(),).
-    """
-    mated = np.isin(query, target)
-    findable = np.isin(query, target[target_acquired])
-    return Failures(images, query[mated & ~(query_acquired & findable)], 0), (~mated | findable)[query_acquired]
-
-
-def _genuine_of(query: np.ndarray, target: np.ndarray, subjects: int, symmetric: bool) -> np.ndarray:
-    """How many genuine comparisons each subject has."""
-    counts = np.bincount(query, minlength=subjects)
-    if symmetric:
-        return counts * (counts - 1) // 2
-    return counts * np.bincount(target, minlength=subjects)
-
-
-def _count_pairs(queries: int, targets: int, symmetric: bool) -> int:
-    return queries * (queries - 1) // 2 if symmetric else queries * targets

@@ -10,7 +10,8 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError
-from facedan_cli.evaluation.trials import NOTHING_LEFT_OUT, Comparisons, Failures, LeftOut, Trials
+from facedan_cli.evaluation.failures import Failures
+from facedan_cli.evaluation.trials import NOTHING_LEFT_OUT, Comparisons, LeftOut, Trials
 from facedan_cli.metrics.accuracy import fold_accuracy, with_failed_pairs
 from facedan_cli.metrics.bootstrap import vr_replicates
 from facedan_cli.metrics.intervals import Interval, rate_interval, wilson

@@ -21,9 +21,10 @@ from facedan_cli.config.common import AlignConfig, EvaluateConfig
 from facedan_cli.data.same_images import IMAGES_FILE, learnt_images, places_of
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import evaluate_verify
+from facedan_cli.evaluation.failures import Failures
 from facedan_cli.evaluation.protocols import evaluate_identify, evaluate_pairs
 from facedan_cli.evaluation.result import EvaluateResult
-from facedan_cli.evaluation.trials import Failures, ImageSet, Trials, all_pairs_trials, identification_trials
+from facedan_cli.evaluation.trials import ImageSet, Trials, all_pairs_trials, identification_trials
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Dataset, Workspace

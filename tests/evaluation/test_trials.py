@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from facedan_cli.evaluation.trials import ImageSet, Trials, all_pairs_failures, identification_failures
+from facedan_cli.evaluation.failures import all_pairs_failures, identification_failures
+from facedan_cli.evaluation.trials import ImageSet, Trials
 
 
 def side(subjects: list[str]) -> ImageSet:

@@ -1,0 +1,92 @@
+"""Failures to acquire: the comparisons of a protocol whose images are missing, counted without a matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Failures to acquire (FTA): comparisons without images, which are not aligned, unreadable or not there.
+
+    Args:
+        images: how many images of the protocol are missing.
+        genuine: the subject of each genuine comparison (in a search: of each mated probe) that could not be made,
+            strings, shape (f,).
+        impostor: how many impostor comparisons could not be made.
+        fold: in pairs with folds, the fold of each pair that could not be made, int64, shape (pairs,).
+        unlabelled: how many of the images have no known subject, so that none of their comparisons is counted.
+    """
+
+    images: int = 0
+    genuine: np.ndarray = field(default_factory=lambda: np.array([], str))
+    impostor: int = 0
+    fold: np.ndarray = field(default_factory=lambda: np.array([], np.int64))
+    unlabelled: int = 0
+
+
+def all_pairs_failures(
+    query: np.ndarray,
+    target: np.ndarray,
+    query_acquired: np.ndarray,
+    target_acquired: np.ndarray,
+    images: int,
+    *,
+    symmetric: bool = False,
+) -> Failures:
+    """The comparisons of all pairs that could not be made.
+
+    Args:
+        query: subjects of all queries that the protocol names, strings, shape (q,).
+        target: subjects of all targets, shape (t,).
+        query_acquired: which queries have features, bool, shape (q,).
+        target_acquired: which targets have features, bool, shape (t,).
+        images: how many images are missing.
+        symmetric: both are one set, of which each pair counts once.
+    """
+    subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
+    q, t = codes[: len(query)], codes[len(query) :]
+    wanted = genuine_of_subjects(q, t, len(subjects), symmetric)
+    made = genuine_of_subjects(q[query_acquired], t[target_acquired], len(subjects), symmetric)
+    acquired, listed = (int(query_acquired.sum()), int(target_acquired.sum())), (len(query), len(target))
+    impostor = (
+        _count_pairs(*listed, symmetric) - int(wanted.sum()) - (_count_pairs(*acquired, symmetric) - int(made.sum()))
+    )
+    return Failures(images, np.repeat(subjects, wanted - made), impostor)
+
+
+def identification_failures(
+    query: np.ndarray, target: np.ndarray, query_acquired: np.ndarray, target_acquired: np.ndarray, images: int
+) -> tuple[Failures, np.ndarray]:
+    """The probes (queries) that cannot be searched in the gallery (targets); arguments as of `all_pairs_failures`.
+
+    A mated probe fails where it has no features, or where none of its mates in the gallery has. The latter probes have
+    features but are not searched: they would pass for probes without a mate.
+
+    Returns:
+        The failures, and which of the queries with features are searched, shape (query_acquired.sum(),).
+    """
+    mated = np.isin(query, target)
+    findable = np.isin(query, target[target_acquired])
+    return Failures(images, query[mated & ~(query_acquired & findable)], 0), (~mated | findable)[query_acquired]
+
+
+def genuine_of_subjects(query: np.ndarray, target: np.ndarray, subjects: int, symmetric: bool) -> np.ndarray:
+    """How many genuine comparisons each subject has, int64, shape (subjects,).
+
+    Args:
+        query: subjects of the queries as numbers from 0, shape (q,).
+        target: subjects of the targets, shape (t,).
+        subjects: how many there are.
+        symmetric: both are one set, of which each pair counts once.
+    """
+    counts = np.bincount(query, minlength=subjects)
+    if symmetric:
+        return counts * (counts - 1) // 2
+    return counts * np.bincount(target, minlength=subjects)
+
+
+def _count_pairs(queries: int, targets: int, symmetric: bool) -> int:
+    return queries * (queries - 1) // 2 if symmetric else queries * targets
