@@ -18,11 +18,11 @@ from facedan_cli.config.fields import (
     setting,
     workers_setting,
 )
+from facedan_cli.config.templates import TEMPLATE_POINTS
 
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
 
-TEMPLATE_NAMES = ("vggface", "lfw", "arcface")
 REFERENCE_OFFSET = "reference"
 """The offset of facenet-pytorch, and of aligned trees whose settings name none."""
 
@@ -53,7 +53,7 @@ class AlignConfig:
     root: Path = setting(Path(), "Directory whose tree is mirrored, where RAW is a list.")
     size: int = setting(250, "Side of an aligned face in pixels.", min=32)
     template: str = setting(
-        "vggface", f"Positions of eyes and mouth: {', '.join(TEMPLATE_NAMES)}.", choices=TEMPLATE_NAMES
+        "vggface", f"Positions of eyes and mouth: {', '.join(TEMPLATE_POINTS)}.", choices=TEMPLATE_POINTS
     )
     min_face: int = setting(40, "Smallest face to detect, in pixels.", min=20)
     second_pass: bool = setting(True, "Search again, more thoroughly, where no face was found.")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,13 @@ class Recipe:
     label_smoothing: float
 
 
+class Release(NamedTuple):
+    """Published weights: the name of their file, and the number of identities that they were trained on."""
+
+    file_name: str
+    identities: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkEntry:
     """A network: everything but its own file.
@@ -50,7 +57,7 @@ class NetworkEntry:
         template: alignment template that the network expects.
         pretrain: recipe of stage 1.
         adapt: recipe of stage 2.
-        releases: names of published weights that --init accepts.
+        releases: published weights that --init accepts, by name.
         fetch: "module:function" that downloads a release and returns its file.
         start: hint about published weights for users who start without; "" if random weights are usual.
     """
@@ -64,7 +71,7 @@ class NetworkEntry:
     template: str = "vggface"
     pretrain: Recipe
     adapt: Recipe
-    releases: tuple[str, ...] = ()
+    releases: Mapping[str, Release] = field(default_factory=dict)
     fetch: str = ""
     start: str = ""
 
@@ -127,7 +134,10 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         template="arcface",
         pretrain=_FACENET,
         adapt=replace(_FACENET, classifier_lr_mult=1.0),
-        releases=("vggface2", "casia-webface"),
+        releases={
+            "vggface2": Release("20180402-114759-vggface2.pt", 8631),
+            "casia-webface": Release("20180408-102900-casia-webface.pt", 10575),
+        },
         fetch="facedan_cli.models.facenet:fetch_release",
         start="its published ones are --init vggface2 and --init casia-webface",
     ),

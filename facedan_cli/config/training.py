@@ -24,7 +24,6 @@ from facedan_cli.config.common import (
 )
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.fields import (
-    check_choice,
     check_choices,
     device_setting,
     seed_setting,
@@ -32,32 +31,9 @@ from facedan_cli.config.fields import (
     spelling,
     workers_setting,
 )
+from facedan_cli.config.heads import HEADS, head_settings
 from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
-
-
-@dataclass(frozen=True)
-class Head:
-    """Default margin and scale of a classification head; None if it has none.
-
-    Args:
-        margin: added to the angle in radians (arcface), subtracted from the cosine (cosface), or the integer factor of
-            the angle (sphereface).
-        scale: factor of the cosines.
-    """
-
-    margin: float | None = None
-    scale: float | None = None
-
-
-HEADS: Mapping[str, Head] = {
-    "softmax": Head(),
-    "arcface": Head(margin=0.5, scale=64.0),
-    "cosface": Head(margin=0.35, scale=64.0),
-    "sphereface": Head(margin=4),
-}
-"""The classification heads (`models.classifier`)."""
-
 
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
@@ -274,7 +250,7 @@ def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
     """
     unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
     head = {name: known.get(name, getattr(config, name)) for name in ("head", "margin", "scale")}
-    resolved = replace(config, **(unset | known | _head_settings(**head)))
+    resolved = replace(config, **(unset | known | head_settings(**head)))
     check_training(resolved)
     return resolved
 
@@ -298,22 +274,3 @@ def check_training(config: TrainingConfig) -> None:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
     if not 0 < config.sample_rate <= 1:
         raise UsageError(f"--sample-rate must be a share up to 1, not {config.sample_rate}", "1, the default, is all")
-
-
-def _head_settings(head: str | None, margin: float | None, scale: float | None) -> dict[str, Any]:
-    """Head, margin and scale, with the head's usual values where they are not set.
-
-    Raises:
-        UsageError: the head is unknown, or has no margin or scale.
-    """
-    head = head or "softmax"
-    check_choice("--head", head, tuple(HEADS))
-    settings = {"margin": margin, "scale": scale}
-    for name, value in settings.items():
-        usual = getattr(HEADS[head], name)
-        if value is not None and usual is None:
-            raise UsageError(f"--{name} means nothing for --head {head}", f"leave --{name} out")
-        if value is not None and not 0 < value < float("inf"):
-            raise UsageError(f"--{name} must be a positive number, not {value}", "leave it out for the default")
-        settings[name] = usual if value is None else value
-    return {"head": head, **settings}

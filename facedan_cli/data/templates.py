@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from facedan_cli.config.templates import TEMPLATE_POINTS
+
 POINT_NAMES = ("image_left_eye", "image_right_eye", "nose", "image_left_mouth", "image_right_mouth")
 """The five points; left and right are the image's, so that image_left_eye is the subject's right eye."""
 
@@ -29,13 +31,7 @@ class Template:
         return (points + 0.5) * (size / TEMPLATE_SIZE) - 0.5
 
 
-# The paper gives no coordinates. `vggface` is ArcFace's template in the frame that VGG-Face pipelines use, `lfw` the
-# mean over LFW, `arcface` ArcFace's template as it is; all at 250×250.
-TEMPLATES = {
-    "vggface": Template((98.65, 118.60), (151.09, 118.31), (125.21, 178.99)),
-    "lfw": Template((104.7, 112.5), (145.1, 111.7), (125.6, 156.9)),
-    "arcface": Template((85.48, 115.39), (164.13, 114.96), (125.31, 205.99)),
-}
+TEMPLATES = {name: Template(*points) for name, points in TEMPLATE_POINTS.items()}
 
 
 def three_points(points: np.ndarray) -> np.ndarray:

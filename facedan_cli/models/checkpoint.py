@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from facedan_cli.config.heads import HEADS
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.config.training import HEADS
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
 from facedan_cli.models.network import FaceNetwork

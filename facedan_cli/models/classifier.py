@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from facedan_cli.config.training import HEADS
+from facedan_cli.config.heads import HEADS
 from facedan_cli.models.dropout import BatchDropout
 
 _BLOCK = 1024
@@ -25,7 +25,7 @@ class Classifier(nn.Module):
     Args:
         features: length of a feature vector.
         classes: number of identities.
-        head: one of `config.HEADS`.
+        head: one of `config.heads.HEADS`.
         margin: m of the head; its default where None.
         scale: s of arcface and cosface; the default where None.
         dropout: probability of dropout before the scores.

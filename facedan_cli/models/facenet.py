@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 from facenet_pytorch.models.inception_resnet_v1 import InceptionResnetV1, get_torch_home, load_weights
 from torch import Tensor, nn
 
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.dropout import BatchDropout
 from facedan_cli.models.network import FaceNetwork
 
-POOLED, EMBEDDED = 1792, 512
+EMBEDDED = 512
 _TRUNK = (
     "conv2d_1a",
     "conv2d_2a",
@@ -36,11 +36,8 @@ _TRUNK = (
 _TOP = ("dropout", "last_linear", "last_bn")
 _DROPOUT = 0.6  # as the published weights were trained
 
-RELEASES: Mapping[str, tuple[str, int]] = {
-    "vggface2": ("20180402-114759-vggface2.pt", 8631),
-    "casia-webface": ("20180408-102900-casia-webface.pt", 10575),
-}
-"""The published weights by the set that they were trained on: the file's name and its number of identities."""
+RELEASES = NETWORKS["facenet"].releases
+"""The published weights by the set that they were trained on."""
 
 
 class Facenet(FaceNetwork):
@@ -104,7 +101,7 @@ class Facenet(FaceNetwork):
 
 def release_file(name: str) -> Path:
     """Where facenet-pytorch keeps published weights in torch's cache; the file need not be there yet."""
-    return Path(get_torch_home()) / "checkpoints" / RELEASES[name][0]  # type: ignore[no-untyped-call]
+    return Path(get_torch_home()) / "checkpoints" / RELEASES[name].file_name  # type: ignore[no-untyped-call]
 
 
 def fetch_release(name: str) -> Path:
@@ -120,7 +117,7 @@ def fetch_release(name: str) -> Path:
     if path.exists():
         return path
     loaded: nn.Module = InceptionResnetV1()  # type: ignore[no-untyped-call]
-    loaded.logits = nn.Linear(EMBEDDED, RELEASES[name][1])
+    loaded.logits = nn.Linear(EMBEDDED, RELEASES[name].identities)
     fix = f"put {path.name} of facenet-pytorch's release v2.2.9 into {path.parent}, or give --init its path"
     try:
         with redirect_stderr(io.StringIO()):  # its progress bar

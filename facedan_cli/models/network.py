@@ -17,8 +17,8 @@ class FaceNetwork(nn.Module, ABC):
         image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels.
         classifier: gives the scores of the source's identities.
-        architecture: whose published weights it takes, a word of the rows of `pretrained.formats.FORMATS`; "" where it
-            takes none but facedan's.
+        architecture: whose published weights it takes, a word of the rows of `models.pretrained.formats.FORMATS`; ""
+            where it takes none but facedan's.
     """
 
     layers: tuple[str, ...]

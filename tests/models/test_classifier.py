@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from facedan_cli.config.training import HEADS
+from facedan_cli.config.heads import HEADS
 from facedan_cli.models.classifier import Classifier, arcface, sphereface
 
 ANGULAR = ("arcface", "cosface", "sphereface")

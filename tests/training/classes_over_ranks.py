@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from together import joined
 from torch import Tensor, nn, optim
 
-from facedan_cli.config.training import HEADS
+from facedan_cli.config.heads import HEADS
 from facedan_cli.distributed import average_gradients, shard_range
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.dropout import set_batch_rows

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from together import run_together
 from torch import Tensor, optim
 
-from facedan_cli.config.training import HEADS
+from facedan_cli.config.heads import HEADS
 from facedan_cli.distributed import shard_range
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.training.classification import (
