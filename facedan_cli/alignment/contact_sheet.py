@@ -1,4 +1,4 @@
-"""A contact sheet of aligned faces, the least certain first: what a person looks at before training on a set."""
+"""A contact sheet of aligned faces, the least certain first: to be looked at before training on a set."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class _Rate(ProgressColumn):
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned text table that also reads well in a pipe: the first column to the left, figures to the right."""
+    """An aligned text table that also reads well in a pipe: the first column to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -75,7 +75,7 @@ def keep_images(directory: Path, folders: Mapping[str, FaceDataset]) -> None:
 
     Args:
         directory: of the run.
-        folders: the images by role; those that are held aside are not among them.
+        folders: the images by role; without those held out.
     """
     columns: dict[str, np.ndarray] = {}
     for role, folder in folders.items():

@@ -1,4 +1,4 @@
-"""Where the features of two domains lie, before and after adaptation, as a picture."""
+"""Where the features of two domains lie, before and after adaptation, as a figure."""
 
 from __future__ import annotations
 

@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-_LOSS, _ACCURACY, _RATE, _STRENGTH = "Loss", "Accuracy on the batch", "Learning rate", "λ"
+_LOSS, _ACCURACY, _RATE, _LAMBDA = "Loss", "Accuracy on the batch", "Learning rate", "λ"
 _DISTANCE, _RANK = "Distance between the domains", "Effective rank of the features"
-_TITLES = (_LOSS, _ACCURACY, _DISTANCE, _RANK, _RATE, _STRENGTH)
+_TITLES = (_LOSS, _ACCURACY, _DISTANCE, _RANK, _RATE, _LAMBDA)
 _PANEL_SIZE = (3.6, 2.4)
 _COLUMNS = 2
 _FEW, _MANY = 20, 60
 """So few values are marked one by one; through so many a running mean is drawn, and they stand pale behind it."""
 
 _IN_A_ROW = 4
-_HELD = "held aside"
-_FIXED = {"": "#000000", _HELD: "#56B4E9"}
+_HELD_OUT = "held aside"
+_FIXED = {"": "#000000", _HELD_OUT: "#56B4E9"}
 _OF_LAYERS = tuple(color for color in COLORS if color not in _FIXED.values())
 
 
@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
     Args:
         label: its name in the legend; "" where the panel's title says all.
-        layer: which gives its colour, the same in all panels; "" or "held aside" for what is not of a layer.
+        layer: which gives its colour, the same in all panels; "" or `_HELD_OUT` for what is not of a layer.
         dashed: whether it is the second of its colour.
     """
 
@@ -53,14 +53,14 @@ Points = list[tuple[int, float]]
 """Step and value, in the order of the log."""
 
 
-def draw_curves(log: Path, picture: Path) -> None:
+def draw_curves(log: Path, path: Path) -> None:
     """Draw loss, accuracy, distances between the domains, effective ranks, learning rate and λ over the steps.
 
-    What the log does not have is not in the picture: a pretraining has no target, and so neither distances nor λ.
+    What the log does not have is not in the figure: a pretraining has no target, and so neither distances nor λ.
 
     Args:
         log: metrics.jsonl of a run.
-        picture: the file to write, png, svg or pdf.
+        path: the file to write, png, svg or pdf.
 
     Raises:
         ValueError: the log has no entry of a step.
@@ -81,14 +81,14 @@ def draw_curves(log: Path, picture: Path) -> None:
             if title == _DISTANCE:
                 axis.axhline(0, color="#888888", linewidth=0.8)
             for curve, points in curves.items():
-                _draw(axis, curve, points, colors[curve.layer], smooth=title not in (_RATE, _STRENGTH))
-            if title in (_RATE, _STRENGTH):
+                _draw(axis, curve, points, colors[curve.layer], smooth=title not in (_RATE, _LAMBDA))
+            if title in (_RATE, _LAMBDA):
                 axis.set_ylim(bottom=0)
             _name(axis, title)
         for axis in axes[max(len(panels) - _COLUMNS, 0) : len(panels)]:
             axis.set_xlabel("Step")
             axis.tick_params(labelbottom=True)
-        save(figure, picture)
+        save(figure, path)
 
 
 def running_mean(values: Array, width: int) -> Array:
@@ -125,14 +125,14 @@ def _values(entry: Mapping[str, Any]) -> Iterator[tuple[str, Curve, float]]:
     if "classification" in entry and distances:
         yield _LOSS, Curve("classification", dashed=True), entry["classification"]
     if "held_aside_loss" in entry:
-        yield _LOSS, Curve(_HELD, _HELD), entry["held_aside_loss"]
+        yield _LOSS, Curve(_HELD_OUT, _HELD_OUT), entry["held_aside_loss"]
     for (name, layer), value in distances.items():
         yield _DISTANCE, Curve(f"{name} {layer}".rstrip(), layer), value
     for key, value in entry.items():
         if key.startswith("rank_"):
             layer, _, domain = key.removeprefix("rank_").rpartition("_")
             yield _RANK, Curve(f"{layer} {domain}", layer, dashed=domain == "target"), value
-    for title, key in ((_ACCURACY, "accuracy"), (_RATE, "lr"), (_STRENGTH, "lambda")):
+    for title, key in ((_ACCURACY, "accuracy"), (_RATE, "lr"), (_LAMBDA, "lambda")):
         if key in entry:
             yield title, Curve(), entry[key]
 

@@ -30,11 +30,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of curves.
+    """A figure with curves.
 
     Attributes:
         title: what it shows.
-        svg: the picture, as matplotlib writes it.
+        svg: the figure, as matplotlib writes it.
         alt: the same in words, for those who cannot see it.
     """
 
@@ -140,7 +140,7 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def inline_svg(svg: str, prefix: str) -> str:
-    """A picture to stand inside a page: without its prologue, its ids unlike those of the others.
+    """A figure that can stand inside a page: without the prologue, with ids that no other figure has.
 
     Args:
         svg: a whole SVG file.
@@ -152,8 +152,8 @@ def inline_svg(svg: str, prefix: str) -> str:
 
 
 def _width(svg: str) -> float:
-    """The width of matplotlib's picture, in points."""
+    """The width of matplotlib's figure, in points."""
     box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', svg)
     if box is None:
-        raise ValueError("the picture has no viewBox that begins at 0 0")
+        raise ValueError("the figure has no viewBox that begins at 0 0")
     return float(box[1])

@@ -1,4 +1,4 @@
-"""Verification accuracy over folds, the figure of LFW's View 2 (Huang et al. 2007, section 4)."""
+"""Verification accuracy over folds, the value of LFW's View 2 (Huang et al. 2007, section 4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FoldAccuracy:
         mean: the mean accuracy of the folds.
         standard_error: the standard deviation of the folds' accuracies (n − 1) over the root of their number.
         folds: the accuracy of each fold, in the order of their labels, shape (f,).
-        thresholds: scores strictly above a fold's threshold are taken as the same person, shape (f,).
+        thresholds: scores strictly above a fold's threshold are taken as one subject, shape (f,).
     """
 
     mean: float
@@ -39,7 +39,7 @@ def fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldA
 
     Args:
         scores: scores of the pairs, higher is more alike, shape (n,).
-        same: whether each pair shows one person, shape (n,).
+        same: whether each pair shows one subject, shape (n,).
         folds: the fold of each pair, labels of any kind, shape (n,).
 
     Raises:

@@ -7,7 +7,7 @@ part in:
 - a genuine comparison of subject s has weight w_s. Both of its images come with the subject, so a copy of s brings the
   same comparison once more; images of one copy against those of another (w_s²) would be comparisons that nobody made;
 - an impostor comparison of subjects a and b has weight w_a·w_b: each copy of a meets each copy of b. Two copies of one
-  subject are the same person and make no impostor comparison.
+  subject make no impostor comparison.
 
 This is the vertex bootstrap of Snijders and Borgatti (1999), save that pairs of equal copies are left out, not filled
 in; Fogliato, Patil and Perona (2024, "Confidence Intervals for Error Rates in 1:1 Matching Tasks") review it and

@@ -1,4 +1,4 @@
-"""How other tools choose the threshold for a false-accept rate, so that their figures can be compared with ours.
+"""How other tools choose the threshold for a false-accept rate, so that their rates can be compared with ours.
 
 Each function is that tool's rule on the same scores, with its comparisons of rates done in whole numbers.
 """

@@ -24,7 +24,7 @@ class OpenSetPoint:
     Attributes:
         fpir: the rate as it was asked for.
         dir: detection and identification rate at rank 1, also called TPIR: the share of mated probes whose best mate
-            beats every gallery entry of other people and scores above the threshold.
+            beats every gallery entry of other subjects and scores above the threshold.
         achieved_fpir: the share of non-mated probes with any candidate above the threshold, at most `fpir`.
         threshold: scores strictly above it are candidates; -inf where the budget covers every non-mated probe.
         false_positives: non-mated probes with any candidate above the threshold, at most `budget`.
@@ -57,11 +57,11 @@ class McNemar(NamedTuple):
 
 
 def ranks(scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike) -> Array:
-    """The rank of each probe's best mate among the gallery entries of other people.
+    """The rank of each probe's best mate among the gallery entries of other subjects.
 
-    The rank is one more than the number of gallery entries of other people that score as high as the best mate or
+    The rank is one more than the number of gallery entries of other subjects that score as high as the best mate or
     higher. A tie counts against the mate, so that constant scores never look like recognition. Further mates of the
-    probe do not take up ranks; several entries of one other person do.
+    probe do not take up ranks; several entries of one other subject do.
 
     Args:
         scores: similarity of each probe to each gallery entry, shape (p, g).
@@ -108,7 +108,7 @@ def cmc(ranks: ArrayLike, max_rank: int) -> Array:
 
 
 def rank_1(ranks: ArrayLike) -> float:
-    """The share of probes whose mate beats every gallery entry of other people.
+    """The share of probes whose mate beats every gallery entry of other subjects.
 
     Args:
         ranks: ranks from 1 up, shape (p,), of probes that have a mate.

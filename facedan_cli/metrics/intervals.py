@@ -1,11 +1,11 @@
-"""Confidence intervals from bootstrap replicates that hold near 0 and 1 and of few people, and the binomial one.
+"""Confidence intervals from bootstrap replicates that hold near 0 and 1 and with few subjects, and the binomial one.
 
-The middle 95 % of the replicates (the percentile interval) covers too seldom there: a model that fails on one person of
-many fails on none in a third of the draws, and where it fails on nobody all draws agree. So the replicates only tell
+The middle 95 % of the replicates (the percentile interval) covers too seldom there: a model that fails on one of many
+subjects fails on none in a third of the draws, and where it fails on none all draws agree. So the replicates only tell
 how many independent trials the comparisons are worth, n = p(1 − p) / variance, and the interval is the exact binomial
 one of that many trials, as Korn and Graubard have it (1998, "Confidence Intervals for Proportions With Small Expected
-Number of Positive Counts Estimated From Survey Data"), save that n is not lowered for the number of people.
-`benchmarks/intervals.py` measures how often it and others cover; docs/evaluation.md has the figures.
+Number of Positive Counts Estimated From Survey Data"), save that n is not lowered for the number of subjects.
+`benchmarks/intervals.py` measures how often it and others cover; docs/evaluation.md has the values.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def rate_interval(rate: float, replicates: ArrayLike, *, subjects: int, trials: 
     Args:
         rate: the rate itself, not a replicate.
         replicates: its bootstrap replicates, shape (replicates,); NaN ones are left out.
-        subjects: people whose comparisons the rate counts. Where all replicates agree, or the rate is 0 or 1, nothing
-            tells how far one person's comparisons agree, and each person counts as one trial.
+        subjects: number of subjects whose comparisons the rate counts. Where all replicates agree, or the
+            rate is 0 or 1, nothing tells how far one subject's comparisons agree, and each subject counts as one trial.
         trials: comparisons that the rate counts, as many as are independent at most.
         level: confidence level.
 
@@ -77,8 +77,8 @@ def difference_interval(
         difference: of the rates themselves.
         replicates_a: a row of `vr_replicates`, or `rank1_replicates`, of one model, shape (replicates,).
         replicates_b: that of the other model, on the same comparisons with the same seed, shape (replicates,).
-        subjects: people whose comparisons the rates count. Where all replicates agree, no draw found a person on whom
-            the models differ; that many people may hide a share of them as large as is given on either side.
+        subjects: number of subjects whose comparisons the rates count. Where all replicates agree, the margin is the
+            upper bound of the binomial interval of none among them: the models differ on no subject that was drawn.
         level: confidence level.
 
     Raises:
@@ -97,7 +97,7 @@ def difference_interval(
 def wilson(successes: int, total: int, level: float = 0.95) -> Interval:
     """The score interval of a binomial proportion (Wilson 1927).
 
-    It takes the comparisons to be independent. Those of one person are not, so on face protocols it is too narrow.
+    It takes the comparisons to be independent. Those of one subject are not, so on face protocols it is too narrow.
 
     Args:
         successes: genuine comparisons accepted, or probes identified.

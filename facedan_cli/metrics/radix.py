@@ -128,7 +128,7 @@ def deciding_bins(high: Counts, fars: Sequence[str], failed: int = 0) -> list[in
 
 
 def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str], failed: int = 0) -> Streamed:
-    """The figures of all comparisons.
+    """The rates of all comparisons.
 
     Args:
         high: the sum of `count_high` over all comparisons.

@@ -212,7 +212,7 @@ def _write_block(file: BinaryIO, block: NDArray[Any], targets: int, kind: Kind) 
 
 
 def _first(wrong: NDArray[np.bool_], start: int) -> str:
-    """The place of the first true value of a block, counted from 1 as people do."""
+    """The place of the first true value of a block, counted from 1."""
     row, column = np.unravel_index(int(wrong.argmax()), wrong.shape)
     return f"query {start + int(row) + 1}, target {int(column) + 1}"
 

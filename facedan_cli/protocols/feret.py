@@ -145,7 +145,7 @@ def _check_digest(directory: Path, name: str, records: Sequence[Record]) -> None
     raise FacedanError(
         f"the list {name} in {directory} is not that of the FERET protocol: {count} "
         f"(digest {list_digest(records)}, not {DIGESTS[name]})",
-        f"{_NIST} Figures by another list are not comparable.",
+        f"{_NIST} Rates by another list are not comparable.",
     )
 
 

@@ -22,7 +22,7 @@ class Reported:
         name: as the paper calls it.
         at: the FAR of its rates; "1" for rank 1.
         partitions: its columns.
-        rows: per cent by row of `config.TABLE_ROWS`.
+        rows: per cent by row of `config.table.TABLE_ROWS`.
         elsewhere: further rows, of methods that cannot be run.
         notes: remarks below the table.
     """

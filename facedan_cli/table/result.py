@@ -67,7 +67,7 @@ class TableRow:
     """A row.
 
     Args:
-        key: of `config.TABLE_ROWS`.
+        key: of `config.table.TABLE_ROWS`.
         name: as the paper calls it.
         runs: the runs of its models, by seed; empty where no training made them.
         rates: by partition and what they are taken at.
