@@ -93,7 +93,13 @@ def _trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> Trials:
     symmetric = len(sides) == 1
     query, target = sides[0], sides[-1]
     failures = all_pairs_failures(
-        query.subjects, target.subjects, query.acquired, target.acquired, len(missing), symmetric=symmetric
+        query.subjects,
+        target.subjects,
+        query.acquired,
+        target.acquired,
+        len(missing),
+        symmetric=symmetric,
+        lost=(query.lost, target.lost),
     )
     failures = replace(failures, unlabelled=sum(side.unlabelled for side in sides))
     return all_pairs_trials(query.images, target.images, failures, symmetric=symmetric)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +36,7 @@ def all_pairs_failures(
     images: int,
     *,
     symmetric: bool = False,
+    lost: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Failures:
     """The comparisons of all pairs that could not be made.
 
@@ -45,6 +47,8 @@ def all_pairs_failures(
         target_acquired: which targets have features, bool, shape (t,).
         images: how many images are missing.
         symmetric: both are one set, of which each pair counts once.
+        lost: names of the queries and of the targets without features, in order. One that is on both sides would only
+            have met itself there: that is no failure.
     """
     subjects, codes = np.unique(np.concatenate([query, target]), return_inverse=True)
     q, t = codes[: len(query)], codes[len(query) :]
@@ -54,6 +58,13 @@ def all_pairs_failures(
     impostor = (
         _count_pairs(*listed, symmetric) - int(wanted.sum()) - (_count_pairs(*acquired, symmetric) - int(made.sum()))
     )
+    if not symmetric and set(lost[0]) & set(lost[1]):
+        names = np.unique([*lost[0], *lost[1]], return_inverse=True)[1].astype(np.int64)
+        whose = np.concatenate([q[~query_acquired], t[~target_acquired]])
+        kinds = np.unique(names * len(subjects) + whose, return_inverse=True)[1]
+        selves, own = (_met_in_second(codes, len(lost[0])) for codes in (names, kinds))
+        np.add.at(made, whose[: len(lost[0])], own)
+        impostor -= int((selves - own).sum())
     return Failures(images, np.repeat(subjects, wanted - made), impostor)
 
 
@@ -86,6 +97,12 @@ def genuine_of_subjects(query: np.ndarray, target: np.ndarray, subjects: int, sy
     if symmetric:
         return counts * (counts - 1) // 2
     return counts * np.bincount(target, minlength=subjects)
+
+
+def _met_in_second(codes: np.ndarray, first: int) -> np.ndarray:
+    """How many of the codes from `first` on each of those before equals, shape (first,)."""
+    counts: np.ndarray = np.bincount(codes[first:], minlength=int(codes.max()) + 1)
+    return np.asarray(counts[codes[:first]])
 
 
 def _count_pairs(queries: int, targets: int, symmetric: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,12 +38,14 @@ class LabelledImages:
         subjects: the subject of every image, those without features last, strings, shape (n,).
         acquired: which of them have features, bool, shape (n,).
         unlabelled: images without features and without a known subject.
+        lost: where the images without features lie, in the order of `subjects`.
     """
 
     images: ImageSet
     subjects: np.ndarray
     acquired: np.ndarray
     unlabelled: int
+    lost: Sequence[str]
 
 
 def labelled_images(embedded: EmbeddedSet, missing: dict[str, str]) -> LabelledImages:
@@ -67,6 +70,7 @@ def labelled_images(embedded: EmbeddedSet, missing: dict[str, str]) -> LabelledI
         subjects=np.array([*acquired, *not_acquired], str),
         acquired=np.arange(len(acquired) + len(not_acquired)) < len(acquired),
         unlabelled=sum(not (image.identity or image.face or is_directory(image.path)) for image in failed),
+        lost=[os.path.realpath(embedded.root / image.path) for image in failed if image.identity],
     )
 
 
@@ -105,6 +109,7 @@ def trials_of_lists(
 
     named = subjects[0], subjects[1], acquired[0], acquired[1], len(match.missing)
     if not search:
-        return all_pairs_trials(side(0), side(1), all_pairs_failures(*named))
+        lost = [[record.file_name for record in side if record.file_name in match.missing] for side in (query, target)]
+        return all_pairs_trials(side(0), side(1), all_pairs_failures(*named, lost=(lost[0], lost[1])))
     failures, searched = identification_failures(*named)
     return identification_trials(side(0).part(searched), side(1), failures)

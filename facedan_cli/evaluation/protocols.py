@@ -215,7 +215,9 @@ def _list_of_pairs(listed: Sequence[Pair], path: Path, embedded: EmbeddedSet, mi
         return (failed[name].identity if name in failed else "") or identity_of(name) or name
 
     acquired = [pair for pair in listed if pair.a in match.rows and pair.b in match.rows]
-    not_acquired = [pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows)]
+    not_acquired = [  # an image without features, compared with itself, is no failure: it would be left out
+        pair for pair in listed if not (pair.a in match.rows and pair.b in match.rows) and pair.a != pair.b
+    ]
     a, b = rows([pair.a for pair in acquired]), rows([pair.b for pair in acquired])
     meets_itself = a == b if embedded.contents is None else embedded.contents[a] == embedded.contents[b]
     same = np.array([pair.same for pair in acquired], bool)

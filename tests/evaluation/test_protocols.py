@@ -336,6 +336,15 @@ def test_lfws_list_is_read_and_missing_images_are_named(place: Workspace) -> Non
     assert names == ["Eve/Eve_0003", "Zoe/Zoe_0001"]
 
 
+def test_a_missing_image_beside_itself_in_a_list_is_no_failure(place: Workspace) -> None:
+    listed = place.root / "pairs.csv"
+    made = ["person0/0.png,person0/1.png,1", "person0/0.png,person1/1.png,0"]
+    listed.write_text("\n".join([*made, "person0/gone.png,person0/gone.png,1"]), encoding="utf-8")
+    (model,) = summary_of(evaluate_pairs(CONFIG, place, place.dataset("casia"), listed))["models"]
+    failures = model["partitions"]["all"]["failures"]
+    assert (failures["images"], failures["genuine"], failures["impostor"]) == (1, 0, 0)
+
+
 def test_a_list_that_contradicts_the_folders_is_refused(place: Workspace) -> None:
     listed = place.root / "pairs.csv"
     lines = ["person0/0.png,person0/1.png,1", "person0/0.png,person1/1.png,0", "person0/2.png,person0/3.png,0"]

@@ -35,6 +35,22 @@ def test_what_is_made_and_what_failed_are_all_that_the_protocol_means(
     assert failures.images == 7
 
 
+IMAGES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("12345"), st.booleans()), min_size=1, max_size=8)
+
+
+@given(query=IMAGES, target=IMAGES)
+def test_an_image_without_features_on_both_sides_has_not_failed_to_meet_itself(
+    query: list[tuple[str, str, bool]], target: list[tuple[str, str, bool]]
+) -> None:
+    sides = [np.array([row[0] for row in rows]) for rows in (query, target)]
+    there = [np.array([row[2] for row in rows]) for rows in (query, target)]
+    lost = [name for _, name, is_there in query if not is_there], [name for _, name, made in target if not made]
+    failures = all_pairs_failures(*sides, *there, 0, lost=lost)
+    pairs = [(a, b) for a in query for b in target if not (a[2] and b[2]) and (a[1] != b[1] or a[2] or b[2])]
+    assert sorted(failures.genuine) == sorted(a[0] for a, b in pairs if a[0] == b[0])
+    assert failures.impostor == sum(a[0] != b[0] for a, b in pairs)
+
+
 @given(subjects=SUBJECTS, data=st.data())
 def test_of_one_set_each_pair_counts_once(subjects: list[str], data: st.DataObject) -> None:
     there = np.array(data.draw(st.lists(st.booleans(), min_size=len(subjects), max_size=len(subjects))), bool)
