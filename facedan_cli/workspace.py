@@ -129,7 +129,7 @@ def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
     Returns:
         The path, or None where nothing was set aside.
     """
-    lines = ["\t".join(" ".join(field.splitlines()).replace("\t", " ") for field in row) + "\n" for row in rows]
+    lines = ["\t".join(map(on_one_line, row)) + "\n" for row in rows]
     if not lines:
         path.unlink(missing_ok=True)
         return None
@@ -137,8 +137,13 @@ def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
     return path
 
 
+def on_one_line(name: str) -> str:
+    """A name as lists of what was set aside have it: without tabs and line ends."""
+    return " ".join(name.splitlines()).replace("\t", " ")
+
+
 def read_set_aside(path: Path | None) -> dict[str, str]:
-    """What `write_set_aside` wrote: the reason of each path."""
+    """What `write_set_aside` wrote: the reason of each path, as `on_one_line` has it."""
     if path is None:
         return {}
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 from facedan_cli.data.dataset import FaceDataset, identity_of
 from facedan_cli.data.formats import is_archive
 from facedan_cli.data.manifest import FAILED, AlignedRecord, OddLine, read_records
-from facedan_cli.workspace import find_manifest
+from facedan_cli.workspace import find_manifest, on_one_line
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,16 @@ def missing_images(folder: FaceDataset, origins: Origins, unreadable: Mapping[st
     Args:
         folder: the data set.
         origins: what the manifest says.
-        unreadable: reasons by the paths of `folder`. Where such a file is not there because it could not be aligned,
-            the manifest's reason is given.
+        unreadable: reasons by the paths of `folder`, as `read_set_aside` gives them. Where such a file is not there
+            because it could not be aligned, the manifest's reason is given.
     """
     names = dict(zip(folder.paths, folder.names, strict=True))
     never_made = {image.face: image for image in origins.failed.values() if image.face}
     found = []
     explained = set()
-    for path, reason in unreadable.items():
+    spelled = {on_one_line(path): path for path in folder.paths} if unreadable else {}
+    for listed, reason in unreadable.items():
+        path = spelled.get(listed, listed)
         identity = names.get(path, "")
         known = never_made.get(path) if path not in origins.files and not (folder.root / path).exists() else None
         if known is None:

@@ -11,6 +11,7 @@ from facedan_cli.data.origins import missing_images, read_origins
 from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation.image_sets import labelled_images
 from facedan_cli.evaluation.models import EmbeddedSet
+from facedan_cli.workspace import read_set_aside, write_set_aside
 
 
 @pytest.mark.parametrize("path", ["anna.b/private.d/", "anna/", "x.tar/", "./"])
@@ -44,3 +45,13 @@ def test_a_damaged_line_of_the_manifest_costs_no_other(tmp_path: Path) -> None:
     assert [lost.identity for lost in origins.failed.values()] == ["anna"]
     with pytest.raises(FacedanError, match="line 1, is damaged"):
         read_origins(tmp_path, read_dataset(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["b\tad.jpg", "l\u2028s.jpg", "r\rs.jpg", "b\\ad.jpg"])
+def test_an_unreadable_image_keeps_its_subject_whatever_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "anna").mkdir()
+    (tmp_path / "anna" / name).touch()
+    folder = read_dataset(tmp_path)
+    listed = write_set_aside(tmp_path / "set-aside.tsv", [(f"anna/{name}", "empty")])
+    (lost,) = missing_images(folder, read_origins(tmp_path, folder), read_set_aside(listed))
+    assert (lost.path, lost.identity, lost.reason) == (f"anna/{name}", "anna", "empty")
