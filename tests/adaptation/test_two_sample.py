@@ -90,7 +90,7 @@ def test_identities_are_compared_by_the_mean_kernel_of_their_images() -> None:
     assert found.mmd2 == pytest.approx(within[0] + within[1] - 2 * between, rel=1e-6)
     alone = two_sample_test(source, target, permutations=20, source_identities=range(5), target_identities=range(4))
     assert alone == two_sample_test(source, target, permutations=20)
-    with pytest.raises(ValueError, match="at least two identities of each domain, got 1 and 4"):
+    with pytest.raises(ValueError, match="got 1 and 4"):
         two_sample_test(source, target, source_identities=["a"] * 5)
 
 

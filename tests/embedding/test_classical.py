@@ -184,7 +184,7 @@ def test_faces_that_cannot_be_read_are_listed_and_none_or_one_are_too_few(worksp
     assert result.set_aside.read_text().startswith(f"{frgc[0].name}\t")
     for path in frgc[:-1]:
         path.write_bytes(b"no image either")
-    with pytest.raises(FacedanError, match="no PCANet can be learnt: whitening needs images that differ"):
+    with pytest.raises(FacedanError, match="whitening"):
         learn(workspace)
     frgc[-1].write_bytes(b"no image either")
     with pytest.raises(FacedanError, match=r"no image under .*frgc can be read"):
@@ -297,7 +297,7 @@ def test_pretrain_passes_over_what_facedan_toml_says_of_networks(
 def test_lbp_is_not_trained_and_networks_have_no_gallery(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="LBP needs no training"):
         plan_pretrain(PretrainConfig(source="casia", model="lbp"), workspace)
-    with pytest.raises(UsageError, match="--gallery means nothing for --model vggface-mini"):
+    with pytest.raises(UsageError, match="--gallery"):
         plan_pretrain(PretrainConfig(source="casia", model="vggface-mini", gallery="gbu"), workspace)
 
 

@@ -63,7 +63,7 @@ def test_a_checkpoint_says_what_published_weights_it_came_from(network: FaceNetw
 
 def test_a_checkpoint_of_another_architecture_is_refused(network: FaceNetwork, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "model.safetensors", network, replace(CARD, model="vggface-mini"))
-    with pytest.raises(FacedanError, match="holds other tensors than vggface-mini of this version has"):
+    with pytest.raises(FacedanError, match="other tensors than vggface-mini"):
         load_checkpoint(tmp_path / "model.safetensors")
 
 

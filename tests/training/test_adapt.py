@@ -324,7 +324,7 @@ def test_a_layer_that_no_training_reaches_is_refused() -> None:
     resolve_penalty(replace(ADAPT, layers="embedding", backbone_lr_mult=0.0), NETWORKS["facenet"])
     resolve_penalty(replace(ADAPT, layers="pool", backbone_lr_mult=0.1), NETWORKS["facenet"])
     for layers in (None, "pool", "pool:2,embedding"):
-        with pytest.raises(UsageError, match="--backbone-lr-mult 0 keeps what alone could change pool"):
+        with pytest.raises(UsageError, match="--backbone-lr-mult 0"):
             resolve_penalty(replace(ADAPT, layers=layers, backbone_lr_mult=0.0), NETWORKS["facenet"])
 
 
@@ -348,7 +348,7 @@ def test_a_network_that_maps_all_faces_to_one_point_is_refused(pretrained: Works
     network, card = load_checkpoint(checkpoint_of(trained.before))
     torch.nn.init.zeros_(network.fc6.weight)
     save_checkpoint(pretrained.root / "dead.safetensors", network, card)
-    with pytest.raises(FacedanError, match="no bandwidth: the median squared distance of the features is 0"):
+    with pytest.raises(FacedanError, match="median squared distance"):
         run(pretrained, init=str(pretrained.root / "dead.safetensors"))
 
 

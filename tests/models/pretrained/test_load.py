@@ -237,7 +237,7 @@ def test_lua_functions_are_refused(network: VGGFace, tmp_path: Path, kind: int) 
     writer.value("hook")
     writer.reference(kind)
     (tmp_path / "w.t7").write_bytes(writer.content + bytes(100))
-    with pytest.raises(FacedanError, match="cannot be read as weights of torch7: it holds Lua functions, which are"):
+    with pytest.raises(FacedanError, match="Lua functions"):
         load_public_weights(tmp_path / "w.t7", network)
 
 
