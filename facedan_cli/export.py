@@ -30,7 +30,7 @@ from facedan_cli.workspace import find_manifest, replacing
 
 INPUT, OUTPUT = "images", "features"
 BATCHES = (1, 2, 5)
-"""What is written is compared with the network on batches of these sizes."""
+"""Batch sizes at which the exported file is compared with the network."""
 
 TOLERANCE = 1e-5
 """The most by which an element of a vector of length one may differ: float32 sums in another order stay well below."""

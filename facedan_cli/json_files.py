@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 _MOST_BYTES = 64 << 20
-"""Of a file that holds one object: what is larger was not written by facedan."""
+"""Largest file of one JSON object; facedan writes no larger one."""
 
 _NUMBERS = ("loss", "classification", "accuracy", "lr", "rank_", "cosine_", "norm_")
-"""What the names of an entry's numbers begin with, which are calculated with."""
+"""Prefixes of the keys whose values must be numbers."""
 
 _told: set[Path] = set()
 

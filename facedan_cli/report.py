@@ -1,4 +1,4 @@
-"""How a stage tells what it does: through a `Report`, so that stages never print."""
+"""`Report`: how the rooms below `cli` tell notes, warnings and progress, so that they never print."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Report:
     """Says nothing; the command line passes one that prints (`facedan_cli.cli.console.Console`)."""
 
     def note(self, text: str) -> None:
-        """Something the user will want to know: which model was taken, what was skipped."""
+        """A note to the user, such as the model that was chosen."""
 
     def warn(self, text: str) -> None:
         """Something that may make the result wrong or useless."""
@@ -29,7 +29,7 @@ class Report:
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
-        """Progress of `total` things of which `done` were done before; yields the function to advance it."""
+        """Progress of `total` items, `done` of them before; yields the function that advances it."""
         yield lambda n, status: None
 
     @contextmanager

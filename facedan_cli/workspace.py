@@ -76,7 +76,7 @@ def _is_gone(process: int) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file, or which files a directory has."""
+    """Flush a file's content, or a directory's list of files, to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

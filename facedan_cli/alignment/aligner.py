@@ -19,7 +19,7 @@ from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.data.templates import POINT_NAMES, TEMPLATE_SIZE, TEMPLATES, similarity, three_points, warp
 
 EXCHANGED = "landmarks, left and right exchanged"
-"""The source of given points of which left was right."""
+"""Source of given points whose left and right were swapped."""
 
 BYTES_AT_ONCE = 100_000_000
 """A worker goes on to detection when it holds images of so many bytes, however few they are."""

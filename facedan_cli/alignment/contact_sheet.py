@@ -28,7 +28,7 @@ REFERENCE, FOUND = "#00e0ff", "#ff3020"
 
 
 def write_contact_sheet(path: Path, manifest: Path) -> int:
-    """Draw the FACES faces of which the detector was least sure, with their points and those of the template.
+    """Draw the FACES least certain faces, with their points and those of the template.
 
     Args:
         path: the image to write; its suffix names the format.

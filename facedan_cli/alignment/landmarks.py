@@ -22,7 +22,7 @@ FIVE_POINTS_HEADER = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in 
 Points = Mapping[str, tuple[float, float]]
 
 LEAST_LINES = 10
-"""Of fewer lines the majority says nothing of what the others mean by left and right."""
+"""Fewest lines whose majority decides which eye the file calls left."""
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,12 @@ class Plan:
     """This process's share of the images: which are done, and the jobs for the others.
 
     An image is done if its file is what the manifest says, and its aligned face, if it has one, exists. A failed one is
-    tried again only where its file was replaced. Size, times and inode are looked at first; a file of which these are
-    others, as in a copied tree, or not to be relied upon, is read and its digest compared.
+    tried again only where its file was replaced. Size, times and inode are looked at first; where they
+    differ, as in a copied tree, or are unreliable, the file is read and its digest compared.
 
     A face is named as its image, `stem.jpg`, where that is free. Where `a.jpg` and `a.png` lie side by side, the
-    first gets `a.jpg` and the second `a.png.jpg`; a name given in an earlier run stays. To know what is free, the
-    images are gone through once before; of each two digests are kept, 16 bytes.
+    first gets `a.jpg` and the second `a.png.jpg`; a name given in an earlier run stays. A first pass over
+    the images finds the free names; it keeps two digests an image, 16 bytes.
 
     Args:
         config: names the images and the aligned tree.
@@ -132,7 +132,7 @@ class Plan:
                     yield Job(image, output, replaced)
 
     def found_same(self) -> Iterator[AlignedRecord]:
-        """Records of images of which only inode or times are others: with these, that none is read once more."""
+        """Records of images whose inode or times alone have changed, with the new ones: none is read again."""
         for row, modified, changed, inode in zip(*self._found_same, strict=True):
             yield replace(self._index.record(row), modified=modified, changed=changed, inode=inode)
 

@@ -79,7 +79,7 @@ def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
 
 
 def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceImage]:
-    """The images that an index lists, and what is to be said of it."""
+    """The images that an index lists, and a remark on its damage."""
     size = os.fstat(file).st_size
     again = index.repeated()
     for place, (key, offset) in enumerate(zip(index.keys, index.offsets, strict=True)):
@@ -224,7 +224,7 @@ def _parts(file: int, offset: int) -> list[tuple[int, int, int]]:
     size = os.fstat(file).st_size
     while flag in (START, MIDDLE):
         head = os.pread(file, _PART.size, offset)
-        # What has a second part is a record, and is not looked into again.
+        # A part followed by another belongs to a record: it is not searched again.
         checked = parts[-1][0] if len(parts) > 1 else 0
         if len(head) < _PART.size:
             raise _Broken("cut short: the end of the archive is missing", checked)

@@ -72,7 +72,7 @@ def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterato
 
 
 def _in_archive(found: Iterator[SourceImage], archive: Path, index: Path, now: int) -> Iterator[SourceImage]:
-    """The images of an archive, with the state of its file and that of what lists them."""
+    """The images of an archive, with the state of its file and of its index."""
     status = archive.stat()
     state = _state(archive, status, now)
     if index != archive and index.exists():
@@ -89,7 +89,7 @@ def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | No
 
 
 def _paths_of(file: Path) -> Iterator[str]:
-    """The paths of a list as they are spelt where they lie, a chunk of which is held at a time."""
+    """The paths of a list as the file system spells them, read in chunks."""
     with open_given(file) as listed:
         for _, entry in read_list(listed):
             path = next(filter(os.path.lexists, spellings(entry)), None)

@@ -18,7 +18,7 @@ class SummedImages:
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self.sizes = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum((self.sizes + 1).prod(1))])
-        # Sums that overflow wrap around, and so do their differences: what is read is right. With a fourth channel an
+        # Sums that overflow wrap around, and so do their differences: these are right. With a fourth channel an
         # entry has 16 bytes, which NumPy fetches as one number, in half the time of three.
         table = np.empty((self._starts[-1], 4), np.int32)
         rows = np.split(table, self._starts[1:-1])
@@ -27,7 +27,7 @@ class SummedImages:
         self._table = _as_entries(table)
 
     def scaled(self, first: int, stop: int, height: int, width: int, strip: slice = slice(None)) -> np.ndarray:
-        """Whole images of one size, first … stop-1, resampled to `height` and `width`, of which a strip is wanted.
+        """A strip of the images first … stop-1, which have one size, resampled to `height` and `width`.
 
         Returns:
             (x - 127.5) / 128, as the networks want it, shape (stop - first, the strip's height, width, 3), float32.

@@ -45,10 +45,10 @@ _NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
 def tar_images(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[SourceImage]:
     """The images of a tar archive in its order; a face takes its name beside the archive.
 
-    Links inside the archive are images of what they lead to, and stand where that lies. Of a name that was written
-    several times the last content counts, as where the archive is extracted. A `.cls` beside an image (WebDataset)
-    names the folder that its face goes into. What is damaged, was written twice or lies in an archive inside this one
-    is listed; what can be read behind a damage is read. One content is in memory at a time, MOST_BYTES at most, and
+    A link inside the archive is the image that it leads to, at that image's place. The last content of a repeated name
+    counts, as in an extraction. A `.cls` beside an image (WebDataset)
+    names the folder that its face goes into. Damaged and repeated entries and archives inside
+    this one are listed; reading goes on after a damage. One content is in memory at a time, MOST_BYTES at most, and
     16 bytes for each name.
 
     Args:
@@ -111,7 +111,7 @@ class _Reader:
                 yield from self._of_entry(source, entry, image_name(entry))
 
     def words(self) -> str:
-        """What is to be said of the archive as a whole; "" where there is nothing."""
+        """Remarks on the archive as a whole; "" without any."""
         said = list(self._damage)
         if self._damages > len(said):
             said.append(f"damaged at {self._damages - len(said)} more places")

@@ -81,7 +81,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A chunk that is no tar, or the missing end: where it begins and what it is."""
+    """A chunk that is not tar, or the missing end: its offset and its kind."""
 
     offset: int
     reason: str

@@ -41,7 +41,7 @@ class _Table:
         self._values.append(value)
 
     def close(self) -> None:
-        """Make it ready for `last`; nothing is added any more."""
+        """Sort the names for `last`; no more can be added."""
         keys, values = np.array(self._keys, np.int64), np.array(self._values, np.int64)
         order = np.argsort(keys, kind="stable")
         self.keys, self.values = keys[order], values[order]

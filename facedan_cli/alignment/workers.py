@@ -28,12 +28,12 @@ _busy: list[bool] = []  # and here something, while it works
 
 
 class _Ended(BaseException):
-    """A forked process is told to end while it works: what it has begun to write is taken away first."""
+    """A forked process is told to end while it works; it removes its unfinished files first."""
 
 
 @contextmanager
 def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
-    """As many workers, each of which takes a batch from file to file on one core; gives what sends them a batch.
+    """Start `count` workers, one core each, that align whole batches; yields the function that sends them a batch.
 
     Sharing a network of such small layers among cores costs more than it gains. So does sharing an interpreter: between
     the layers there is enough Python that two threads wait for each other a tenth of the time.
@@ -41,9 +41,9 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
     outside Linux forking is not safe.
 
     Args:
-        work: what is done with a batch; batches and what it gives back must be picklable.
-        count: how many work at a time.
-        processes: whether they may be processes.
+        work: aligns a batch; batches and results must be picklable.
+        count: number of workers.
+        processes: whether workers are processes where these can be forked; else they are threads.
 
     Raises:
         FacedanError: the system has killed a process.

@@ -76,7 +76,7 @@ class TrainingView:
         yield from console.render(Text(self._pace(), style="dim", no_wrap=True, overflow="crop"), narrow)
 
     def _measured(self) -> list[tuple[str, float, str]]:
-        """What has a line of its own: its label, its value, and what is said beside it."""
+        """The measured values, one line each: label, value and remark."""
         entry = self._entry
         lines = [(key, entry[key], "") for key in ("loss", "accuracy") if key in entry]
         for (name, layer), value in discrepancies(entry).items():

@@ -49,7 +49,7 @@ def finish(console: Console, result: TrainingResult) -> None:
 
 
 def set_aside_exit(console: Console, listed: Path | None) -> None:
-    """Name the list of what was set aside and leave with exit code 3, where there is one."""
+    """Name the list of set-aside inputs, if there is one, and exit with code 3."""
     if listed is not None:
         count = len(read_set_aside(listed))
         what = "1 image was" if count == 1 else f"{count} images were"

@@ -90,7 +90,7 @@ class _Patience:
             _stop(number, frame)
 
     def end(self) -> None:
-        """Nothing is watched from here on."""
+        """Stop watching."""
         self._ended.set()
         signal.set_wakeup_fd(self._before)
         os.close(self._writing)

@@ -96,11 +96,11 @@ def write_path(path: str) -> None:
 
 
 class _Forgiving(io.RawIOBase):
-    """A stream that leads nowhere from the moment that nobody takes what it carries.
+    """A stream that discards its output once its reader has gone.
 
     Args:
         number: its file descriptor.
-        always: whatever the reason is; else only where its reader has gone.
+        always: discard after any error, not only after a broken pipe.
     """
 
     def __init__(self, number: int, *, always: bool) -> None:

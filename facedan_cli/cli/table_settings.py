@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from facedan_cli.table.fill import TableProtocol
     from facedan_cli.workspace import Workspace
 
-# What is handed on to each command, by our parameter and its option; the rest it takes from its own section and
-# environment, as if it were typed.
+# Parameters of `table` that are passed on to each command, with the command's option. Other options come from the
+# command's own section of facedan.toml and its environment variables.
 _COMMON = {"workspace": "--workspace", "config": "--config", "workers": "--workers", "device": "--device"}
 _PRETRAIN = _COMMON | {
     "source": "--source",

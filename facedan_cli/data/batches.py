@@ -103,7 +103,7 @@ class FaceStore:
         self._rows = np.arange(len(folder))
 
     def part(self, folder: FaceDataset) -> FaceStore:
-        """Some of these images; they share what is kept, and `unreadable`.
+        """A part of these images, which shares their cache and `unreadable`.
 
         Args:
             folder: paths of these images in any order.
@@ -149,8 +149,8 @@ class FaceStore:
 class BatchStream:
     """An endless shuffled stream of augmented crops; batch number i is a pure function of the seed and i.
 
-    So a run that was interrupted goes on with the batches it would have had, with no state to save. Each epoch is a
-    new permutation; a batch may straddle two of them, and no image is left out. Of several processes each takes some
+    So an interrupted run continues with the same batches, without saved state. Each epoch is a
+    new permutation; a batch may straddle two of them, and no image is left out. With several processes, each takes its
     rows of the same batches.
 
     Args:

@@ -113,7 +113,7 @@ def _in_memory(folder: FaceDataset, size: int, faces: Faces, report: Report) -> 
 
 
 def _on_disk(directory: Path, folder: FaceDataset, size: int, faces: Faces, report: Report) -> Decoded:
-    """A file of its own for each data set and size, NAME-FINGERPRINT-SIZE.npy; beside it in .json, of what it is."""
+    """One file per data set and size, NAME-FINGERPRINT-SIZE.npy, described by a .json beside it."""
     path = directory / f"{_name(folder)}-{folder.fingerprint[:8]}-{size}.npy"
     facts = {
         "version": __version__,

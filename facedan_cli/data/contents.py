@@ -36,7 +36,7 @@ DIGEST_BYTES = 32
 MISSING = b"no such file".ljust(DIGEST_BYTES, b"\0")
 UNREADABLE = b"may not be read".ljust(DIGEST_BYTES, b"\0")
 NO_FILE = b"no regular file".ljust(DIGEST_BYTES, b"\0")
-"""What stands for the digest of what has none; whoever reads such images sets them aside."""
+"""Placeholders for missing digests; readers set such images aside."""
 
 _TABLE = "CREATE TABLE IF NOT EXISTS files (file BLOB PRIMARY KEY, seal BLOB, digest BLOB) WITHOUT ROWID"
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -46,9 +46,9 @@ _CHUNK = 1 << 20
 
 
 class Contents:
-    """Digests of files, and where they are remembered.
+    """Digests of files, and the index that remembers them.
 
-    What is new is held in memory until `keep` writes it; one who only wants to know writes nothing. The index may be
+    New digests are held in memory until `keep` writes them. The index may be
     lost, damaged or not writable at any time: then files are read again.
 
     Args:
@@ -62,7 +62,7 @@ class Contents:
         self._learnt: dict[bytes, bytes] = {}
 
     def digests(self, root: Path, paths: Iterable[str]) -> Iterator[bytes]:
-        """SHA-256 of the bytes of each file, 32 bytes, in order; MISSING, UNREADABLE or NO_FILE of what has none.
+        """SHA-256 of the bytes of each file, 32 bytes, in order; MISSING, UNREADABLE or NO_FILE where there is none.
 
         Args:
             root: a directory.
@@ -76,7 +76,7 @@ class Contents:
                 yield from self._of_chunk(chunk, known, pool)
 
     def keep(self) -> None:
-        """Write what was learnt since; where the index cannot be written nothing happens."""
+        """Write the new digests to the index; no error if it cannot be written."""
         if self._index is None or not self._learnt:
             return
         for attempt in range(2):

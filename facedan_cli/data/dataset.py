@@ -170,7 +170,7 @@ def _read_list_file(path: Path) -> FaceDataset:
 
 
 def _some_there(root: Path, listed: _Listed, fix: str) -> FaceDataset:
-    """The images of a list, one of which at least is there; of the others their reader will say that they are not."""
+    """The images of a list, of which at least one exists; the reader reports those that do not."""
     if not any(listed.there):
         raise FacedanError(f"none of the {len(listed.paths)} listed images is there, such as {listed.paths[0]}", fix)
     return FaceDataset(root, listed.paths, listed.names, listed.skipped)

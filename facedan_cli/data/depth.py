@@ -14,13 +14,13 @@ import numpy as np
 from PIL import Image
 
 OUTLIERS = 1000
-"""One value in so many may lie above the range, and is clipped: hot pixels, and marks of what was not measured."""
+"""One value in so many may lie above the range and is clipped: hot pixels and markers of missing values."""
 
 OVERSHOOT = 1.05
-"""By what values may leave their range, at either end: resampling overshoots at edges, dark frames are taken off."""
+"""Factor by which values may exceed their range: resampling overshoots, and dark frames are subtracted."""
 
 LEAST_USED = 1 / 8
-"""A stated range of which the values use no more is taken to be misstated."""
+"""Smallest share of a stated range that the values must use; else the range is taken to be wrong."""
 
 _WHITE = 65535
 

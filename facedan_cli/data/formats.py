@@ -18,7 +18,7 @@ def _suffixes(text: str) -> frozenset[str]:
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ARCHIVE_SUFFIXES = (".rec", *TAR_SUFFIXES)
-"""What is looked into."""
+"""Suffixes of archives that `align` reads."""
 IMAGE_SUFFIXES = _suffixes(
     ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .bmp .dib .gif .webp .avif .tif .tiff .pgm .ppm .pbm .pnm "
     ".jp2 .j2k .j2c .jpc .jpf .jpx .heic .heif .hif"
@@ -96,7 +96,7 @@ def is_hidden_or_clutter(path: str) -> bool:
 
 
 def suffix_of(path: str) -> str:
-    """What a file's name ends in, with its dot, in lower case; "" where there is nothing."""
+    """A file name's suffix in lower case, with its dot; "" without one."""
     return os.path.splitext(path)[1].lower()
 
 
@@ -109,7 +109,7 @@ def is_image(path: str) -> bool:
 
 
 def named_as_image(path: str) -> bool:
-    """Whether a path ends as that of an image, hidden or not."""
+    """Whether a path has the suffix of an image, hidden or not."""
     return suffix_of(path) in _ALL_SUFFIXES
 
 
@@ -176,10 +176,10 @@ def no_file(mode: int) -> str:
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """The formats that images are read in, as Pillow calls them; those of them that are there.
+    """The image formats that are read, by Pillow's names, as far as they are installed.
 
-    Pillow knows more. Among these are some that no camera writes, that every file fits, or that start another program:
-    PostScript starts Ghostscript.
+    Pillow has more formats. Some of them come from no camera, accept any file, or start another program, as PostScript
+    starts Ghostscript.
     """
     with suppress(ImportError):
         from pillow_heif import register_heif_opener
@@ -195,7 +195,7 @@ def is_camera_raw(path: Path) -> bool:
 
 
 def why_unknown(source: Path | BinaryIO) -> str:
-    """Why nothing here reads a file that is no image of `readable_formats`: the reason, for the list of set aside.
+    """The reason why a file is no image of `readable_formats`, for set-aside.tsv.
 
     Args:
         source: the file; a stream is read at its beginning.

@@ -46,7 +46,7 @@ class Origins:
 
 
 def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = None) -> Origins:
-    """Read the manifest in or above a data set; without one nothing is known.
+    """Read the manifest in or above a data set; empty without one.
 
     Args:
         root: the tree or the list.
@@ -83,7 +83,7 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
 
 
 def is_directory(path: str) -> bool:
-    """Whether what is lost is a directory that cannot be read: how many images it holds, nobody knows."""
+    """Whether a lost path is an unreadable directory; the number of its images is unknown."""
     return path.endswith("/")
 
 

@@ -108,7 +108,7 @@ class FaceModel:
 
 
 LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
-"""No run made it."""
+"""LBP, which needs no training."""
 
 
 def find_model(workspace: Workspace, name: str | None) -> FaceModel:

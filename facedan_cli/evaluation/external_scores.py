@@ -214,7 +214,7 @@ def _counted(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.nda
 
 
 def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of rows: scores and what they are; without a mask all count, and the subjects of the sigsets tell.
+    """Blocks of rows: scores and mask values; without a mask all comparisons count, genuine by equal subjects.
 
     Raises:
         FacedanError: the mask has another value than its three.

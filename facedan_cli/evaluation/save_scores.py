@@ -40,14 +40,14 @@ def save_scores(directory: Path, trials: Mapping[str, Trials], scores: Mapping[s
 
 
 def file_names(names: Iterable[str], *, taken: Sequence[str] = ()) -> dict[str, str]:
-    """Names of models or partitions as parts of files' names, no two of them alike: "λ = 0" becomes "lambda-0".
+    """Unique file names for models or partitions: "λ = 0" becomes "lambda-0".
 
-    Names that would be alike, also where capitals count as small letters, and those of which no letter is left end in
-    eight digits of their SHA-256.
+    Names that would be equal, also without regard to case, and names without any usable character end in eight digits
+    of their SHA-256.
 
     Args:
         names: different from each other.
-        taken: what no name may become.
+        taken: names that must not be given.
     """
     plain = {name: re.sub(r"[^A-Za-z0-9_.]+", "-", name.replace("λ", "lambda")).strip("-") for name in names}
     counts = Counter(part.casefold() for part in [*plain.values(), *taken, "", ""])

@@ -21,7 +21,7 @@ TOO_GOOD = "its rates are too good"
 
 
 class Named(Protocol):
-    """A model by its name in tables, the file that it lies in, and what is known of it."""
+    """A model with its name in tables, its file and its card."""
 
     @property
     def name(self) -> str:
@@ -33,7 +33,7 @@ class Named(Protocol):
 
     @property
     def checkpoint(self) -> Path | None:
-        """Its file; None of what is learnt from nothing."""
+        """Its file; None for a model without training."""
 
 
 def seen_in_training(models: Sequence[Named], trials: Mapping[str, Trials], workspace: Workspace) -> list[str]:
@@ -86,7 +86,7 @@ class _Measured:
 def _of(
     model: Named, checkpoint: Path, measured: _Measured, records: Sequence[Record], workspace: Workspace
 ) -> Iterator[str]:
-    """What is to be said of one model: a warning at most for each data set that it learnt from."""
+    """The warnings about one model: at most one for each data set that it learnt from."""
     named = _by_name(model, records, workspace)
     seen: dict[tuple[str, str], int] = {}
     for learnt in learnt_images(checkpoint, model.card.run, workspace):

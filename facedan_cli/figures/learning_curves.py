@@ -27,7 +27,7 @@ _TITLES = (_LOSS, _ACCURACY, _DISTANCE, _RANK, _RATE, _LAMBDA)
 _PANEL_SIZE = (3.6, 2.4)
 _COLUMNS = 2
 _FEW, _MANY = 20, 60
-"""So few values are marked one by one; through so many a running mean is drawn, and they stand pale behind it."""
+"""Up to so many values are marked one by one; from so many on, a running mean is drawn over pale values."""
 
 _IN_A_ROW = 4
 _HELD_OUT = "held aside"
@@ -56,7 +56,7 @@ Points = list[tuple[int, float]]
 def draw_curves(log: Path, path: Path) -> None:
     """Draw loss, accuracy, distances between the domains, effective ranks, learning rate and λ over the steps.
 
-    What the log does not have is not in the figure: a pretraining has no target, and so neither distances nor λ.
+    Panels without values are left out: a pretraining has neither distances nor λ.
 
     Args:
         log: metrics.jsonl of a run.
@@ -118,7 +118,7 @@ def _entries(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _values(entry: Mapping[str, Any]) -> Iterator[tuple[str, Curve, float]]:
-    """What is drawn of an entry, with the title of its panel."""
+    """The drawn values of an entry: panel title, curve and value."""
     distances = discrepancies(entry)
     if "loss" in entry:
         yield _LOSS, Curve("total" if distances else "batch"), entry["loss"]
@@ -148,7 +148,7 @@ def _draw(axis: Axes, curve: Curve, points: Points, color: str, *, smooth: bool)
 
 
 def _name(axis: Axes, title: str) -> None:
-    """Title and, between it and the curves, which none of them may hide, the legend."""
+    """The panel's title, and the legend between title and curves."""
     lines = [line for line in axis.lines if line.get_label() and not str(line.get_label()).startswith("_")]
     axis.set_title(title, pad=6 + 12 * math.ceil(len(lines) / _IN_A_ROW))
     if lines:

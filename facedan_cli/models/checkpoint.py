@@ -88,7 +88,7 @@ def _card(fields: Any) -> ModelCard:
 
 
 def _is_head(config: Mapping[str, Any]) -> bool:
-    """Whether a run's options say of the classifier's head what can be."""
+    """Whether a run's options describe a valid classification head."""
     numbers = (config.get("margin"), config.get("scale"))
     usual = all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in numbers)
     return usual and config.get("head") in (None, *HEADS)

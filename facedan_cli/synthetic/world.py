@@ -65,7 +65,7 @@ def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SIL
 
 
 def _claim(config: DemoConfig, workspace: Workspace) -> None:
-    """Leave a mark that this workspace is the demo's own, so that nobody's faces are mixed with drawn ones."""
+    """Mark this workspace as the demo's own, so that no real faces are mixed with drawn ones."""
     mark = workspace.root / "demo.json"
     world = asdict(replace(config, workers=0))
     if mark.is_file():
