@@ -49,7 +49,7 @@ Features = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written.
+    """A written export.
 
     Args:
         path: the file.
@@ -123,7 +123,7 @@ def export(config: ExportConfig, checkpoint: Path, *, report: Report = SILENT) -
 
 @torch.no_grad()
 def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str, str]:
-    """What a file says of the network in it, and of the images that it takes."""
+    """The metadata of a file: its network, and the images that it takes."""
     network = embedder.network
     mean, divisor = normalisation(network)
     size = network.image_size
@@ -147,7 +147,7 @@ def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str,
 
 @torch.no_grad()
 def normalisation(network: FaceNetwork) -> tuple[list[float], float]:
-    """What the network subtracts from R, G and B and divides by, seen at its first convolution."""
+    """Mean and scale of R, G and B that the network applies, seen at its first convolution."""
     seen: list[Tensor] = []
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0][0, :, 0, 0].double()))
@@ -245,7 +245,7 @@ class _Checked(nn.Module):
         self.size = size
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `Embedder.forward`; TorchScript compiles this text."""
+        """`Embedder.forward` after a check of the size; TorchScript compiles this text."""
         if images.dim() != 4 or images.size(1) != 3 or images.size(2) != self.size or images.size(3) != self.size:
             raise ValueError("images of shape (batch, 3, " + str(self.size) + ", " + str(self.size) + ") are needed")
         if images.is_floating_point() and images.numel() > 0:

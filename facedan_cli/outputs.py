@@ -12,7 +12,7 @@ from facedan_cli.workspace import sha256_file
 
 
 def record_of(directory: Path, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What `is_intact` compares files of a directory with later.
+    """The state of a directory's files, with which `is_intact` compares them later.
 
     Args:
         directory: where they lie.

@@ -15,7 +15,7 @@ from facedan_cli.workspace import Workspace, digest
 
 
 class Images(Protocol):
-    """What runs of version 0.1.0 are recognised by."""
+    """Facts by which runs of version 0.1.0 are recognised."""
 
     @property
     def fingerprint_by_size(self) -> str:

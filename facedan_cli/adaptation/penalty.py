@@ -24,7 +24,7 @@ from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import imported
 
 MOMENTUM = 0.9
-"""Of moving averages over batches: a batch moves them by a tenth."""
+"""Decay of moving averages over batches: a batch moves them by a tenth."""
 
 
 @dataclass(kw_only=True)

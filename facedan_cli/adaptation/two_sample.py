@@ -14,7 +14,7 @@ from facedan_cli.adaptation.kernels import gaussian_kernel, median_distance, squ
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """What the test found.
+    """The result of the test.
 
     Args:
         mmd2: the unbiased estimate between the two samples.

@@ -35,7 +35,7 @@ FILE_BYTES_AT_ONCE = 1_000_000
 
 @dataclass(frozen=True)
 class AlignResult:
-    """What an alignment did; of several processes the first one's is of all.
+    """Counts of an alignment; those of rank 0 cover all processes.
 
     Args:
         out: the aligned tree.
@@ -56,7 +56,7 @@ class AlignResult:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one process did.
+    """Counts of one process.
 
     Args:
         aligned: faces aligned now.
@@ -134,7 +134,7 @@ def _without(line: OddLine) -> str:
 
 
 def _work(config: AlignConfig, device: torch.device) -> Work:
-    """What the workers do with a batch: copy faces that are aligned already, or align."""
+    """The function that the workers apply to a batch: copy aligned faces, or align."""
     if config.no_align:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
@@ -196,7 +196,7 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """As many jobs at a time, or fewer of large files: then each worker has its own, and memory stays bounded."""
+    """Batches of so many jobs, of fewer where files are large, so that memory stays bounded."""
     batch: list[Job] = []
     for job in jobs:
         batch.append(job)

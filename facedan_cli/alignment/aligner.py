@@ -144,7 +144,7 @@ class Aligner:
 
 
 def _upright(faces: Iterable[Face], eyes: np.ndarray) -> float:
-    """How probable a face is whose eyes lie where they should, both (2, 2); 0 if there is none."""
+    """Probability of the best face whose eyes lie at the template's, both (2, 2); 0 if there is none."""
     most = np.abs(eyes[1] - eyes[0]).max() / 2
     return max((face.probability for face in faces if np.abs(face.points[:2] - eyes).max() < most), default=0.0)
 

@@ -113,7 +113,7 @@ def _heading(draw: ImageDraw.ImageDraw, shown: int, total: int) -> None:
 
 
 def _caption(draw: ImageDraw.ImageDraw, record: AlignedRecord, x: int, y: int) -> None:
-    """How sure the detector is and at which attempt it was; and whose image it is."""
+    """Probability and attempt of the detection, and the image's path."""
     sure = "" if record.probability is None else f"{record.probability:.4f}"
     attempt = "" if record.source == "mtcnn" else str(record.source).removeprefix("mtcnn, ")
     draw.text((x, y), sure, INK, _font(12, bold=True))

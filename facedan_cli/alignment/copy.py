@@ -1,4 +1,4 @@
-"""What `--no-align` makes of faces that are aligned already: files of the size asked for."""
+"""`--no-align`: copies of aligned faces, scaled to the requested size."""
 
 from __future__ import annotations
 

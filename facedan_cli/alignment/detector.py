@@ -26,7 +26,7 @@ SMALLEST_FACE = 20
 
 
 LOW_THRESHOLDS = (0.5, 0.6, 0.6)
-"""Of the last attempt; `mtcnn.THRESHOLDS` of the others."""
+"""Thresholds of the last attempt; the others have `mtcnn.THRESHOLDS`."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Detector:
         self._second_pass = second_pass
 
     def reduction(self, size: tuple[int, int]) -> int:
-        """By what an image of this width and height may be divided before the search: 1, 2, 4 or 8.
+        """Factor by which an image may be reduced before the search: 1, 2, 4 or 8.
 
         Large ones are searched in a smaller copy anyway. No face gets fewer pixels than SMALLEST_FACE by it that would
         have had them there, and the longer side stays above LEAST_LARGE_SIDE.
@@ -216,7 +216,7 @@ def _stretched(image: np.ndarray) -> np.ndarray:
 def _faces(
     image: np.ndarray, scaled: np.ndarray, boxes: np.ndarray, scores: np.ndarray, points: np.ndarray
 ) -> list[Face]:
-    """What was found in a scaled image, in pixels of the image itself, the most probable first."""
+    """Faces of a scaled image in pixels of the original, the most probable first."""
     steps, shift = enlargement(scaled.shape[1::-1], image.shape[1::-1])
     corners = (boxes.reshape(-1, 2, 2) * steps + shift).reshape(-1, 4)
     points = points * steps + shift

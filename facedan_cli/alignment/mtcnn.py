@@ -32,7 +32,7 @@ THRESHOLDS = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
 
 PIXELS_A_PASS = 1 << 22
 CPU_PIXELS_A_PASS = 1 << 15
-"""How many pixels go through a network at once. On a CPU its activations should stay in the cache: more are slower."""
+"""Pixels of a pass through a network. On a CPU its activations should stay in the cache: more are slower."""
 
 CPU_PIXELS_A_STRIP = 1 << 17
 """A larger level goes through P-Net in strips of about so many pixels; they overlap by ten rows, which costs time."""
@@ -281,5 +281,5 @@ def _filled(inputs: np.ndarray, step: int, device: torch.device) -> Tensor:
 
 
 def _step(pixels: int, device: torch.device) -> int:
-    """How many inputs of so many pixels go through a network at once."""
+    """Inputs of so many pixels in a pass through a network."""
     return max(1, (CPU_PIXELS_A_PASS if device.type == "cpu" else PIXELS_A_PASS) // pixels)

@@ -112,7 +112,7 @@ class Plan:
         self.failures = [(record.path, record.reason) for record in failed]
 
     def jobs(self) -> Iterator[Job]:
-        """What is to be done, in the order of the images."""
+        """The jobs, in the order of the images."""
         if self.total == self.already + len(self.failures):
             return
         met: set[int] = set()
@@ -231,7 +231,7 @@ def _names(image: SourceImage) -> Iterator[str]:
 
 
 def inspect(config: AlignConfig) -> Plan:
-    """How the images of an alignment stand; writes nothing.
+    """The state of an alignment's images; writes nothing.
 
     Raises:
         UsageError, FacedanError: as `check_config`.

@@ -131,7 +131,7 @@ class _Reader:
         yield SourceImage(record, name, head.bytes, self.modified, content)
 
     def refused(self, record: str, reason: str) -> Iterator[SourceImage]:
-        """What is set aside."""
+        """Records that are set aside."""
         yield unreadable(record, reason, 0, self.modified)
 
     def gaps(self, size: int) -> Iterator[tuple[int, int]]:
@@ -191,7 +191,7 @@ class _Search:
         self._chunk = b""
 
     def record(self, offset: int) -> int:
-        """Where at or behind a place a record begins; `size` where none does."""
+        """Offset of the next record at or after a place; `size` without one."""
         offset = -(-offset // 4) * 4
         while offset < self.size:
             at = offset - self._start

@@ -14,7 +14,7 @@ _LONGEST_LINE = 256
 
 @dataclass(frozen=True)
 class RecordIndex:
-    """What an index lists.
+    """The records that an index lists.
 
     Args:
         path: the .idx.

@@ -29,7 +29,7 @@ _KEYS = {b"path", b"linkpath", b"size", b"mtime", b"GNU.sparse.name"}
 
 
 class Kind(Enum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     FILE = "file"
     HARD_LINK = "hard link"
@@ -276,7 +276,7 @@ def _seconds(text: str) -> int:
 
 
 def _records(content: bytes) -> dict[str, str]:
-    """Of pax's records, `LENGTH KEY=VALUE` and a line break, those that say something here."""
+    """The records of pax (`LENGTH KEY=VALUE` and a line break) that are used here."""
     found = {}
     at = 0
     while at < len(content):

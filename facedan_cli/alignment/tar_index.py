@@ -61,7 +61,7 @@ class _Table:
 
 @dataclass
 class TarIndex:
-    """What one pass over the headers of an archive tells.
+    """Facts of one pass over the headers of an archive.
 
     Args:
         links: by the offset of the entry that they lead to, the links that are images.

@@ -69,7 +69,7 @@ def workers(work: Work, count: int, *, processes: bool) -> Iterator[Begin]:
 
 
 def in_order(begin: Begin, batches: Iterable[list[Job]], ahead: int) -> Iterator[list[AlignedRecord]]:
-    """What the workers make of the batches, in their order whichever is ready first.
+    """The workers' results, in the order of the batches.
 
     Args:
         begin: from `workers`.
@@ -116,7 +116,7 @@ def _losses_told() -> Iterator[None]:
 
 
 def _prepare(work: Work, parent: int) -> None:
-    """What a forked process does first."""
+    """Initialise a forked process."""
     _of_process[:] = [work]
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, _end)

@@ -60,7 +60,7 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
 
 @contextmanager
 def _listed(raw: Path, out: Path, *, alone: bool) -> Iterator[Path]:
-    """What is to be read; the list from stdin as a file, since it is gone through twice.
+    """The images to read; a list from stdin as a file, since it is read twice.
 
     It lies beside the aligned directory, where there must be room anyway; the directory for temporary files is often
     small.

@@ -51,7 +51,7 @@ class FormerSpellings(TyperCommand):
     """A command that also takes its options by the names that they had in earlier versions; no help shows these."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As any command's, the former spellings replaced."""
+        """Parse arguments as any command, with former spellings replaced."""
         former = {spelling(old): spelling(new) for old, new in getattr(self.callback, "former", {}).items()}
 
         def now(word: str) -> str:
@@ -188,7 +188,7 @@ def _more(field: Field[Any], command: str) -> dict[str, Any]:
 
 
 def _of_recipes(kind: Any, name: str) -> str:
-    """What each model's recipe says; once where all say the same."""
+    """The value in each model's recipe; once if all agree."""
     values = {model: _plain(getattr(recipe, name)) for model, recipe in kind.RECIPES.items()}
     default = ", ".join(f"{model} {value}" for model, value in values.items())
     if len(set(values.values())) == 1:

@@ -87,7 +87,7 @@ def _options_of_siblings(context: typer.Context) -> set[str]:
 
 
 def _key(option: str) -> str:
-    """How an option is called in a file: --min-face is min_face."""
+    """The key of an option in a file: --min-face is min_face."""
     return option.lstrip("-").replace("-", "_")
 
 

@@ -1,4 +1,4 @@
-"""How commands end: the printed result and the exit code."""
+"""The end of a command: the printed result and the exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(console: Console, run: Run) -> None:
-    """What --dry-run prints for a training: what would be run, and what of it is done."""
+    """Output of --dry-run for a training: the runs and their state."""
     state = "finished" if run.finished else "to be resumed" if run.state.exists() else "to be run"
     if console.as_json:
         console.json({"run": str(run.directory), "state": state, "config": run.config, "inputs": run.inputs})

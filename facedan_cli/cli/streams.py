@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 NAMES = "utf-8"
-"""How names of files are decoded, whatever the locale: so the files that facedan writes mean the same everywhere."""
+"""Encoding of file names in every locale, so that the files that facedan writes mean the same everywhere."""
 
 _BYTES, _LATER = "facedan.bytes", "FACEDAN_UTF8"
 

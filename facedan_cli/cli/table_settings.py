@@ -1,4 +1,4 @@
-"""What `facedan table` hands on: its options as those of `pretrain`, `adapt` and `evaluate`."""
+"""The options of `facedan table` as those of `pretrain`, `adapt` and `evaluate`."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ _AS_BEFORE = (("backbone_lr_mult", 1.0),)
 """Values that earlier versions, without the option, implied: runs with them keep their names."""
 
 _UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))
-"""What names runs since, and did not in version 0.1.0; None: whatever its value."""
+"""Options that are part of a run's name since version 0.1.0, with the value that leaves it as it was; None: any."""
 
 
 def options(config: Any) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def hashed_options(config: Any) -> dict[str, Any]:
 
 
 def hashed_in_0_1(hashed: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `hashed_options`, and of the training's method, named a run in version 0.1.0."""
+    """The part of `hashed_options`, and of the training's method, that named a run in version 0.1.0."""
     later = dict(_UNKNOWN_TO_0_1)
     return {key: value for key, value in hashed.items() if key not in later or later[key] not in (None, value)}
 

@@ -17,7 +17,7 @@ from facedan_cli.workspace import Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class ProtocolEntry:
-    """What the package knows of a protocol beside its own file.
+    """A protocol: everything but its own file.
 
     Args:
         title: its name in reports.
@@ -65,7 +65,7 @@ class ProtocolEntry:
         return workspace.dataset(value) if is_dataset(field) else value
 
     def read_lists(self, inputs: Mapping[str, Any]) -> Any:
-        """What the reader gives of inputs that are resolved; None without lists.
+        """Read the lists of resolved inputs; None without lists.
 
         Raises:
             FacedanError: a list cannot be read.

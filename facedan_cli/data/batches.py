@@ -201,7 +201,7 @@ class BatchStream:
                     future.cancel()
 
     def _sent(self, step: int, device: torch.device, side: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
-        """As `self[step]` on a device, which cuts the crops itself; on a GPU by the side of its other work.
+        """The batch `self[step]` on a device, which cuts the crops; a GPU does so beside its other work.
 
         From memory that the system cannot move, a GPU fetches faces on its own. Whole ones: to copy them is the least
         work here.

@@ -123,7 +123,7 @@ class Contents:
         return [digest for digest in found if digest is not None]
 
     def _known(self) -> Callable[[Sequence[bytes]], dict[bytes, bytes]]:
-        """What the index says of the files with these marks; nothing where it cannot be read."""
+        """The index's digests of the files with these marks; empty if it cannot be read."""
         if self._index is None or not self._index.is_file():
             return lambda marks: {}
         place = self._index

@@ -36,7 +36,7 @@ class OutOfRange(ValueError):
 
 
 class Depth:
-    """What a file says of its pixels; to be made of an image before it is loaded.
+    """A file's statement about its pixels; to be read before the image is loaded.
 
     Args:
         image: as Pillow opened it.
@@ -183,7 +183,7 @@ def _first(value: Any) -> Any:
 
 
 def _significant_bits(contents: bytes) -> int | None:
-    """What the sBIT chunk of a grey PNG says; None without one."""
+    """Significant bits by the sBIT chunk of a grey PNG; None without one."""
     place = _PNG_HEADER
     while place + 9 <= len(contents):
         length, kind = struct.unpack_from(">I4s", contents, place)

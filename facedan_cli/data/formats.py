@@ -30,7 +30,7 @@ _RAW_SUFFIXES = _suffixes(
 _UNREAD_SUFFIXES = _suffixes(
     ".jxl .psd .psb .tga .sgi .rgb .bw .ras .pcx .ico .icns .exr .hdr .pfm .xcf .qoi .jxr .wdp .dds .eps"
 )
-"""Of images too, whose formats are not read here: they are set aside with that reason."""
+"""Suffixes of image formats that are not read: such files are set aside with that reason."""
 
 _ALL_SUFFIXES = IMAGE_SUFFIXES | _RAW_SUFFIXES | _UNREAD_SUFFIXES
 
@@ -39,7 +39,7 @@ COMPANION_SUFFIXES = _suffixes(
     ".sha256 .md5 .pts .mat .npy .npz .h5 .hdf5 .pkl .bin .dat .idx .lst .pt .pth .safetensors .onnx "
     ".lock .part .mp4 .avi .mov .mkv .webm .mp3 .wav .zip .gz .bz2 .xz .zst .7z .rar .tar .tgz .rec"
 )
-"""What lies beside images and is none. Files with other names, or with none, are looked into."""
+"""Suffixes of files beside images that are no images. Files with other suffixes are opened."""
 
 _CLUTTER = frozenset(
     name.casefold()

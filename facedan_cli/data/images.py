@@ -62,7 +62,7 @@ def read_image(source: Path | BinaryIO) -> np.ndarray:
 
 
 def read_reduced(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], int]) -> DecodedImage:
-    """As `read_image`, but a JPEG may be decoded to fewer pixels, which takes a fraction of the time.
+    """Read like `read_image`, but decode a JPEG to fewer pixels if allowed, in a fraction of the time.
 
     Args:
         source: the file.

@@ -25,7 +25,7 @@ GIVEN = "given"
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedRecord:
-    """What became of one image.
+    """The outcome of one image.
 
     Args:
         path: the image relative to the root of the raw tree, with forward slashes.
@@ -72,7 +72,7 @@ class AlignedRecord:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """What is the same as long as the image's file is not written: the quick check."""
+        """Facts that stay the same until the image's file is written: the quick check."""
         if self.changed is None or self.inode is None:
             return self.bytes, self.modified
         return self.bytes, self.modified, self.changed, self.inode
@@ -187,7 +187,7 @@ def read_record(manifest: Path, place: int) -> AlignedRecord:
 
 
 def read_with_places(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[tuple[int, AlignedRecord]]:
-    """As `read_records`, each record with the byte at which its line begins."""
+    """The records of `read_records`, each with the byte offset of its line."""
     if not manifest.exists():
         return
     with manifest.open("rb") as file:
@@ -274,7 +274,7 @@ class ManifestWriter:
 
 
 def _whole_lines(file: FileIO) -> int:
-    """How many bytes of a file belong to whole lines."""
+    """Bytes of a file up to the end of its last whole line."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 4096)

@@ -33,7 +33,7 @@ class MissingImage:
 
 @dataclass(frozen=True)
 class Origins:
-    """What the manifest of an alignment says of a data set.
+    """The origins of a data set's images by its manifest.
 
     Args:
         files: by face, the file that it was made from, both below the data set's directory; in an archive it follows
@@ -119,7 +119,7 @@ def _place_of(record: AlignedRecord) -> str:
 
 
 def _face_of(record: AlignedRecord) -> str:
-    """Where the face of a record is or would be; "" where nothing tells, as of a directory that cannot be read."""
+    """Path of a record's face, existing or not; "" if unknown, as for a directory that cannot be read."""
     if is_directory(record.path):
         return ""
     if record.output is not None or record.meant is not None:

@@ -21,7 +21,7 @@ from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace, replacing
 
 IMAGES_FILE = "images.safetensors"
-"""In a run's directory: which images it learnt from."""
+"""File in a run's directory: the images that it learnt from."""
 
 LEARNT = {"source": "trained", "target": "adapted"}
 """The roles of data sets that a network learns from, and how."""
@@ -85,7 +85,7 @@ def keep_images(directory: Path, folders: Mapping[str, FaceDataset]) -> None:
 
 
 def learnt_images(checkpoint: Path, run: str, workspace: Workspace) -> Iterator[Learnt]:
-    """What a network learnt from, and those that it started from.
+    """The images that a network, and the networks that it started from, learnt from.
 
     Args:
         checkpoint: the network's file.

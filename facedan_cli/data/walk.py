@@ -22,7 +22,7 @@ MOST_WAYS = 16
 """Ways through links by which a walk enters one directory: links to links, doubled n deep, make 2ⁿ."""
 
 _OWN = frozenset({"aligned.jsonl", "align.json", "set-aside.tsv"})
-"""What `align` writes beside faces."""
+"""Files that `align` writes beside faces."""
 
 _OF_ARCHIVES = frozenset({".idx", ".lst"})
 """Files beside a .rec."""
@@ -32,7 +32,7 @@ _MOST_SUFFIXES = 5
 
 @dataclass
 class PassedOver:
-    """What a walk through a tree passed over.
+    """Files that a walk through a tree passed over.
 
     Args:
         skipped: path and reason of what may have held images, such as directories that may not be read.

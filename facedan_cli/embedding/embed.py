@@ -140,7 +140,7 @@ def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def _found(directory: Path, *, skipped: bool) -> EmbedResult:
-    """What lies in a complete directory."""
+    """Files of a complete directory."""
     count = len(read_csv(directory / _TABLE))
     set_aside = directory / _SET_ASIDE
     return EmbedResult(directory, count, skipped, set_aside if set_aside.is_file() else None)

@@ -18,7 +18,7 @@ from facedan_cli.workspace import Workspace, digest, sha256_file
 
 
 class Kind(Enum):
-    """What a model computes its features by."""
+    """The kind of a model."""
 
     NETWORK = "network"
     PCANET = "pcanet"
@@ -56,7 +56,7 @@ class FaceModel:
 
     @property
     def kind(self) -> Kind:
-        """What its features are computed by."""
+        """The kind of the model, which computes the features."""
         return Kind.of(self.card.model)
 
     @property

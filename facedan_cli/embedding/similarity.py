@@ -1,4 +1,4 @@
-"""How features are compared. Always: the larger the number, the more alike."""
+"""Similarities of features: the larger the number, the more alike."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ from facedan_cli.metrics.identification import McNemar, mcnemar
 from facedan_cli.metrics.intervals import Interval, difference_interval
 
 Measurement = Verification | Identification
-"""What one model reached in one partition."""
+"""The result of one model in one partition."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one model's rate exceeds another's on the same comparisons.
+    """The difference of two models' rates on the same comparisons.
 
     Args:
         partition: where.

@@ -14,7 +14,7 @@ from facedan_cli.evaluation.trials import Trials
 from facedan_cli.evaluation.verification import Verification
 
 EXAMPLES = 4
-"""How many of each kind are shown."""
+"""Number of examples of each kind."""
 
 
 @dataclass(frozen=True)

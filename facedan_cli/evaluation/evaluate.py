@@ -41,7 +41,7 @@ Scores = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a protocol compares and how it is measured.
+    """The comparisons of a protocol and their measure.
 
     Args:
         name: of the row in `config.protocols`.

@@ -209,7 +209,7 @@ def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None, failed: list[int]) -> Iter
 
 
 def _counted(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `_marked`, but no image meets itself."""
+    """The blocks of `_marked` without comparisons of an image with itself."""
     return without_selves(_marked(matrix, mask), selves(matrix))
 
 

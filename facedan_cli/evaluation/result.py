@@ -23,7 +23,7 @@ CSV_HEADER = ("model", "partition", "measure", "at", "value", "low", "high", "va
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What a model reached, by partition.
+    """The results of a model by partition.
 
     Args:
         name: as the tables have it.
@@ -94,7 +94,7 @@ class EvaluateResult:
         return self.directory / "report.html"
 
     def summary(self) -> dict[str, Any]:
-        """What `evaluate --json` prints and summary.json holds."""
+        """The object that `evaluate --json` prints and summary.json holds."""
         config = self.config
         return {
             "schema": SCHEMA,

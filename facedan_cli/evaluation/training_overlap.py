@@ -29,7 +29,7 @@ class Named(Protocol):
 
     @property
     def card(self) -> ModelCard:
-        """What its file says of it."""
+        """The card in its file."""
 
     @property
     def checkpoint(self) -> Path | None:

@@ -144,7 +144,7 @@ class Trials:
         return self._made(np.not_equal.outer(self.codes[0], self.codes[1]))
 
     def _made(self, mask: np.ndarray) -> np.ndarray:
-        """Of all pairs those that count: each once, and no image with itself."""
+        """Restrict a mask of all pairs to those that count: each once, and no image with itself."""
         if self.left_out:
             assert self.query.contents is not None
             assert self.target.contents is not None

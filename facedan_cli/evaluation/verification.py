@@ -115,7 +115,7 @@ def _eer_entry(bounds: Interval) -> dict[str, float]:
 
 
 def left_out_entry(left_out: LeftOut) -> dict[str, int]:
-    """What summary.json says of comparisons of an image with itself."""
+    """The entry of summary.json on comparisons of an image with itself."""
     return {"images": left_out.images, "genuine": left_out.genuine, "impostor": left_out.impostor}
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _LONG_CMC = 20
-"""Of more ranks the first ones matter most: the axis is logarithmic."""
+"""With more ranks the axis is logarithmic: the first ones matter most."""
 
 _FEWEST_BINS, _MOST_BINS = 10, 80
 _NAME_LINE = 18

@@ -174,7 +174,7 @@ def _encode(labels: Sequence[ArrayLike], scores: Sequence[Array]) -> tuple[list[
 
 
 def _draws(subjects: int, replicates: int, seed: int) -> Iterator[Array]:
-    """How often each subject is drawn in each replicate, shape (subjects,) each."""
+    """The weights of each replicate: how often each subject is drawn, shape (subjects,) each."""
     rng = np.random.default_rng(seed)
     for _ in range(replicates):
         yield np.bincount(rng.integers(subjects, size=subjects), minlength=subjects)

@@ -52,7 +52,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What two passes over all comparisons find.
+    """Rates from two passes over all comparisons.
 
     Attributes:
         points: the operating point of each false-accept rate, equal to that of `metrics.roc.verification_rate`.

@@ -30,7 +30,7 @@ _LOG_BUDGETS = 320
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a false-accept rate leads to on one set of scores.
+    """Verification at a false-accept rate, on one set of scores.
 
     Attributes:
         far: the false-accept rate as it was asked for.

@@ -32,7 +32,7 @@ _KINDS = {"F64", "F32", "F16", "BF16", "I64"}  # I64: how many batches a batch n
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a checkpoint says of its network, kept in the file's own metadata.
+    """The description of a checkpoint's network, in the file's metadata.
 
     Args:
         model: the name of its specification; `pcanet`, which is no network.

@@ -10,7 +10,7 @@ from facedan_cli.models.network import FaceNetwork
 
 
 class Embedder(nn.Module):
-    """What `embed` does with an aligned face: the centre crop through the network, the mirrored one's features added.
+    """The features of `embed`: the centre crop through the network, with the mirrored crop's features added.
 
     Args:
         network: in evaluation mode.

@@ -87,11 +87,11 @@ class Facenet(FaceNetwork):
         return {"pool": pool, "embedding": x}
 
     def convolutions(self) -> list[nn.Parameter]:
-        """Those of all that lies below the average pooling, with its batch normalisation."""
+        """The parameters below the average pooling, with those of batch normalisation."""
         return [parameter for stage in _TRUNK for parameter in self.body.get_submodule(stage).parameters()]
 
     def train(self, mode: bool = True) -> Facenet:
-        """As of any network, but batch normalisation stays in evaluation mode."""
+        """Set the mode, but keep batch normalisation in evaluation mode."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

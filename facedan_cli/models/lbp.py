@@ -21,7 +21,7 @@ WEIGHTS = (
     (0, 1, 1, 2, 1, 1, 0),
     (0, 1, 1, 1, 1, 1, 0),
 )
-"""What each region of the window counts, row by row from the top (Ahonen et al. 2006): most about the eyes."""
+"""Weights of the window's regions, row by row from the top (Ahonen et al. 2006), largest about the eyes."""
 
 BINS = 59
 RADIUS = 2

@@ -1,4 +1,4 @@
-"""What a face network is to the rest of the package."""
+"""The interface of a face network."""
 
 from __future__ import annotations
 

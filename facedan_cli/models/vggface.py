@@ -86,7 +86,7 @@ class VGGFace(FaceNetwork):
         return {"fc6": fc6, "fc7": fc7}
 
     def convolutions(self) -> list[nn.Parameter]:
-        """Those of conv1_1 … conv5_3."""
+        """The parameters of conv1_1 … conv5_3."""
         return [parameter for name, parameter in self.named_parameters() if name.startswith("conv")]
 
 

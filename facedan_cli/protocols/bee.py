@@ -27,7 +27,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.workspace import replacing
 
 MATCH, NON_MATCH, IGNORED = 0xFF, 0x7F, 0x00
-"""What a mask says of a comparison: genuine, impostor, not to be counted."""
+"""Values of a mask: genuine, impostor, not to be counted."""
 
 Kind = Literal["scores", "mask"]
 

@@ -16,8 +16,6 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.protocols.sigset import Record, read_sigset, stem
 from facedan_cli.text import read_text
 
-PROBES = ("fb", "fc", "dup1", "dup2")
-
 COUNTS = {"fa": 1196, "fb": 1195, "fc": 194, "dup1": 722, "dup2": 234}
 """Images of each list."""
 

@@ -16,7 +16,7 @@ _TRAILING_NUMBER = re.compile(r"[_-]\d+$", re.ASCII)
 
 @dataclass(frozen=True)
 class Overlap:
-    """What training images and a protocol have in common.
+    """Images and subjects that training images and a protocol have in common.
 
     Attributes:
         images: training images that the protocol compares, in the order given.

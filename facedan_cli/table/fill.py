@@ -27,7 +27,7 @@ REFERENCES = ("source", "control")
 
 @dataclass(frozen=True)
 class TableProtocol:
-    """By what the models of a table are measured.
+    """The protocol that measures the models of a table.
 
     Args:
         name: of the row in `config.protocols`.
@@ -42,7 +42,7 @@ class TableProtocol:
 
 @dataclass(frozen=True)
 class _SeedResult:
-    """What one seed's models reached.
+    """The results of one seed's models.
 
     Args:
         rows: by row.

@@ -43,7 +43,7 @@ class SeedSummary:
 
     @property
     def bounds(self) -> Interval | None:
-        """Of several values the lowest and the highest; of a single one its interval."""
+        """The lowest and highest of several values; the interval of a single one."""
         return (min(self.values), max(self.values)) if len(self.values) > 1 else self.intervals[0]
 
     @property
@@ -83,7 +83,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """By how much a row's rate exceeds a reference's, on the same comparisons with models of the same seed.
+    """The difference of a row's rate and a reference's, on the same comparisons with models of the same seed.
 
     Args:
         row: the row.
@@ -135,7 +135,7 @@ class TableResult:
     warnings: Sequence[str] = ()
 
     def summary(self) -> dict[str, Any]:
-        """What `table --json` prints and summary.json holds."""
+        """The object that `table --json` prints and summary.json holds."""
         config, several = self.config, len(self.config.seeds) > 1
         return {
             "schema": SCHEMA,

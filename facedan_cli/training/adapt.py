@@ -239,7 +239,7 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
         elif card.head.get("head", "softmax") != job.config.head:
             session.report.note(f"the classifier starts afresh, as {job.config.head}")
         else:
-            load_classifier(network.classifier, file, "classifier.")
+            load_classifier(network.classifier, file)
     return network
 
 

@@ -158,19 +158,20 @@ def load_shard(classifier: Classifier, file: Any, key: str) -> Tensor:
     return shard
 
 
-def load_classifier(classifier: Classifier, file: Any, prefix: str = "") -> None:
+def load_classifier(classifier: Classifier, file: Any) -> None:
     """Give a classifier its state from a file in which `gather_classes` made it whole.
 
     Args:
         classifier: changed in place.
         file: what `safetensors.safe_open` gives.
-        prefix: of the classifier's keys in the file.
 
     Raises:
         ValueError: the state is of another number of classes.
         RuntimeError: it is of another length of features.
     """
-    classifier.load_state_dict({name: load_shard(classifier, file, prefix + name) for name in classifier.state_dict()})
+    classifier.load_state_dict(
+        {name: load_shard(classifier, file, f"classifier.{name}") for name in classifier.state_dict()}
+    )
 
 
 def _local_rows(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -232,7 +233,7 @@ class _SumParts(torch.autograd.Function):
 
 
 def _counts(rows: int) -> list[int]:
-    """How many rows each process has."""
+    """Number of rows of each process."""
     counts = torch.zeros(world_size(), dtype=torch.int64)
     counts[rank()] = rows
     return [int(count) for count in sum_over_processes(counts)]

@@ -109,7 +109,7 @@ def check_processes(config: TrainingConfig, identities: int) -> None:
 
 
 def _holdout_identities(config: AdaptConfig, card: ModelCard) -> int:
-    """As many held-out identities as in the pretraining: the network knows the others."""
+    """The number of held-out identities in the pretraining: the network knows the others."""
     held_out = int(card.config.get("hold_people") or 0)
     if config.holdout_identities not in (None, held_out):
         raise UsageError(

@@ -123,7 +123,7 @@ class Step:
         return _losses([classified], penalty, discrepancies, source, target)
 
     def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
-        """As `_whole`, with the memory of a part.
+        """The same step as `_whole`, with the memory of a part.
 
         The penalty needs all features at once. A first pass without graph gives the features and the gradient of the
         penalty with respect to them; a second pass per part takes that gradient into the network (Gao et al. 2021,

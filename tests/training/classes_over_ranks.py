@@ -111,7 +111,7 @@ def main(part: int, parts: int, directory: Path) -> None:
         found[f"trained-{sharded}"] = trained(Rank(part, parts, head="cosface", sharded=sharded))
     with safe_open(directory / "whole.safetensors", framework="pt") as file:
         rank = Rank(part, parts)
-        load_classifier(rank.classifier, file, "classifier.")
+        load_classifier(rank.classifier, file)
         found["read"] = {**rank.classifier.state_dict(), "momentum": load_shard(rank.classifier, file, "momentum")}
     tensors = {f"{name}.{key}": value.clone() for name, case in found.items() for key, value in case.items()}
     save_file(tensors, directory / f"found{part}.safetensors")

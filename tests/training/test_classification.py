@@ -181,12 +181,12 @@ def test_one_process_saves_and_reads_all(tmp_path: Path) -> None:
     torch.nn.init.zeros_(written.weight)  # what was gathered is a copy
     save_file(tensors, tmp_path / "s")
     with safe_open(tmp_path / "s", framework="pt") as file:
-        load_classifier(read, file, "classifier.")
+        load_classifier(read, file)
         assert float(load_shard(read, file, "step")) == 7
         with pytest.raises(ValueError, match=r"classifier\.weight is of 10 classes, not 11"):
-            load_classifier(Classifier(6, 11), file, "classifier.")
+            load_classifier(Classifier(6, 11), file)
         with pytest.raises(RuntimeError, match="size mismatch"):
-            load_classifier(Classifier(5, CLASSES), file, "classifier.")
+            load_classifier(Classifier(5, CLASSES), file)
     assert torch.equal(read.weight, before)
 
 

@@ -24,7 +24,7 @@ _ORDERS = ("rgb", "bgr")
 
 @dataclass(frozen=True)
 class PublicWeights:
-    """What weights a network was started from.
+    """The weights that a network was started from.
 
     Args:
         format: the one that was recognised.
