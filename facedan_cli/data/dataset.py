@@ -205,17 +205,22 @@ class _Entry:
 def _read_entries(root: Path, entries: Iterable[tuple[int, str]]) -> _Listed:
     """Find the images of a list's entries, `path` or `path<TAB>identity`; those that begin with # are comments.
 
-    A file that is listed under two identities, however it is spelt or linked, is skipped.
+    A file that is listed under two identities, however it is spelt or linked, is skipped, and so is one whose line has
+    more columns: with these in its name each identity would be several.
 
     Args:
         root: the directory that paths are relative to.
         entries: with their numbers, as `text.read_list` gives them.
     """
     rows = []
+    wide: dict[str, str] = {}
     identities: defaultdict[tuple[int, int], set[str]] = defaultdict(set)
     for _, text in entries:
         entry = _found(root, text)
         if not entry.image or (entry.file is None and entry.image.startswith("#")):
+            continue
+        if entry.file is not None and (more := entry.name.count("\t")):
+            wide[entry.image] = f"its line has {2 + more} columns, not a path and an identity"
             continue
         rows.append(entry)
         if entry.file is not None and entry.name:
@@ -231,7 +236,7 @@ def _read_entries(root: Path, entries: Iterable[tuple[int, str]]) -> _Listed:
         tuple(row.image for row in kept),
         tuple(row.name for row in kept),
         tuple(row.file is not None for row in kept),
-        tuple(sorted(skipped.items())),
+        tuple(sorted((wide | skipped).items())),
     )
 
 

@@ -66,6 +66,15 @@ def test_one_file_under_two_people_is_left_out_and_said(tmp_path: Path) -> None:
         read_dataset(listed(tmp_path, "1.png\tann\n1.png\tbob\n"))
 
 
+def test_a_line_with_more_columns_is_left_out_and_said(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.png", "with\ttab.png")
+    folder = read_dataset(listed(tmp_path, "1.png\tann\tfemale\n2.png\tbob\nwith\ttab.png\n"))
+    assert (folder.paths, folder.names) == (("2.png", "with\ttab.png"), ("bob", ""))
+    assert dict(folder.skipped) == {"1.png": "its line has 3 columns, not a path and an identity"}
+    with pytest.raises(FacedanError, match="lists no images that can be taken"):
+        read_dataset(listed(tmp_path, "1.png\tann\t1\n2.png\tann\t2\n"))
+
+
 def test_names_of_people_have_one_form(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png")
     assert read_dataset(listed(tmp_path, f"1.png\t{NFC}\n2.png\t{NFD}\n1.png\t{NFD}\n")).names == (NFC,) * 3
