@@ -38,7 +38,7 @@ class Aligner:
         jobs = [job.begun() for job in jobs]
         records: dict[Job, AlignedRecord] = {}
         for images in self._read(jobs, records):
-            searched = [(job, image) for job, image in images if not self._given_points(job)]
+            searched = [(job, image) for job, image in images if self._given_points(job) is None]
             found = self.detector.detect(
                 [image.pixels for _, image in searched],
                 [image.size[0] / image.pixels.shape[1] for _, image in searched],
@@ -46,7 +46,7 @@ class Aligner:
             for (job, image), faces in zip(searched, found, strict=True):
                 records[job] = self._align_detected(job, image, faces)
             for job, image in images:
-                if points := self._given_points(job):
+                if (points := self._given_points(job)) is not None:
                     records[job] = self._align_given(job, image, points)
         return [records[job] for job in jobs]
 
@@ -54,7 +54,7 @@ class Aligner:
         """The images that can be read, as many at a time as may be held; of the others records are made."""
         held: list[tuple[Job, DecodedImage]] = []
         for job in jobs:
-            reduction = _not_at_all if self._given_points(job) else self.detector.reduction
+            reduction = self.detector.reduction if self._given_points(job) is None else _not_at_all
             try:
                 held.append((job, read_reduced(job.image.open(), reduction)))
             except UnreadableImage as error:
@@ -86,6 +86,8 @@ class Aligner:
         )
 
     def _align_given(self, job: Job, image: DecodedImage, given: Points) -> AlignedRecord:
+        if not given:
+            return self.output.failed(job, "the lines of its landmarks disagree")
         points = np.array([given[name] for name in POINT_NAMES if name in given])
         if (points < -0.5).any() or (points > np.array(image.size) - 0.5).any():
             return self.output.failed(job, "its landmarks lie outside the image")

@@ -31,7 +31,7 @@ class Landmarks:
 
     Args:
         root: the tree of images.
-        by_path: the points by path, with forward slashes, in one Unicode form.
+        by_path: the points by path, with forward slashes, in one Unicode form; none of an image whose lines disagree.
         by_stem: the path by file name without extension, in lower case; None where several paths end in it.
     """
 
@@ -42,18 +42,18 @@ class Landmarks:
     @cached_property
     def mostly_turned(self) -> bool:
         """Whether most lines turn their face by more than 90°: then left and right are exchanged."""
-        turned = sum(is_turned(points) for points in self.by_path.values())
+        turned = sum(is_turned(points) for points in self.by_path.values() if points)
         return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
 
     def find(self, path: str) -> Points | None:
-        """The points of an image, by its path or else by its name; None where there are none.
+        """The points of an image, by its path or else by its name; empty where its lines disagree, None without any.
 
         The list's paths may start at any directory of the image's path. By its name alone it may have only what no
         other image has by its path: in trees like anna/1.jpg, bo/1.jpg the names mean nothing.
         """
         parts = path.split("/")
         for first in range(len(parts)):
-            if points := self.by_path.get(one_form("/".join(parts[first:]))):
+            if (points := self.by_path.get(one_form("/".join(parts[first:])))) is not None:
                 return points
         other = self.by_stem.get(_stem(path))
         taken = other is None or any((self.root / spelling).exists() for spelling in spellings(other))
@@ -101,9 +101,10 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
                 f"{path}, line {rows.line_num}: a path and {len(header)} numbers are needed", "correct the line"
             )
         name = one_form(name.removeprefix("./"))
-        by_path[name] = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
-        for spelling in spellings(name):
-            by_path.setdefault(one_form(spelling), by_path[name])
+        points = dict(zip(names, zip(values[::2], values[1::2], strict=True), strict=True))
+        for spelling in (name, *map(one_form, spellings(name))):
+            if by_path.setdefault(spelling, points) != points:
+                by_path[spelling] = {}
         stem = _stem(name)
         by_stem[stem] = name if by_stem.get(stem, name) == name else None
     return Landmarks(root, by_path, by_stem)

@@ -53,6 +53,15 @@ def test_an_image_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
     assert landmarks.find("other.jpg") is None
 
 
+@pytest.mark.parametrize("again", ["a/1.jpg", "a\\1.jpg", "./a/1.jpg"])
+def test_lines_that_disagree_give_an_image_no_points(tmp_path: Path, again: str) -> None:
+    lines = ["path,righteyex,righteyey,lefteyex,lefteyey", "a/1.jpg,1,1,2,1", "a/2.jpg,1,1,2,1", "a/2.jpg,1,1,2,1"]
+    landmarks = read_landmarks(written(tmp_path, *lines, f"{again},5,5,6,5", "a/1.jpg,1,1,2,1"), tmp_path)
+    assert landmarks.find("a/1.jpg") == {}
+    assert landmarks.find("a/2.jpg") == {"image_left_eye": (1, 1), "image_right_eye": (2, 1)}
+    assert not landmarks.mostly_turned
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
