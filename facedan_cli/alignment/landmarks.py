@@ -32,12 +32,12 @@ class Landmarks:
     Args:
         root: the tree of images.
         by_path: the points by path, with forward slashes, in one Unicode form; none of an image whose lines disagree.
-        by_stem: the path by file name without extension, in lower case; None where several paths end in it.
+        by_stem: the path by file name without extension, in lower case; empty where several paths share one.
     """
 
     root: Path
     by_path: Mapping[str, Points]
-    by_stem: Mapping[str, str | None]
+    by_stem: Mapping[str, str]
 
     @cached_property
     def mostly_turned(self) -> bool:
@@ -49,7 +49,7 @@ class Landmarks:
         """The points of an image, by its path or else by its name; empty where its lines disagree, None without any.
 
         The list's paths may start at any directory of the image's path. By its name alone it may have only what no
-        other image has by its path: in trees like anna/1.jpg, bo/1.jpg the names mean nothing.
+        other image has by its path, and only of a list whose names differ: of anna/1.jpg, bo/1.jpg they mean nothing.
         """
         parts = path.split("/")
         for first in range(len(parts)):
@@ -89,7 +89,8 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
         )
     names = POINT_NAMES if header is FIVE_POINTS_HEADER else POINT_NAMES[:2]
     by_path: dict[str, Points] = {}
-    by_stem: dict[str, str | None] = {}
+    by_stem: dict[str, str] = {}
+    tell_apart = True
     for row in rows:
         try:
             values = [float(row[column]) for column in header]
@@ -106,8 +107,8 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
             if by_path.setdefault(spelling, points) != points:
                 by_path[spelling] = {}
         stem = _stem(name)
-        by_stem[stem] = name if by_stem.get(stem, name) == name else None
-    return Landmarks(root, by_path, by_stem)
+        tell_apart = tell_apart and by_stem.setdefault(stem, name) == name
+    return Landmarks(root, by_path, by_stem if tell_apart else {})
 
 
 def is_turned(points: Points) -> bool:

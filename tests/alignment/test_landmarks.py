@@ -36,7 +36,6 @@ def test_an_image_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
             tmp_path,
             "uri,righteyex,righteyey,lefteyex,lefteyey",
             "nd1/04530D235.jpg,1,1,2,1",
-            "one/same.jpg,3,3,4,3",
             "two/same.jpg,5,5,6,5",
             "one/there.jpg,7,7,8,7",
         ),
@@ -45,12 +44,19 @@ def test_an_image_is_matched_by_path_then_by_name(tmp_path: Path) -> None:
     assert landmarks.find("raw/04530d235.PNG") == {"image_left_eye": (1, 1), "image_right_eye": (2, 1)}
     assert landmarks.find("two/same.jpg") == {"image_left_eye": (5, 5), "image_right_eye": (6, 5)}
     assert landmarks.find("images/two/same.jpg") == landmarks.find("two/same.jpg")
-    assert landmarks.find("three/same.jpg") is None  # which of the two?
     assert landmarks.find("three/there.jpg") == {"image_left_eye": (7, 7), "image_right_eye": (8, 7)}
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "there.jpg").touch()
     assert landmarks.find("three/there.jpg") is None  # the points are those of another image
     assert landmarks.find("other.jpg") is None
+
+
+def test_names_that_images_share_mean_nothing(tmp_path: Path) -> None:
+    lines = ["one/same.jpg,3,3,4,3", "two/same.jpg,5,5,6,5", "bo/gone.jpg,7,7,8,7"]
+    landmarks = read_landmarks(written(tmp_path, "uri,righteyex,righteyey,lefteyex,lefteyey", *lines), tmp_path)
+    assert landmarks.find("images/two/same.jpg") == {"image_left_eye": (5, 5), "image_right_eye": (6, 5)}
+    assert landmarks.find("three/same.jpg") is None  # which of the two?
+    assert landmarks.find("anna/gone.jpg") is None  # bo's image is not there, and this is none of it
 
 
 @pytest.mark.parametrize("again", ["a/1.jpg", "a\\1.jpg", "./a/1.jpg"])
