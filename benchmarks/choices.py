@@ -182,8 +182,8 @@ def main() -> None:
 def draw_smallest(options: argparse.Namespace, root: Path) -> None:
     """A world in which a choice is a matter of seconds, with its pretraining; the options name it."""
     workspace = Workspace.open(root)
-    for name, people, images in (("web", range(12), 10), ("studio", range(20, 30), 10), ("test", range(40, 43), 3)):
-        draw(root / "aligned" / name, people, images, KINDS["haze"], 0)
+    for name, identities, images in (("web", range(12), 10), ("studio", range(20, 30), 10), ("test", range(40, 43), 3)):
+        draw(root / "aligned" / name, identities, images, KINDS["haze"], 0)
     pairs = all_pairs(root / "aligned" / "test")
     options.short = {"iterations": 2, "batch": 8, "bandwidth": "1000"}
     first = PretrainConfig(source="web", model="vggface-mini", iterations=2, batch=8)

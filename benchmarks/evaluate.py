@@ -106,10 +106,10 @@ def stream_features(comparisons: int) -> dict[str, float]:
     rows = math.isqrt(comparisons - 1) + 1
     rng = np.random.default_rng(0)
     labels = np.arange(rows) // IMAGES_OF_ONE
-    people = rng.standard_normal((int(labels[-1]) + 1, DIMENSIONS), np.float32)
+    subjects = rng.standard_normal((int(labels[-1]) + 1, DIMENSIONS), np.float32)
 
     def features() -> np.ndarray:
-        vectors = people[labels] + 1.5 * rng.standard_normal((rows, DIMENSIONS), np.float32)
+        vectors = subjects[labels] + 1.5 * rng.standard_normal((rows, DIMENSIONS), np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     query, target = features(), features()

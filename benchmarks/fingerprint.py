@@ -30,10 +30,10 @@ SMOKE = 300
 
 def write_tree(root: Path, images: int, size: int) -> None:
     """Write files that differ, in folders of identities."""
-    for person in range(-(-images // A_FOLDER)):
-        folder = root / f"{person:06d}"
+    for identity in range(-(-images // A_FOLDER)):
+        folder = root / f"{identity:06d}"
         folder.mkdir(parents=True)
-        for number in range(person * A_FOLDER, min(images, (person + 1) * A_FOLDER)):
+        for number in range(identity * A_FOLDER, min(images, (identity + 1) * A_FOLDER)):
             (folder / f"{number:08d}.jpg").write_bytes(f"{number:020d}".encode() * (size // 20))
 
 

@@ -27,10 +27,10 @@ KNOWN = {"neither": (False, False), "source": (True, False), "both": (True, True
 """The domains whose subjects are known."""
 
 
-def draw(people: int, images: int, rho: float, random: torch.Generator) -> tuple[Tensor, list[int]]:
+def draw(identities: int, images: int, rho: float, random: torch.Generator) -> tuple[Tensor, list[int]]:
     """Features of a domain, and whose each row is."""
-    owners = torch.arange(people).repeat_interleave(images)
-    centres, noise = (torch.randn(count, FEATURES, generator=random) for count in (people, len(owners)))
+    owners = torch.arange(identities).repeat_interleave(images)
+    centres, noise = (torch.randn(count, FEATURES, generator=random) for count in (identities, len(owners)))
     return rho**0.5 * centres[owners] + (1 - rho) ** 0.5 * noise, owners.tolist()
 
 
@@ -58,8 +58,8 @@ def measured(smoke: bool, draws: int) -> Iterator[tuple[str, dict[str, float]]]:
     """The sizes by case."""
     for rho in RHOS[:1] if smoke else RHOS:
         for case in CASES[-1:] if smoke else CASES:
-            (people, images), (others, of_other) = case
-            name = f"{people} × {images}, {others} × {of_other}, ρ = {rho}"
+            (identities, images), (others, of_other) = case
+            name = f"{identities} × {images}, {others} × {of_other}, ρ = {rho}"
             yield name, sizes(case, rho, 4 if smoke else draws)
 
 

@@ -17,7 +17,7 @@ from facedan_cli.runs import read_record
 from facedan_cli.training.target_list import target_images
 from facedan_cli.workspace import Workspace
 
-TOO_GOOD = "its rates are too good"
+TOO_GOOD = "its figures are too good"
 
 
 class Named(Protocol):

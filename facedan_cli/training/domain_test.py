@@ -22,7 +22,7 @@ KEY = "two_sample"
 """Key of the test in the log: a `TwoSampleTest` for each layer."""
 
 IDENTITIES_UNKNOWN = (
-    "the target's identities are unknown: where it has several images of one, the test of the two domains finds "
+    "nobody knows whose the target's images are: where it has several of a person, the test of the two domains finds "
     "a difference too often"
 )
 
