@@ -18,7 +18,11 @@ def test_files_that_are_named_exist(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["NETWORKS", "DISCREPANCIES", "PROTOCOLS", "_AS_BEFORE", "_NOT_DETERMINING", "CSV_HEADER"]
+    "name",
+    [
+        *("NETWORKS", "DISCREPANCIES", "PROTOCOLS", "HEADS", "TEMPLATE_POINTS"),
+        *("_AS_BEFORE", "_NOT_DETERMINING", "CSV_HEADER"),
+    ],
 )
 def test_tables_that_are_named_exist(name: str) -> None:
     assert name in TEXT

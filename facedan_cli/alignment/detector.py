@@ -16,13 +16,13 @@ SMALL_SIDE = 160
 """An image with a shorter side than this is enlarged to it: of thumbnails MTCNN finds hardly any face."""
 
 LARGE_SIDE = 2048
-"""An image with a longer side than this is searched in a copy reduced to it: memory and time stay bounded."""
+"""Longest side that is searched: a larger image is reduced to it, so that memory and time stay bounded."""
 
 LEAST_LARGE_SIDE = 1536
-"""A large image that is decoded to fewer pixels keeps as many: landmarks are as exact as the pixels."""
+"""Least longer side of a large image that is decoded to fewer pixels, for exact landmarks."""
 
 SMALLEST_FACE = 20
-"""Pixels of what is searched; R-Net and O-Net look at 24 and 48."""
+"""Smallest face that is detected, in pixels of the searched image; R-Net and O-Net see 24 and 48."""
 
 
 LOW_THRESHOLDS = (0.5, 0.6, 0.6)
@@ -37,7 +37,7 @@ class Face:
         box: left, top, right, bottom, pixels; it may leave the image.
         probability: O-Net's, 0.6 … 1.
         points: (x, y) of the points named `templates.POINT_NAMES`, shape (5, 2).
-        attempt: how it was found where the first search found none, as "contrast stretched"; "" by the first.
+        attempt: the search that found it, such as "contrast stretched"; "" for the first.
     """
 
     box: tuple[float, float, float, float]

@@ -13,13 +13,13 @@ from types import FrameType
 from facedan_cli.errors import Interrupted
 
 TOLD = (signal.SIGTERM, signal.SIGHUP)
-"""From outside: by `kill`, `timeout`, a scheduler, a machine that goes down, or a terminal that is closed."""
+"""Signals from outside: `kill`, `timeout`, a scheduler, a shutdown, or a closed terminal."""
 
 GRACE_SECONDS = 2.0
-"""How long a process of several may still learn from the others why they end, before it stops by itself."""
+"""Time for a process to learn from the others why they end, before it stops by itself."""
 
 WAITING_SECONDS, TRAINING_SECONDS = 3.0, 25.0
-"""How long it may wait for the others after that; and how long a training may finish its step and save its state."""
+"""Time to wait for the others after that; time for a training to finish its step and save its state."""
 
 
 class Stopped(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""What is known of how faces are aligned, and the words where a model may see other faces than it learnt from."""
+"""The templates of aligned faces, and warnings where they differ from those that a model learnt from."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from facedan_cli.workspace import find_manifest
 
 
 def template_name(root: Path) -> str | None:
-    """The template of the faces below a directory, "given" of those that somebody else aligned; None if unknown."""
+    """The template of the faces below a directory, "given" if not facedan aligned them; None if unknown."""
     manifest = find_manifest(root)
     if manifest is None:
         return None
     try:
         return next((record.template for record in read_records(manifest) if record.output is not None), None)
-    except FacedanError:  # whoever reads it for its faces is told
+    except FacedanError:  # the reader of its faces reports it
         return None
 
 
 def templates_of(folder: FaceDataset) -> set[str | None]:
-    """The templates of a data set's faces; None is among them where no aligned.jsonl speaks of some."""
+    """The templates of a data set's faces; with None where some have no aligned.jsonl."""
     directories = {(folder.root / path).parent for path in folder.paths}
     manifests = {find_manifest(directory) for directory in directories}
     return {None if manifest is None else template_name(manifest.parent) for manifest in manifests}
@@ -37,9 +37,9 @@ def alignment_warnings(
     """Warnings about faces that may be unaligned, or stand on another template than those that a network learnt from.
 
     Args:
-        models: by the names that the reader knows them by.
-        folders: the faces, likewise.
-        report: told where nobody knows how the faces are aligned, of the measured images as of the source's.
+        models: by their names in the report.
+        folders: the faces, by their names in the report.
+        report: gets a note where the alignment of both the measured images and the source is unknown.
     """
     warnings = []
     for name, folder in folders.items():
