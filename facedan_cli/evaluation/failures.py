@@ -58,28 +58,37 @@ def all_pairs_failures(
     impostor = (
         _count_pairs(*listed, symmetric) - int(wanted.sum()) - (_count_pairs(*acquired, symmetric) - int(made.sum()))
     )
-    if not symmetric and set(lost[0]) & set(lost[1]):
-        names = np.unique([*lost[0], *lost[1]], return_inverse=True)[1].astype(np.int64)
-        whose = np.concatenate([q[~query_acquired], t[~target_acquired]])
-        kinds = np.unique(names * len(subjects) + whose, return_inverse=True)[1]
-        selves, own = (_met_in_second(codes, len(lost[0])) for codes in (names, kinds))
-        np.add.at(made, whose[: len(lost[0])], own)
+    if not symmetric and lost[0] and lost[1]:
+        own, selves = _selves(q[~query_acquired], t[~target_acquired], lost)
+        np.add.at(made, q[~query_acquired], own)
         impostor -= int((selves - own).sum())
     return Failures(images, np.repeat(subjects, wanted - made), impostor)
 
 
 def identification_failures(
-    query: np.ndarray, target: np.ndarray, query_acquired: np.ndarray, target_acquired: np.ndarray, images: int
+    query: np.ndarray,
+    target: np.ndarray,
+    query_acquired: np.ndarray,
+    target_acquired: np.ndarray,
+    images: int,
+    *,
+    lost: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Failures, np.ndarray]:
     """The probes (queries) that cannot be searched in the gallery (targets); arguments as of `all_pairs_failures`.
 
     A mated probe fails where it has no features, or where none of its mates in the gallery has. The latter probes have
-    features but are not searched: they would pass for probes without a mate.
+    features but are not searched: they would pass for probes without a mate. A probe without features that is its own
+    only mate would not have been searched and is no failure.
 
     Returns:
         The failures, and which of the queries with features are searched, shape (query_acquired.sum(),).
     """
     mated = np.isin(query, target)
+    if lost[0] and lost[1]:
+        codes = np.unique(np.concatenate([query, target]), return_inverse=True)[1]
+        q, t = codes[: len(query)], codes[len(query) :]
+        own, _ = _selves(q[~query_acquired], t[~target_acquired], lost)
+        mated[~query_acquired] &= np.bincount(t, minlength=len(codes))[q[~query_acquired]] > own
     findable = np.isin(query, target[target_acquired])
     return Failures(images, query[mated & ~(query_acquired & findable)], 0), (~mated | findable)[query_acquired]
 
@@ -99,10 +108,24 @@ def genuine_of_subjects(query: np.ndarray, target: np.ndarray, subjects: int, sy
     return counts * np.bincount(target, minlength=subjects)
 
 
-def _met_in_second(codes: np.ndarray, first: int) -> np.ndarray:
-    """How many of the codes from `first` on each of those before equals, shape (first,)."""
-    counts: np.ndarray = np.bincount(codes[first:], minlength=int(codes.max()) + 1)
-    return np.asarray(counts[codes[:first]])
+def _selves(
+    query: np.ndarray, target: np.ndarray, lost: tuple[Sequence[str], Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each lost query is among the lost targets: under its subject, and in all; both of shape (lost,).
+
+    Args:
+        query: subjects of the lost queries, as numbers.
+        target: subjects of the lost targets.
+        lost: the names of both.
+    """
+    names = np.unique([*lost[0], *lost[1]], return_inverse=True)[1].astype(np.int64)
+    whose = np.concatenate([query, target])
+    kinds = np.unique(names * (int(whose.max()) + 1) + whose, return_inverse=True)[1]
+    first = len(query)
+    own, selves = (
+        np.bincount(codes[first:], minlength=int(codes.max()) + 1)[codes[:first]] for codes in (kinds, names)
+    )
+    return own, selves
 
 
 def _count_pairs(queries: int, targets: int, symmetric: bool) -> int:

@@ -108,8 +108,9 @@ def trials_of_lists(
         return image_set(embedded, np.array(rows, np.int64), subjects[place][acquired[place]])
 
     named = subjects[0], subjects[1], acquired[0], acquired[1], len(match.missing)
+    absent = [[record.file_name for record in side if record.file_name in match.missing] for side in (query, target)]
+    lost = absent[0], absent[1]
     if not search:
-        lost = [[record.file_name for record in side if record.file_name in match.missing] for side in (query, target)]
-        return all_pairs_trials(side(0), side(1), all_pairs_failures(*named, lost=(lost[0], lost[1])))
-    failures, searched = identification_failures(*named)
+        return all_pairs_trials(side(0), side(1), all_pairs_failures(*named, lost=lost))
+    failures, searched = identification_failures(*named, lost=lost)
     return identification_trials(side(0).part(searched), side(1), failures)

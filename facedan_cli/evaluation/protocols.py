@@ -176,7 +176,12 @@ def evaluate_identify(
     def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
         probes, known = (labelled_images(one, missing) for one in embedded)
         failures, searched = identification_failures(
-            probes.subjects, known.subjects, probes.acquired, known.acquired, len(missing)
+            probes.subjects,
+            known.subjects,
+            probes.acquired,
+            known.acquired,
+            len(missing),
+            lost=(probes.lost, known.lost),
         )
         failures = replace(failures, unlabelled=probes.unlabelled + known.unlabelled)
         return {"all": identification_trials(probes.images.part(searched), known.images, failures)}

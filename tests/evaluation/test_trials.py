@@ -76,6 +76,16 @@ def test_a_probe_without_its_only_mate_has_failed_and_one_without_any_has_not() 
     assert list(searched) == [True, False, True]  # of those that are there, c would pass for a stranger
 
 
+def test_a_probe_without_features_that_is_its_own_only_mate_has_not_failed() -> None:
+    query, target = np.array(["a", "b", "c"]), np.array(["a", "b", "b", "c"])
+    there = np.array([False, False, True]), np.array([False, False, True, True])
+    failures, searched = identification_failures(query, target, *there, 2, lost=(["1", "2"], ["1", "2"]))
+    assert list(failures.genuine) == ["b"]  # which has another mate
+    assert list(searched) == [True]
+    other, _ = identification_failures(query, target, *there, 3, lost=(["1", "2"], ["3", "2"]))
+    assert list(other.genuine) == ["a", "b"]
+
+
 def test_scores_and_subjects_belong_together() -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(5, 4))
