@@ -48,12 +48,15 @@ class Landmarks:
     def find(self, path: str) -> Points | None:
         """The points of an image, by its path or else by its name; empty where its lines disagree, None without any.
 
-        The list's paths may start at any directory of the image's path. By its name alone it may have only what no
-        other image has by its path, and only of a list whose names differ: of anna/1.jpg, bo/1.jpg they mean nothing.
+        The list's paths may start at any directory of the image's path, unless another image lies at that path from
+        the root. By its name alone it may have only what no other image has by its path, and only of a list whose names
+        differ: of anna/1.jpg, bo/1.jpg they mean nothing.
         """
         parts = path.split("/")
         for first in range(len(parts)):
-            if (points := self.by_path.get(one_form("/".join(parts[first:])))) is not None:
+            below = "/".join(parts[first:])
+            points = self.by_path.get(one_form(below))
+            if points is not None and (first == 0 or not (self.root / below).exists()):
                 return points
         other = self.by_stem.get(_stem(path))
         taken = other is None or any((self.root / spelling).exists() for spelling in spellings(other))

@@ -59,6 +59,16 @@ def test_names_that_images_share_mean_nothing(tmp_path: Path) -> None:
     assert landmarks.find("anna/gone.jpg") is None  # bo's image is not there, and this is none of it
 
 
+def test_an_image_deeper_in_the_tree_has_not_the_points_of_one_above(tmp_path: Path) -> None:
+    lines = ["path,righteyex,righteyey,lefteyex,lefteyey", "bo/1.jpg,1,1,2,1"]
+    landmarks = read_landmarks(written(tmp_path, *lines), tmp_path)
+    assert landmarks.find("old/bo/1.jpg") == {"image_left_eye": (1, 1), "image_right_eye": (2, 1)}
+    (tmp_path / "bo").mkdir()
+    (tmp_path / "bo" / "1.jpg").touch()
+    assert landmarks.find("old/bo/1.jpg") is None
+    assert landmarks.find("bo/1.jpg") is not None
+
+
 @pytest.mark.parametrize("again", ["a/1.jpg", "a\\1.jpg", "./a/1.jpg"])
 def test_lines_that_disagree_give_an_image_no_points(tmp_path: Path, again: str) -> None:
     lines = ["path,righteyex,righteyey,lefteyex,lefteyey", "a/1.jpg,1,1,2,1", "a/2.jpg,1,1,2,1", "a/2.jpg,1,1,2,1"]
