@@ -106,7 +106,7 @@ _facedan() {
         esac
         ;;
     table)
-        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --workers --device --images --protocol --any-lists --pairs --gallery --probe --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
         --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
@@ -114,8 +114,8 @@ _facedan() {
         --init) kind=run ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --format) kind=value words='text markdown latex csv' ;;
-        --device) kind=value words='auto cpu cuda' ;;
         --protocol | --pairs | --workspace | -w | --config) kind=path ;;
+        --device) kind=value words='auto cpu cuda' ;;
         *) kind=word words='gbu feret pairs identify' ;;
         esac
         ;;

@@ -149,8 +149,13 @@ def _parameter(kind: type, field: Field[Any], annotation: Any, command: str) -> 
         if not default:
             annotation, default = list[str] | None, None
     if facts["argument"]:
+        words = facts["choices"]
         information: Any = typer.Argument(
-            help=facts["help"], show_default=False, show_envvar=False, autocompletion=_COMPLETE.get(facts["complete"])
+            metavar=facts["metavar"],
+            help=facts["help"],
+            show_default=False,
+            show_envvar=False,
+            autocompletion=(lambda: list(words)) if words else _COMPLETE.get(facts["complete"]),
         )
     else:
         information = option(

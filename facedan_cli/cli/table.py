@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.evaluate_show import as_text
-from facedan_cli.cli.options import complete_datasets, complete_runs, console_of, option, workspace_of
+from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.cli.table_settings import settings, tested_by
-from facedan_cli.config.common import INTERVALS
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import NETWORKS
-from facedan_cli.config.table import TABLE_FORMATS, TABLE_INPUTS, TABLE_PROTOCOLS, TABLE_ROWS, TESTED
+from facedan_cli.config.table import TABLE_FORMATS, TABLE_INPUTS, TABLE_PROTOCOLS, TableOptions
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,97 +24,8 @@ if TYPE_CHECKING:
 _FILES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 
 
-@command(inputs=TABLE_INPUTS, common=("dry_run", "as_json", "quiet", "verbose"))
-def table(
-    context: typer.Context,
-    _: Any,
-    by: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROTOCOL",
-            help=f"Protocol of the evaluation: {', '.join(TABLE_PROTOCOLS)}.",
-            show_default=False,
-            show_envvar=False,
-            autocompletion=lambda: list(TABLE_PROTOCOLS),
-        ),
-    ],
-    source: Annotated[
-        str, option("Labelled faces, one folder per identity: a path or a data set's name.", complete=complete_datasets)
-    ],
-    target: Annotated[str, option("Unlabelled faces, as `adapt` takes them.", complete=complete_datasets)],
-    rows: Annotated[
-        str | None,
-        option(
-            f"Rows, such as source,m67: of {', '.join(TABLE_ROWS)}. Default: all; vgg only with --init, lbp and "
-            "pcanet only of feret.",
-            show_default=False,
-        ),
-    ] = None,
-    seeds: Annotated[str, option("Seeds of the trainings, such as 0,1,2.")] = "0",
-    model: Annotated[
-        str | None, option("Network. Default: that of `pretrain`.", show_default=False, complete=NETWORKS)
-    ] = None,
-    init: Annotated[
-        str | None,
-        option(
-            "Weights that stage 1 starts from, and the row vgg.",
-            show_default=False,
-            complete=complete_runs,
-        ),
-    ] = None,
-    pretrain_iterations: Annotated[
-        int | None, option("Training steps of stage 1. Default: those of `pretrain`.", show_default=False)
-    ] = None,
-    iterations: Annotated[
-        int | None, option("Training steps of stage 2. Default: those of `adapt`.", show_default=False)
-    ] = None,
-    lambda_: Annotated[
-        float | None,
-        option(
-            "λ, the weight of the penalty. Default: that of `adapt`.",
-            "--lambda",
-            envvar="FACEDAN_TABLE_LAMBDA",
-            show_default=False,
-        ),
-    ] = None,
-    far: Annotated[
-        list[str] | None,
-        option(
-            "False-accept rate; repeatable. Default: that of `evaluate`.",
-            show_default=False,
-            rich_help_panel=TESTED,
-        ),
-    ] = None,
-    ci: Annotated[
-        str | None,
-        option(
-            "95 % intervals of a single seed: bootstrap, wilson or none. Default: those of `evaluate`.",
-            show_default=False,
-            complete=INTERVALS,
-            rich_help_panel=TESTED,
-        ),
-    ] = None,
-    replicates: Annotated[
-        int | None,
-        option("Bootstrap replicates. Default: those of `evaluate`.", show_default=False, rich_help_panel=TESTED),
-    ] = None,
-    format: Annotated[
-        str, option(f"Printed format: {', '.join(TABLE_FORMATS)}; all are written.", complete=TABLE_FORMATS)
-    ] = "text",
-    workers: Annotated[
-        int | None,
-        option("Threads that decode images; 0: one per core.", show_default=False, rich_help_panel="Common"),
-    ] = None,
-    device: Annotated[
-        str | None,
-        option(
-            "Device: auto, cpu, cuda or cuda:N.",
-            show_default=False,
-            complete=("auto", "cpu", "cuda"),
-            rich_help_panel="Common",
-        ),
-    ] = None,
-) -> None:
+@command(TableOptions, inputs=TABLE_INPUTS, common=("dry_run", "as_json", "quiet", "verbose"))
+def table(context: typer.Context, given: TableOptions, _: Any) -> None:
     """Fill the paper's table: train missing models, measure each, print the rates with their intervals.
 
     Rows: the weights as loaded, stage 1, the control λ = 0, the paper's four adaptations (1 or 5 kernels, last layer or
@@ -129,23 +38,23 @@ def table(
     from facedan_cli.table.fill import fill_table
     from facedan_cli.table.runs import plan_table
 
-    _check(by, format, context.params["as_json"])
+    _check(given, context.params["as_json"])
     console, place = console_of(context), workspace_of(context)
     whole, test = settings(context)
-    protocol_of = tested_by(by, test, place)
+    protocol_of = tested_by(given.by, test, place)
     if context.params["dry_run"]:
         _print_plan(console, plan_table(whole, place))
         return
     result = fill_table(whole, place, protocol_of, report=console)
-    _show(console, result, format)
+    _show(console, result, given.format)
     console.note(f"results: {result.directory}")
     set_aside_exit(console, result.set_aside)
 
 
-def _check(by: str, format: str, as_json: bool) -> None:
-    check_choice("PROTOCOL", by, TABLE_PROTOCOLS)
-    check_choice("--format", format, TABLE_FORMATS)
-    if as_json and format != "text":
+def _check(given: TableOptions, as_json: bool) -> None:
+    check_choice("PROTOCOL", given.by, TABLE_PROTOCOLS)
+    check_choice("--format", given.format, TABLE_FORMATS)
+    if as_json and given.format != "text":
         raise UsageError("--json and --format cannot both be printed", "take one; the results directory has all forms")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(

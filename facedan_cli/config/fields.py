@@ -29,6 +29,7 @@ def setting(
     leading: bool = False,
     recipe: bool = False,
     former: str = "",
+    metavar: str | None = None,
 ) -> Any:
     """A field of a configuration that is an option of its command.
 
@@ -46,6 +47,7 @@ def setting(
         recipe: whether None takes the value of the model's recipe; the help names these values.
         former: the field's name in earlier versions: still read from the command line, files and the environment, and
             the name on disk in runs and checkpoints (`config.common.hashed_options`).
+        metavar: what stands for an argument's value in the help; by default its name.
     """
     facts = {
         "help": help,
@@ -59,6 +61,7 @@ def setting(
         "leading": leading,
         "recipe": recipe,
         "former": former,
+        "metavar": metavar,
     }
     return field(default=default, metadata=facts)
 

@@ -7,7 +7,9 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.common import INTERVALS, EvaluateConfig
+from facedan_cli.config.fields import COMMON, setting
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
@@ -38,6 +40,56 @@ class TableConfig:
 
 TESTED = "Evaluation"
 """The panel of the options of protocols."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """What `table` is asked beside the inputs of its protocol; what is None is left to the command that it is for."""
+
+    by: str = setting(
+        help=f"Protocol of the evaluation: {', '.join(TABLE_PROTOCOLS)}.",
+        argument=True,
+        choices=TABLE_PROTOCOLS,
+        metavar="PROTOCOL",
+    )
+    source: str = setting(
+        help="Labelled faces, one folder per identity: a path or a data set's name.", complete="dataset"
+    )
+    target: str = setting(help="Unlabelled faces, as `adapt` takes them.", complete="dataset")
+    rows: str | None = setting(
+        None,
+        f"Rows, such as source,m67: of {', '.join(TABLE_ROWS)}. Default: all; vgg only with --init, lbp and "
+        "pcanet only of feret.",
+        leading=True,
+    )
+    seeds: str = setting("0", "Seeds of the trainings, such as 0,1,2.", leading=True)
+    model: str | None = setting(None, "Network. Default: that of `pretrain`.", choices=NETWORKS, leading=True)
+    init: str | None = setting(None, "Weights that stage 1 starts from, and the row vgg.", complete="run", leading=True)
+    pretrain_iterations: int | None = setting(
+        None, "Training steps of stage 1. Default: those of `pretrain`.", leading=True
+    )
+    iterations: int | None = setting(None, "Training steps of stage 2. Default: those of `adapt`.", leading=True)
+    lambda_: float | None = setting(None, "λ, the weight of the penalty. Default: that of `adapt`.", leading=True)
+    far: tuple[str, ...] = setting(
+        (), "False-accept rate; repeatable. Default: that of `evaluate`.", panel=TESTED, leading=True
+    )
+    ci: str | None = setting(
+        None,
+        "95 % intervals of a single seed: bootstrap, wilson or none. Default: those of `evaluate`.",
+        choices=INTERVALS,
+        panel=TESTED,
+        leading=True,
+    )
+    replicates: int | None = setting(
+        None, "Bootstrap replicates. Default: those of `evaluate`.", panel=TESTED, leading=True
+    )
+    format: str = setting(
+        "text", f"Printed format: {', '.join(TABLE_FORMATS)}; all are written.", choices=TABLE_FORMATS, leading=True
+    )
+    workers: int | None = setting(None, "Threads that decode images; 0: one per core.", panel=COMMON)
+    device: str | None = setting(
+        None, "Device: auto, cpu, cuda or cuda:N.", suggest=("auto", "cpu", "cuda"), panel=COMMON
+    )
 
 
 def table_option(protocol: str, one: Field[Any]) -> str:
