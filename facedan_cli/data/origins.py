@@ -39,10 +39,12 @@ class Origins:
         files: by face, the file that it was made from, both below the data set's directory; in an archive it follows
             the archive's name.
         failed: images that could not be aligned, by that file's name.
+        digests: by face, the SHA-256 of the image that it was made from, in hex, where the manifest has it.
     """
 
     files: Mapping[str, str]
     failed: Mapping[str, MissingImage]
+    digests: Mapping[str, str]
 
 
 def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = None) -> Origins:
@@ -55,7 +57,7 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
     """
     manifest = find_manifest(folder.root)
     if manifest is None:
-        return Origins({}, {})
+        return Origins({}, {}, {})
     prefix = folder.root.resolve().relative_to(manifest.parent.resolve()).as_posix()
     prefix = "" if prefix == "." else prefix + "/"
     whole = root.is_dir()
@@ -70,6 +72,11 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
         for path, record in last.items()
         if record.output is not None
     }
+    digests = {
+        record.output.removeprefix(prefix): record.digest
+        for record in last.values()
+        if record.output is not None and record.digest
+    }
     names = dict(zip(folder.paths, folder.names, strict=True))
     failed = {}
     for path, record in last.items():
@@ -79,7 +86,7 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
         identity = identity_of(face) if face and whole else ""
         reason = f"not aligned: {record.reason}"
         failed[path.removeprefix(prefix)] = MissingImage(path.removeprefix(prefix), face, reason, identity, whole)
-    return Origins(files, failed)
+    return Origins(files, failed, digests)
 
 
 def is_directory(path: str) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,12 +14,17 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from facedan_cli.data.contents import MISSING, NO_FILE, UNREADABLE
 from facedan_cli.data.dataset import FaceDataset, read_dataset
+from facedan_cli.data.origins import read_origins
 from facedan_cli.errors import FacedanError
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace, replacing
+
+_HEX = re.compile("[0-9a-f]{16}")
 
 IMAGES_FILE = "images.safetensors"
 """File in a run's directory: the images that it learnt from."""
@@ -50,6 +56,36 @@ def contents_of_images(folder: FaceDataset) -> np.ndarray:
     It begins the file's SHA-256. Two of a million different images share one once in 37 million data sets.
     """
     return np.frombuffer(b"".join(digest[:8] for digest in folder.digests()), "<i8").astype(np.int64)
+
+
+def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
+    """`contents_of_images` of several data sets; faces that were made from one image have the same number too.
+
+    An image that was aligned twice, with other settings, has faces of other bytes. The manifests know both by the
+    digest of the image that they were made from.
+    """
+    contents = [contents_of_images(folder) for folder in folders]
+    faces = np.concatenate(contents)
+    made_from = np.concatenate([_made_from(folder) for folder in folders])
+    known = np.flatnonzero(made_from)
+    if not known.size:
+        return contents
+    # Digests are the nodes of a graph, in which each face is joined to its image: a component is one image.
+    nodes, places = np.unique(np.concatenate([faces, made_from[known]]), return_inverse=True)
+    ends = places[known], places[len(faces) :]
+    graph = coo_array((np.ones(len(known), bool), ends), shape=(len(nodes), len(nodes)))
+    component = connected_components(graph, directed=False)[1][places[: len(faces)]]
+    number = np.full(component.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(number, component, faces)
+    return np.split(number[component], np.cumsum([len(one) for one in contents])[:-1])
+
+
+def _made_from(folder: FaceDataset) -> np.ndarray:
+    """As `contents_of_images`, of the images that the faces were made from; 0 where no manifest knows it."""
+    digests = read_origins(folder.root, folder, []).digests
+    heads = [digests.get(path, "")[:16] for path in folder.paths]
+    whole = "".join(head if _HEX.fullmatch(head) else "0" * 16 for head in heads)
+    return np.frombuffer(bytes.fromhex(whole), "<i8").astype(np.int64)
 
 
 def contents_that_are_there(folder: FaceDataset) -> np.ndarray:

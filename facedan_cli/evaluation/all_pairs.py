@@ -10,7 +10,7 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.data.dataset import read_dataset
-from facedan_cli.data.same_images import contents_of_images
+from facedan_cli.data.same_images import contents_of_sets
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
 from facedan_cli.embedding.alignment import alignment_warnings
@@ -120,7 +120,7 @@ def _stream(
     missing: dict[str, str] = {}
     results = []
     trials: dict[str, Trials] = {}
-    known = [(folder, contents_of_images(folder)) for folder in folders]
+    known = list(zip(folders, contents_of_sets(folders), strict=True))
     with ranks.joined():
         for model in models:
             report.note(f"measuring {model.card.run} as '{model.name}' ({model})")

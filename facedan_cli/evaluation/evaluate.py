@@ -12,6 +12,7 @@ import numpy as np
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
+from facedan_cli.data.same_images import contents_of_sets
 from facedan_cli.embedding.alignment import alignment_warnings
 from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation.differences import Measurement, differences
@@ -87,7 +88,10 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         # The comparisons depend on which images have features, never on the features: the first model makes them, and
         # the others must have the same images. Else rates would not be paired.
         if not trials:
-            known = [one.with_contents(folder) for one, folder in zip(embedded, folders, strict=True)]
+            contents = contents_of_sets(folders)
+            known = [
+                one.with_contents(folder, held) for one, folder, held in zip(embedded, folders, contents, strict=True)
+            ]
             trials, paths = protocol.trials(known, missing), [one.paths for one in embedded]
         elif paths != [one.paths for one in embedded]:
             raise FacedanError(

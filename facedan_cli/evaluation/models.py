@@ -17,7 +17,6 @@ from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
 from facedan_cli.data.origins import MissingImage, missing_images, read_origins
-from facedan_cli.data.same_images import contents_of_images
 from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.embed import embed
 from facedan_cli.embedding.model import FaceModel, find_model
@@ -56,16 +55,15 @@ class EmbeddedSet:
         """The files of the faces."""
         return [self.root / path for path in self.paths]
 
-    def with_contents(self, folder: FaceDataset, contents: np.ndarray | None = None) -> EmbeddedSet:
+    def with_contents(self, folder: FaceDataset, contents: np.ndarray) -> EmbeddedSet:
         """The same with the contents of its images.
 
         Args:
             folder: the data set.
-            contents: of all its images, as `contents_of_images` gives them; None: they are read now.
+            contents: of all its images, as `contents_of_sets` gives them.
         """
-        every = contents_of_images(folder) if contents is None else contents
         rows = {path: row for row, path in enumerate(folder.paths)}
-        return replace(self, contents=every[[rows[path] for path in self.paths]])
+        return replace(self, contents=contents[[rows[path] for path in self.paths]])
 
 
 @dataclass(frozen=True)

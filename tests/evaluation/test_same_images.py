@@ -101,6 +101,24 @@ def test_of_one_set_copies_do_not_meet_and_two_names_of_one_image_are_told(tmp_p
     assert "2 of them under the names of two subjects" in result.warnings[0]
 
 
+def test_an_image_that_was_aligned_twice_does_not_meet_itself(tmp_path: Path) -> None:
+    for person in "ab":
+        for number in range(3):
+            file = tmp_path / "raw" / person / f"{number}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(jpeg(ord(person), number))
+    sizes = {"small": 72, "large": 90}
+    for name, size in sizes.items():
+        align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / name, no_align=True, size=size, workers=1))
+    query, target = (Dataset(name, tmp_path / name) for name in sizes)
+    place = Workspace.open(tmp_path / "place")
+    met = partition(evaluate_verify(CONFIG, place, query, target))
+    assert met["genuine"] == 2 * 3 * 2  # of nine pairs of a subject the three of an image with itself are left out
+    assert met["left_out"]["genuine"] == 6
+    alone = partition(evaluate_verify(CONFIG, place, query, query))
+    assert alone["genuine"] == 2 * 3
+
+
 def test_a_probe_that_only_itself_would_match_is_not_searched(tmp_path: Path, sets: Any) -> None:
     a, b = sets(shutil.copy)
     for person in "abc":
