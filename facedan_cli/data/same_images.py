@@ -25,6 +25,8 @@ from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace, replacing
 
 _HEX = re.compile("[0-9a-f]{16}")
+_NO_CONTENTS = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
+"""The numbers that stand for no file."""
 
 IMAGES_FILE = "images.safetensors"
 """File in a run's directory: the images that it learnt from."""
@@ -67,7 +69,8 @@ def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
     contents = [contents_of_images(folder) for folder in folders]
     faces = np.concatenate(contents)
     made_from = np.concatenate([_made_from(folder) for folder in folders])
-    known = np.flatnonzero(made_from)
+    # Files that are not there share one number: it must not join the images that they were made from.
+    known = np.flatnonzero((made_from != 0) & ~np.isin(faces, _NO_CONTENTS))
     if not known.size:
         return contents
     # Digests are the nodes of a graph, in which each face is joined to its image: a component is one image.
@@ -90,8 +93,7 @@ def _made_from(folder: FaceDataset) -> np.ndarray:
 
 def contents_that_are_there(folder: FaceDataset) -> np.ndarray:
     """The numbers of `contents_of_images`, each once and sorted, without those that stand for no file."""
-    none = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
-    return np.setdiff1d(contents_of_images(folder), none)
+    return np.setdiff1d(contents_of_images(folder), _NO_CONTENTS)
 
 
 def places_of(files: Iterable[str | Path]) -> np.ndarray:

@@ -18,7 +18,8 @@ from tiny import ADAPT, PRETRAIN, Notes, draw, not_of_alignment
 
 from facedan_cli.alignment.align import align
 from facedan_cli.config.common import AlignConfig, EvaluateConfig
-from facedan_cli.data.same_images import IMAGES_FILE, learnt_images, places_of
+from facedan_cli.data.dataset import read_dataset
+from facedan_cli.data.same_images import IMAGES_FILE, contents_of_sets, learnt_images, places_of
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.failures import Failures
@@ -117,6 +118,21 @@ def test_an_image_that_was_aligned_twice_does_not_meet_itself(tmp_path: Path) ->
     assert met["left_out"]["genuine"] == 6
     alone = partition(evaluate_verify(CONFIG, place, query, query))
     assert alone["genuine"] == 2 * 3
+
+
+def test_missing_faces_do_not_join_the_images_that_they_were_made_from(tmp_path: Path) -> None:
+    for number in range(3):
+        file = tmp_path / "raw" / "a" / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg(1, number))
+    for name, size in {"small": 72, "large": 90}.items():
+        align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / name, no_align=True, size=size, workers=1))
+    whole, damaged = (read_dataset(tmp_path / name) for name in ("small", "large"))
+    for number in (0, 1):
+        (tmp_path / "large" / "a" / f"{number}.jpg").unlink()
+    first, second = contents_of_sets([whole, damaged])
+    assert len(np.unique(first)) == 3
+    assert first[2] == second[2]
 
 
 def test_a_probe_that_only_itself_would_match_is_not_searched(tmp_path: Path, sets: Any) -> None:
