@@ -1,0 +1,50 @@
+"""What a network of somebody else expects of its input: size, mean and deviation, read from options."""
+
+from __future__ import annotations
+
+import math
+
+from facedan_cli.errors import UsageError
+
+Channels = tuple[float, float, float]
+
+
+def parse_normalisation(mean: str, std: str) -> tuple[Channels, Channels]:
+    """Mean and deviation of R, G and B in units of 0-255.
+
+    Args:
+        mean: one number or three, as in 0.485,0.456,0.406; in units of 0-1 where neither it nor `std` exceeds 1.
+        std: likewise.
+
+    Raises:
+        UsageError: they are no such numbers.
+    """
+    means, deviations = _three("--mean", mean), _three("--std", std)
+    if min(deviations) <= 0:
+        raise UsageError(f"--std must be positive, not {std}", "give one number or three, as in 0.229,0.224,0.225")
+    unit = 255.0 if max(*map(abs, means), *deviations) <= 1 else 1.0
+    red, green, blue = (unit * value for value in means)
+    return (red, green, blue), (unit * deviations[0], unit * deviations[1], unit * deviations[2])
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels, of 112x96 or 112.
+
+    Raises:
+        UsageError: it is no size from 16 to 1024.
+    """
+    parts = text.lower().replace("×", "x").split("x")
+    sides = [int(part) for part in parts if part.strip().isascii() and part.strip().isdigit()]
+    if len(sides) != len(parts) or len(sides) not in (1, 2) or not all(16 <= side <= 1024 for side in sides):
+        raise UsageError(f"--input must be height x width in pixels from 16 to 1024, not '{text}'", "such as 112x112")
+    return sides[0], sides[-1]
+
+
+def _three(option: str, text: str) -> Channels:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 3) or not all(map(math.isfinite, values)):
+        raise UsageError(f"{option} must be one number or three, not '{text}'", f"such as {option} 0.485,0.456,0.406")
+    return values[0], values[len(values) // 2], values[-1]
