@@ -24,7 +24,7 @@ class TableConfig:
     """The paper's table: `pretrain` and `adapt` train each row, `evaluate` measures it.
 
     Args:
-        rows: of `TABLE_ROWS`.
+        rows: names from `TABLE_ROWS`.
         seeds: seeds of the trainings; each has models of its own.
         pretrain: stage 1, but for its seed.
         adapt: stage 2, but for its seed, λ, kernels and layers, which seed and row determine.
@@ -44,7 +44,7 @@ TESTED = "Evaluation"
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """What `table` is asked beside the inputs of its protocol; what is None is left to the command that it is for."""
+    """The options of `table` without the inputs of its protocol; None: the default of the command it is for."""
 
     by: str = setting(
         help=f"Protocol of the evaluation: {', '.join(TABLE_PROTOCOLS)}.",
@@ -58,8 +58,8 @@ class TableOptions:
     target: str = setting(help="Unlabelled faces, as `adapt` takes them.", complete="dataset")
     rows: str | None = setting(
         None,
-        f"Rows, such as source,m67: of {', '.join(TABLE_ROWS)}. Default: all; vgg only with --init, lbp and "
-        "pcanet only of feret.",
+        f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}. Default: all; vgg needs --init, lbp and pcanet "
+        "belong to feret.",
         leading=True,
     )
     seeds: str = setting("0", "Seeds of the trainings, such as 0,1,2.", leading=True)
@@ -107,7 +107,7 @@ def _inputs() -> Iterator[tuple[str, Any, Any]]:
         for one in fields(PROTOCOLS[protocol].inputs):
             name = table_option(protocol, one)
             if name in helps:
-                help = " ".join(f"Of {', '.join(those)}: {text}" for text, those in helps.pop(name).items())
+                help = " ".join(f"For {', '.join(those)}: {text}" for text, those in helps.pop(name).items())
                 facts = {**one.metadata, "help": help, "panel": TESTED, "argument": False}
                 flag = one.default is False
                 kind = bool if flag else Path | None if "Path" in str(one.type) else str | None

@@ -122,7 +122,9 @@ def evaluate_lfw(
     """
     listed = read_view2(pairs)
     if not is_view2(listed):
-        report.warn(f"{pairs} is not View 2 of LFW (ten folds of 300 pairs of each kind): nothing published compares")
+        report.warn(
+            f"{pairs} is not View 2 of LFW (ten folds of 300 pairs of each kind): published rates are not comparable"
+        )
 
     def measure(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Measurement:
         acquired, with_failures = accuracy(trials, scores)

@@ -17,7 +17,7 @@ from facedan_cli.runs import read_record
 from facedan_cli.training.target_list import target_images
 from facedan_cli.workspace import Workspace
 
-TOO_GOOD = "its figures are too good"
+TOO_OPTIMISTIC = "its values are too optimistic"
 
 
 class Named(Protocol):
@@ -96,14 +96,14 @@ def _of(
         if count and not (role == "target" and named.subjects):
             yield (
                 f"'{model.name}' was {LEARNT[role]} on {count} of the {len(measured)} images that are measured "
-                f"({role} '{name}'): {TOO_GOOD}"
+                f"({role} '{name}'): {TOO_OPTIMISTIC}"
             )
     if named.subjects:
         some = ", ".join(named.subjects[:3]) + (", …" if len(named.subjects) > 3 else "")
         own = max([len(named.images), *(count for (role, _), count in seen.items() if role == "target")])
         yield (
             f"'{model.name}' was adapted on images of {len(named.subjects)} subjects of this protocol ({some}), "
-            f"{own} of them the protocol's own, as far as names and contents tell: {TOO_GOOD}"
+            f"{own} of them the protocol's own, as far as names and contents tell: {TOO_OPTIMISTIC}"
         )
 
 

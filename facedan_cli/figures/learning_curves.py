@@ -30,7 +30,7 @@ _FEW, _MANY = 20, 60
 """Up to so many values are marked one by one; from so many on, a running mean is drawn over pale values."""
 
 _IN_A_ROW = 4
-_HELD_OUT = "held aside"
+_HELD_OUT = "held out"
 _FIXED = {"": "#000000", _HELD_OUT: "#56B4E9"}
 _OF_LAYERS = tuple(color for color in COLORS if color not in _FIXED.values())
 

@@ -123,7 +123,7 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
         seeds = ", ".join(map(str, config.seeds))
         yield f"mean over the seeds {seeds} [lowest, highest]; without brackets: the same model for every seed"
     elif evaluate.ci == "bootstrap":
-        yield f"seed {config.seeds[0]} [95 % interval, bootstrap over people, {evaluate.replicates} replicates]"
+        yield f"seed {config.seeds[0]} [95 % interval, bootstrap over subjects, {evaluate.replicates} replicates]"
     elif evaluate.ci == "wilson":
         yield f"seed {config.seeds[0]} [95 % interval, binomial: too narrow]"
     if any(UNRESOLVED in cell for cells in rows for cell in cells[1:]):

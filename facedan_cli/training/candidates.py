@@ -117,11 +117,11 @@ def choose(before: Candidate, found: Sequence[Candidate]) -> Candidate:
 def rejection_reason(candidate: Candidate, before: Candidate) -> str:
     """Why a network is rejected; empty where it is not."""
     if not np.isfinite([candidate.agreement, candidate.source_error, candidate.spread]).all():
-        return "features that are no numbers"
+        return "its features are not finite"
     if candidate.spread < LEAST_SPREAD * before.spread:
-        return "target features have fallen together"
+        return "its target features have collapsed"
     if candidate.source_error > before.source_error + SOURCE_LOSS:
-        return "the source is lost"
+        return "its source error has risen too far"
     return ""
 
 

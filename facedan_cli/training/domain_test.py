@@ -22,8 +22,8 @@ KEY = "two_sample"
 """Key of the test in the log: a `TwoSampleTest` for each layer."""
 
 IDENTITIES_UNKNOWN = (
-    "nobody knows whose the target's images are: where it has several of a person, the test of the two domains finds "
-    "a difference too often"
+    "the identities of the target are unknown: with several target images of one subject, the two-sample test finds a "
+    "difference too often"
 )
 
 

@@ -233,9 +233,7 @@ def leak(place: Workspace, data: Dataset, model: str) -> list[str]:
 
 def test_a_network_is_told_apart_from_what_it_was_trained_on(place: Workspace, trained: Any, tmp_path: Path) -> None:
     source, before = place.dataset("casia"), trained.before.name
-    expected = (
-        "'source only' was trained on 16 of the 16 images that are measured (source 'casia'): its figures are too"
-    )
+    expected = "'source only' was trained on 16 of the 16 images that are measured (source 'casia'): its values are too"
     (warning,) = leak(place, source, before)
     assert warning.startswith(expected)
     # A copy, its files renamed; and the network that was adapted from it.

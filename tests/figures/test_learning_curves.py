@@ -55,9 +55,9 @@ def test_an_adaptation_has_all_panels(tmp_path: Path, monkeypatch: pytest.Monkey
     distance = panels["Distance between the domains"]["MMD² fc7"]
     np.testing.assert_allclose(distance.get_xdata(), [20, 40, 60, 80])
     np.testing.assert_allclose(distance.get_ydata(), np.sin([20, 40, 60, 80]) / 10)
-    assert panels["Loss"].keys() == {"total", "classification", "held aside"}
-    assert list(panels["Loss"]["held aside"].get_xdata()) == [80]
-    assert list(panels["Loss"]["held aside"].get_ydata()) == [0.75]
+    assert panels["Loss"].keys() == {"total", "classification", "held out"}
+    assert list(panels["Loss"]["held out"].get_xdata()) == [80]
+    assert list(panels["Loss"]["held out"].get_ydata()) == [0.75]
     ranks = panels["Effective rank of the features"]
     assert ranks["fc7 source"].get_color() == ranks["fc7 target"].get_color() == distance.get_color()
     assert ranks["fc7 source"].get_color() != ranks["fc6 source"].get_color()

@@ -78,7 +78,7 @@ def test_the_page_shows_everything_that_it_was_given(svg: str, tmp_path: Path) -
     seen = outline(make_page(svg), tmp_path)
     assert [text for text in seen.text if text == "97.5 [96.1, 98.4]"]
     assert "0.8765: words" in seen.text
-    assert "no picture" in seen.text
+    assert "no image" in seen.text
     (image,) = seen.all("img")
     assert base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,")) == JPEG
     assert image["alt"] == "words"

@@ -42,9 +42,9 @@ def test_the_one_that_knows_target_images_best_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"spread": 14.9}, "target features have fallen together"),
-        ({"source_error": 0.121}, "the source is lost"),
-        ({"agreement": math.nan}, "features that are no numbers"),
+        ({"spread": 14.9}, "its target features have collapsed"),
+        ({"source_error": 0.121}, "its source error has risen too far"),
+        ({"agreement": math.nan}, "its features are not finite"),
         ({"spread": 15.0, "source_error": 0.1199}, ""),
     ],
 )
