@@ -7,6 +7,7 @@ product is made of tiles of one fixed shape (another shape would change most sco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -21,6 +22,12 @@ Array = NDArray[Any]
 Tile = tuple[Array, Array]
 """Scores, float32, and which of them are genuine, bool, of the same shape."""
 
+Sides = tuple[Array, Array]
+"""One array of the queries, one of the targets."""
+
+TILE = 1024
+"""Rows and columns of a matrix product; the last ones are padded with zeros, so that all products have one shape."""
+
 
 def verification_streamed(
     query: ArrayLike,
@@ -31,7 +38,6 @@ def verification_streamed(
     *,
     contents: tuple[ArrayLike, ArrayLike] | None = None,
     failed: int = 0,
-    tile: int = 1024,
     once: bool = False,
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] | None = None,
@@ -49,7 +55,6 @@ def verification_streamed(
         contents: numbers of the queries' images, shape (q,), and of the targets', shape (t,): those with one number are
             the same image and are not compared. None: every query meets every target.
         failed: genuine comparisons without a score, for the equal error rate with failures.
-        tile: rows and columns of a tile; the last ones are padded with zeros, so that all products have one shape.
         once: query and target are one and the same set; each pair of different rows is compared once.
         device: where the products are computed.
         advance: called after each tile with the number of its comparisons, in both passes.
@@ -63,30 +68,39 @@ def verification_streamed(
     if query.ndim != 2 or query.shape[1:] != target.shape[1:] or (len(query), len(target)) != (a.size, b.size):
         raise ValueError(f"features of shapes {query.shape} and {target.shape} for {a.size} and {b.size} labels")
     codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1].astype(np.int32)
-    of_query, of_target = codes[: a.size], codes[a.size :]
     alike = None if contents is None else (np.asarray(contents[0]), np.asarray(contents[1]))
-
-    def tiles(part: int, parts: int) -> Iterator[Tile]:
-        corners = product(range(0, len(query), tile), range(0, len(target), tile))
-        wanted = (corner for corner in corners if not once or corner[0] <= corner[1])
-        for row, column in islice(wanted, part, None, parts):
-            rows, columns = of_query[row : row + tile], of_target[column : column + tile]
-            whole = _padded(query, row, tile, device) @ _padded(target, column, tile, device).T  # (tile, tile)
-            scores = whole.cpu().numpy()[: rows.size, : columns.size]
-            mates = np.equal.outer(rows, columns)
-            made = None
-            if alike is not None:
-                made = np.not_equal.outer(alike[0][row : row + tile], alike[1][column : column + tile])
-            if once and row == column:
-                made = np.triu(np.ones_like(mates) if made is None else made, k=1)
-            yield (scores, mates) if made is None else (scores[made], mates[made])
-
+    tiles = partial(_products, (query, target), (codes[: a.size], codes[a.size :]), alike, once, device)
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         return _two_passes(tiles, fars, advance, lambda: failed)
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+def _products(
+    features: Sides,
+    labels: Sides,
+    contents: Sides | None,
+    once: bool,
+    device: str | torch.device,
+    part: int,
+    parts: int,
+) -> Iterator[Tile]:
+    """The tiles of one process: the comparisons that are made, of shape (rows, columns) where all are, else (n,)."""
+    corners = product(range(0, len(features[0]), TILE), range(0, len(features[1]), TILE))
+    wanted = (corner for corner in corners if not once or corner[0] <= corner[1])
+    for row, column in islice(wanted, part, None, parts):
+        rows, columns = slice(row, row + TILE), slice(column, column + TILE)
+        whole = _padded(features[0][rows], device) @ _padded(features[1][columns], device).T  # (TILE, TILE)
+        mates = np.equal.outer(labels[0][rows], labels[1][columns])
+        scores = whole.cpu().numpy()[: mates.shape[0], : mates.shape[1]]
+        made = None
+        if contents is not None:
+            made = np.not_equal.outer(contents[0][rows], contents[1][columns])
+        if once and row == column:
+            made = np.triu(np.ones_like(mates) if made is None else made, k=1)
+        yield (scores, mates) if made is None else (scores[made], mates[made])
 
 
 def verification_of_tiles(
@@ -146,9 +160,8 @@ def _over_processes(counts: Counts) -> Counts:
     return Counts(*both.cpu().numpy())
 
 
-def _padded(features: Array, start: int, tile: int, device: str | torch.device) -> Tensor:
-    rows = features[start : start + tile]
+def _padded(rows: Array, device: str | torch.device) -> Tensor:
     # Allocated by torch, whose alignment is the same each time: the bits of a product may depend on it.
-    block = torch.zeros(tile, features.shape[1])
+    block = torch.zeros(TILE, rows.shape[1])
     block.numpy()[: len(rows)] = rows
     return block.to(device)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from together import joined
 
+from facedan_cli.metrics import streaming
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
 
 FARS = ("0.1", "0.001", "1")
@@ -30,11 +31,12 @@ def pieces():
 
 def main(part: int, parts: int, directory: Path) -> None:
     (query, a), (target, b) = features(101, 1), features(70, 2)
+    streaming.TILE = 32
     seen: list[int] = []
     with joined(part, parts, directory):
         results = [
-            verification_streamed(query, target, a, b, FARS, tile=32, advance=seen.append),
-            verification_streamed(query, query, a, a, FARS, tile=32, once=True),
+            verification_streamed(query, target, a, b, FARS, advance=seen.append),
+            verification_streamed(query, query, a, a, FARS, once=True),
             verification_of_tiles(pieces, FARS),
         ]
     found = {

@@ -10,6 +10,7 @@ import torch
 from stream_ranks import FARS, features, pieces
 from together import run_together
 
+from facedan_cli.metrics import streaming
 from facedan_cli.metrics.roc import equal_error_rate, verification_rate
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
 
@@ -29,11 +30,17 @@ def score_matrix(query: np.ndarray, target: np.ndarray, tile: int) -> np.ndarray
     return scores
 
 
+@pytest.fixture(autouse=True)
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "TILE", 32)
+
+
 @pytest.mark.parametrize("tile", [13, 32, 200])
-def test_figures_are_those_of_the_whole_matrix(tile: int) -> None:
+def test_figures_are_those_of_the_whole_matrix(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "TILE", tile)
     (query, a), (target, b) = features(101, 1), features(70, 2)
     scores, mates = score_matrix(query, target, tile), np.equal.outer(a, b)
-    found = verification_streamed(query, target, a, b, FARS, tile=tile)
+    found = verification_streamed(query, target, a, b, FARS)
     assert found.points == {far: verification_rate(scores[mates], scores[~mates], far) for far in FARS}
     assert found.eer == equal_error_rate(scores[mates], scores[~mates])
 
@@ -42,7 +49,7 @@ def test_a_set_with_itself_compares_each_pair_once() -> None:
     query, a = features(101, 1)
     scores, once = score_matrix(query, query, 32), np.triu(np.ones((101, 101), bool), k=1)
     mates = np.equal.outer(a, a)
-    found = verification_streamed(query, query, a, a, FARS, tile=32, once=True)
+    found = verification_streamed(query, query, a, a, FARS, once=True)
     assert found.points == {far: verification_rate(scores[mates & once], scores[~mates & once], far) for far in FARS}
     point = found.points["0.1"]
     assert point.genuine + point.impostor == 101 * 100 // 2
@@ -53,8 +60,8 @@ def test_labels_may_be_text_and_features_memory_mapped(tmp_path: Path) -> None:
     np.save(tmp_path / "query.npy", query)
     mapped = np.load(tmp_path / "query.npy", mmap_mode="r")
     named = (np.char.mod("s%02d", labels) for labels in (a, b))
-    found = verification_streamed(mapped, target, *named, FARS, tile=32)
-    assert found.points == verification_streamed(query, target, a, b, FARS, tile=32).points
+    found = verification_streamed(mapped, target, *named, FARS)
+    assert found.points == verification_streamed(query, target, a, b, FARS).points
 
 
 def test_pieces_of_any_shape() -> None:
@@ -115,10 +122,10 @@ def test_a_gpu_counts_its_own_scores_exactly() -> None:
     allowed = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     try:
-        found = verification_streamed(query, target, a, b, FARS, tile=32, device="cuda")
+        found = verification_streamed(query, target, a, b, FARS, device="cuda")
     finally:
         torch.set_float32_matmul_precision(allowed)
-    on_cpu = verification_streamed(query, target, a, b, FARS, tile=32)
+    on_cpu = verification_streamed(query, target, a, b, FARS)
     for far in FARS:
         assert found.points[far].threshold == pytest.approx(on_cpu.points[far].threshold, abs=1e-6)  # TF32: 1e-3
         assert found.points[far].vr == pytest.approx(on_cpu.points[far].vr, abs=0.01)
