@@ -39,7 +39,6 @@ def two_sample_test(
     *,
     weights: Sequence[float] = (1.0,),
     bandwidth_multipliers: Sequence[float] | None = None,
-    bandwidth: float | None = None,
     permutations: int = 1000,
     seed: int = 0,
     source_identities: Sequence[Hashable] | None = None,
@@ -61,8 +60,8 @@ def two_sample_test(
         source: features, shape (n, d), n ≥ 2.
         target: features, shape (m, d), m ≥ 2.
         weights: β, one a kernel.
-        bandwidth_multipliers: bandwidth of each kernel as a multiple of `bandwidth`; by default 1, 2, 4, …
-        bandwidth: γ; by default the median of the pooled squared distances.
+        bandwidth_multipliers: bandwidth of each kernel as a multiple of γ, which is the median of the pooled squared
+            distances; by default 1, 2, 4, …
         permutations: number of random divisions.
         seed: the same seed draws the same divisions.
         source_identities: the identity of each source row; None: unknown, or all different.
@@ -75,8 +74,7 @@ def two_sample_test(
     if n < 2 or m < 2:
         raise ValueError(f"the test needs at least two rows of each domain, got {n} and {m}")
     distances = squared_distances(source.double(), target.double())
-    gamma = median_distance(distances) if bandwidth is None else bandwidth
-    kernel = gaussian_kernel(distances, gamma, weights, bandwidth_multipliers)
+    kernel = gaussian_kernel(distances, median_distance(distances), weights, bandwidth_multipliers)
     if source_identities is not None or target_identities is not None:
         owner_of = [*_identities("source", source_identities, n), *_identities("target", target_identities, m)]
         numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owner_of))}

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torchvision.ops import nms
 
+_NESTED = 0.7  # of the smaller box
+
 
 def moved(boxes: np.ndarray, shifts: np.ndarray, last: int = 1) -> np.ndarray:
     """Boxes with their ends shifted by shares of their sides, both (n, 4).
@@ -38,7 +40,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshol
     return np.concatenate([own[nms(all_boxes[own], all_scores[own], threshold).numpy()] for own in _members(groups)])
 
 
-def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
+def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Indices of the boxes without those that lie in a better one: the overlap is measured against the smaller box."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)
@@ -49,7 +51,7 @@ def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, t
             width = np.minimum(right[i], right[better]) - np.maximum(left[i], left[better]) + 1
             height = np.minimum(bottom[i], bottom[better]) - np.maximum(top[i], top[better]) + 1
             overlap = np.maximum(0, width) * np.maximum(0, height)
-            if (overlap <= threshold * np.minimum(area[i], area[better])).all():
+            if (overlap <= _NESTED * np.minimum(area[i], area[better])).all():
                 better.append(int(i))
         kept += better
     return np.array(kept, np.int64)

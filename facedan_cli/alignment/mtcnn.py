@@ -185,7 +185,7 @@ def _locate(
     # A box's first pixel, counted from one, begins half a pixel before its centre.
     points = sides[:, None] * points + boxes[:, None, :2] - np.float32(1 if reference else 1.5)
     boxes, scores, images = moved(boxes, shifts[passed]), scores[passed, 1], candidates.images[passed]
-    kept = suppress_nested(boxes, scores, images, 0.7)
+    kept = suppress_nested(boxes, scores, images)
     from_zero = boxes if reference else boxes - 1
     return Candidates(from_zero[kept], scores[kept], images[kept]), points[kept]
 

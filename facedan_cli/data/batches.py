@@ -26,6 +26,9 @@ CPU = torch.device("cpu")
 
 PREFETCHED_BATCHES = 3
 
+WINDOW = 256
+"""Decoded faces that wait for their turn."""
+
 DECODING_AHEAD = 2
 """Batches that are decoded at a time, so that the pool begins with the next while the last faces of one come in.
 
@@ -55,9 +58,9 @@ def square_face(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def read_faces(
-    folder: FaceDataset, indices: Sequence[int], size: int, pool: ThreadPoolExecutor, window: int = 256
+    folder: FaceDataset, indices: Sequence[int], size: int, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Decode faces in order with the pool's threads; at most `window` of them are held at a time."""
+    """Decode faces in order with the pool's threads; at most WINDOW of them are held at a time."""
 
     def read(index: int) -> np.ndarray | UnreadableImage:
         try:
@@ -66,7 +69,7 @@ def read_faces(
             return error
 
     waiting = iter(indices)
-    queue = deque((index, pool.submit(read, index)) for index in islice(waiting, window))
+    queue = deque((index, pool.submit(read, index)) for index in islice(waiting, WINDOW))
     while queue:
         index, future = queue.popleft()
         queue.extend((following, pool.submit(read, following)) for following in islice(waiting, 1))

@@ -43,6 +43,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _FILES_AT_ONCE = 4096
 _ASKED_AT_ONCE = 512
 _CHUNK = 1 << 20
+_THREADS = 8  # that read files
 
 
 class Contents:
@@ -53,12 +54,10 @@ class Contents:
 
     Args:
         index: an SQLite file; None: nothing is remembered.
-        workers: threads that read files.
     """
 
-    def __init__(self, index: Path | None = None, workers: int = 8) -> None:
+    def __init__(self, index: Path | None = None) -> None:
         self._index = index
-        self._workers = workers
         self._learnt: dict[bytes, bytes] = {}
 
     def digests(self, root: Path, paths: Iterable[str]) -> Iterator[bytes]:
@@ -70,7 +69,7 @@ class Contents:
         """
         start = os.fspath(root)
         files = (os.path.join(start, path) for path in paths)
-        with ThreadPoolExecutor(self._workers) as pool:
+        with ThreadPoolExecutor(_THREADS) as pool:
             known = self._known()
             while chunk := list(islice(files, _FILES_AT_ONCE)):
                 yield from self._of_chunk(chunk, known, pool)

@@ -47,20 +47,18 @@ def evaluate_verify(
     query: Dataset,
     target: Dataset | None = None,
     *,
-    most: int = MOST_IN_MEMORY,
     report: Report = SILENT,
 ) -> EvaluateResult:
     """Every image of one data set with every image of another, or each pair of one data set's images once.
 
-    Folders name the subjects. More than `most` comparisons are streamed, as all are under torchrun, whose processes
-    share them: the rates are the same, the intervals Wilson's.
+    Folders name the subjects. More than MOST_IN_MEMORY comparisons are streamed, as all are under torchrun, whose
+    processes share them: the rates are the same, the intervals Wilson's.
 
     Args:
         config: the models and how they are measured.
         workspace: where features and results lie.
         query: one data set.
         target: the other; by default the same.
-        most: comparisons that are kept in memory.
         report: told of the progress.
 
     Raises:
@@ -73,7 +71,7 @@ def evaluate_verify(
     datasets = [query] if symmetric else [query, target]
     sizes = [len(read_dataset(dataset.root)) for dataset in datasets]
     comparisons = sizes[0] * (sizes[0] - 1) // 2 if symmetric else sizes[0] * sizes[1]
-    if ranks.count == 1 and comparisons <= most:
+    if ranks.count == 1 and comparisons <= MOST_IN_MEMORY:
 
         def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
             return {"all": _trials(embedded, missing)}
@@ -82,7 +80,7 @@ def evaluate_verify(
     if config.fuse or config.save_scores or config.convention != OURS:
         raise UsageError(
             f"{comparisons} comparisons are streamed: --fuse, --save-scores and other conventions need all scores",
-            f"compare fewer than {most}, in one process",
+            f"compare fewer than {MOST_IN_MEMORY}, in one process",
         )
     config = without_bootstrap(config, f"{comparisons} comparisons are streamed", report)
     return _stream(config, workspace, datasets, ranks, report if ranks.first else SILENT)

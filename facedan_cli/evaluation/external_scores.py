@@ -11,7 +11,7 @@ import numpy as np
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.evaluation.all_pairs import MOST_IN_MEMORY
+from facedan_cli.evaluation import all_pairs
 from facedan_cli.evaluation.differences import differences
 from facedan_cli.evaluation.evaluate import finish
 from facedan_cli.evaluation.failures import Failures
@@ -49,17 +49,17 @@ def evaluate_scores(
     files: Sequence[Path],
     mask: Path | None,
     *,
-    most: int = MOST_IN_MEMORY,
     report: Report = SILENT,
 ) -> EvaluateResult:
     """Verification rates of scores in files, a row a file.
+
+    A matrix of more than MOST_IN_MEMORY comparisons is streamed: the rates are the same, the intervals Wilson's.
 
     Args:
         config: how they are measured; the options of models are not read.
         workspace: where the results will lie.
         files: BEE matrices, all with the mask `mask`, or text of two, four or five columns.
         mask: the mask of the matrices. Without one, the sigsets that a matrix names must lie beside it.
-        most: comparisons of a matrix that are kept in memory; of more the rates are the same, the intervals Wilson's.
         report: told of the progress.
 
     Raises:
@@ -70,12 +70,12 @@ def evaluate_scores(
     names = [path.name for path in files]
     if len(set(names)) < len(names):
         raise UsageError("two files have one name: their rows could not be told apart", "rename one of them")
-    found = [_measure(path, mask, config, most, report) for path in files]
+    found = [_measure(path, mask, config, report) for path in files]
     resampled = all(measured.rates.replicates for measured, _ in found)
     if config.ci == "bootstrap" and config.convention == OURS and not resampled:
         reason = "the subjects of some file's comparisons are unknown, or its scores too many to keep"
         config = without_bootstrap(config, reason, report)
-        found = [_measure(path, mask, config, most, report) for path in files]
+        found = [_measure(path, mask, config, report) for path in files]
     for name, (measured, _) in zip(names, found, strict=True):
         genuine, impostor, _ = measured.failed
         if genuine or impostor:
@@ -108,7 +108,7 @@ def _hashed_options(config: EvaluateConfig) -> list[object]:
 
 
 def _measure(
-    path: Path, mask: Path | None, config: EvaluateConfig, most: int, report: Report
+    path: Path, mask: Path | None, config: EvaluateConfig, report: Report
 ) -> tuple[Verification, Comparisons | None]:
     """The rates of a file; and its scores, where they were kept."""
     if not _is_matrix(path):
@@ -127,12 +127,13 @@ def _measure(
         )
         return verification(compared, config, str(path)), compared
     matrix, of = _matrix(path, mask)
-    if matrix.values.size <= most:
+    if matrix.values.size <= all_pairs.MOST_IN_MEMORY:
         compared = replace(_in_memory(matrix, of), left_out=left_out_of(selves(matrix), of, _subjects(matrix)))
         return verification(compared, config, str(path)), compared
     if config.convention != OURS:
         raise UsageError(
-            f"{path} has more than {most} comparisons, of which only {OURS} is measured", "leave --convention out"
+            f"{path} has more than {all_pairs.MOST_IN_MEMORY} comparisons, of which only {OURS} is measured",
+            "leave --convention out",
         )
     with report.progress(f"reading {path.name}", 2 * matrix.values.size, unit="comparisons") as advance:
         failed = [0, 0]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -36,14 +34,13 @@ _EMPTY = 1e-30
 """Added to a + b: bins that are empty in both give 0 instead of 0/0, and no other sum changes by a bit."""
 
 
-def features(images: Tensor, weights: Sequence[Sequence[float]] = WEIGHTS) -> Tensor:
-    """Histograms of the regions, each times the region's weight; regions of weight 0 are left out.
+def features(images: Tensor) -> Tensor:
+    """Histograms of the regions, each times the region's weight in WEIGHTS; regions of weight 0 are left out.
 
     Chi-square is homogeneous: weighted histograms need no weights in their comparison.
 
     Args:
         images: grey windows, uint8, shape (n, height, width).
-        weights: of a grid's regions, row by row.
 
     Returns:
         Shape (n, regions·59), float32.
@@ -51,7 +48,7 @@ def features(images: Tensor, weights: Sequence[Sequence[float]] = WEIGHTS) -> Te
     Raises:
         ValueError: as `histograms`.
     """
-    weight = torch.tensor(weights, dtype=torch.float32, device=images.device)
+    weight = torch.tensor(WEIGHTS, dtype=torch.float32, device=images.device)
     counted = weight.flatten().nonzero().flatten()
     found = histograms(images, *weight.shape)[:, counted] * weight.flatten()[counted, None]
     return found.flatten(1)

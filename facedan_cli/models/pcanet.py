@@ -18,6 +18,9 @@ square that `align` makes, whichever its template."""
 HASH_THRESHOLD = 1e-6
 """Grey levels. A flat region answers 0, of which rounding leaves about 1e-12 of either sign: that is no edge."""
 
+BATCH = 16
+"""Images that are filtered at once."""
+
 COUNTS_AT_ONCE = 1 << 16
 """Columns of the histograms that are held in float32. Of 256 histograms of 15×15 whole numbers the sums of products
 stay below 2^24: exact in float32, on every device."""
@@ -92,7 +95,6 @@ def fit(
     spec: Spec,
     *,
     gallery: Tensor | None = None,
-    batch: int = 16,
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] = lambda _: None,
 ) -> PCANet:
@@ -104,7 +106,6 @@ def fit(
         spec: its shape.
         gallery: grey windows, shape (m, height, width), from which the whitening is learnt; the same by default.
             Chan et al. take FERET's gallery, which a protocol forbids whose scores may depend on two images only.
-        batch: images at once.
         device: where the work is done; the network lies there.
         advance: called after each batch with the number of its images: in all, 2·n + m.
 
@@ -117,7 +118,7 @@ def fit(
     gallery = images if gallery is None else gallery
 
     def batches(windows: Tensor) -> Iterator[Tensor]:
-        for part in torch.split(windows, batch):
+        for part in torch.split(windows, BATCH):
             yield part.to(device)
             advance(len(part))
 
@@ -133,9 +134,9 @@ def fit(
 
 
 @torch.no_grad()
-def transform(network: PCANet, images: Tensor, batch: int = 16) -> Tensor:
+def transform(network: PCANet, images: Tensor) -> Tensor:
     """Features of many images on the CPU, shape (n, dimensions): `forward`, batch after batch."""
-    return torch.cat([network(part.to(network.mean.device)).cpu() for part in torch.split(images, batch)])
+    return torch.cat([network(part.to(network.mean.device)).cpu() for part in torch.split(images, BATCH)])
 
 
 def learn_filters(batches: Iterable[Tensor], patch: int, count: int) -> Tensor:

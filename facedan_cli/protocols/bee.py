@@ -15,10 +15,10 @@ matrix may be larger than the memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,40 +157,36 @@ def comparisons(scores: BeeMatrix, mask: BeeMatrix) -> Iterator[tuple[slice, NDA
 
 def write_matrix(
     path: Path,
-    values: NDArray[Any] | Iterable[NDArray[Any]],
+    values: NDArray[Any],
     query_sigset: str,
     target_sigset: str,
     *,
     kind: Kind = "scores",
-    shape: tuple[int, int] | None = None,
 ) -> None:
     """Write similarities or a mask, little-endian, through a temporary file.
 
     Args:
         path: the file.
-        values: the matrix, shape (queries, targets), or blocks of its rows one after the other.
+        values: the matrix, shape (queries, targets).
         query_sigset: name of the list of the rows.
         target_sigset: name of the list of the columns.
         kind: what the values are.
-        shape: queries and targets; needed where the values come in blocks.
 
     Raises:
-        ValueError: the values have another shape, a mask is not of uint8, or a name has more than one line.
+        ValueError: the values are no matrix, a mask is not of uint8, or a name has more than one line.
     """
-    if isinstance(values, np.ndarray):
-        shape, values = values.shape if shape is None else shape, [values]
-    if shape is None or len(shape) != 2:
-        raise ValueError(f"the shape of a matrix is (queries, targets), not {shape}")
+    if values.ndim != 2:
+        raise ValueError(f"the shape of a matrix is (queries, targets), not {values.shape}")
+    if kind == "mask" and values.dtype != np.uint8:
+        raise ValueError(f"a mask is of uint8, not {values.dtype}")
     if any("\n" in name for name in (query_sigset, target_sigset)):
         raise ValueError("the name of a sigset has one line")
     header = f"{'M2' if kind == 'mask' else 'S2'}\n{target_sigset}\n{query_sigset}\n"
-    sizes = f"{'MB' if kind == 'mask' else 'MF'} {shape[0]} {shape[1]} "
+    sizes = f"{'MB' if kind == 'mask' else 'MF'} {len(values)} {values.shape[1]} "
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(header.encode(errors="surrogateescape") + sizes.encode())
         file.write(_MAGIC.to_bytes(4, "little") + b"\n")
-        rows = sum(_write_block(file, block, shape[1], kind) for block in values)
-        if rows != shape[0]:
-            raise ValueError(f"the blocks have {rows} rows, not {shape[0]}")
+        file.write(np.ascontiguousarray(values, np.uint8 if kind == "mask" else "<f4").data)
 
 
 def sigset_beside(matrix: BeeMatrix, name: str) -> Path | None:
@@ -200,15 +196,6 @@ def sigset_beside(matrix: BeeMatrix, name: str) -> Path | None:
     """
     base = name.replace("\\", "/").rpartition("/")[2]
     return next((path for path in matrix.path.parent.iterdir() if path.name == base and path.is_file()), None)
-
-
-def _write_block(file: BinaryIO, block: NDArray[Any], targets: int, kind: Kind) -> int:
-    if block.ndim != 2 or block.shape[1] != targets:
-        raise ValueError(f"a block of shape {block.shape} is not of rows of {targets} values")
-    if kind == "mask" and block.dtype != np.uint8:
-        raise ValueError(f"a mask is of uint8, not {block.dtype}")
-    file.write(np.ascontiguousarray(block, np.uint8 if kind == "mask" else "<f4").data)
-    return len(block)
 
 
 def _first(wrong: NDArray[np.bool_], start: int) -> str:

@@ -114,8 +114,9 @@ def test_faces_come_in_order_and_few_are_held(
         return read_face(path, size)
 
     monkeypatch.setattr(batches, "read_face", read)
+    monkeypatch.setattr(batches, "WINDOW", 2)
     order = [6, 2, 0, 5, 1, 3]
-    for place, (index, face) in enumerate(read_faces(folder, order, SIZE, pool, window=2)):
+    for place, (index, face) in enumerate(read_faces(folder, order, SIZE, pool)):
         assert index == order[place]
         assert len(begun) <= place + 1 + 2
         if index == 2:

@@ -24,6 +24,7 @@ from facedan_cli.embedding.embed import EmbedResult, embed
 from facedan_cli.embedding.model import LBP, FaceModel, find_model
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation import all_pairs
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.protocols import evaluate_gbu
 from facedan_cli.evaluation.trials import ImageSet, Trials
@@ -216,24 +217,26 @@ def test_lbp_scores_gbu_by_the_negative_chi_square(workspace: Workspace, monkeyp
         np.testing.assert_allclose(scores, expected, rtol=1e-4)
 
 
-def test_what_is_streamed_must_be_an_inner_product(workspace: Workspace) -> None:
+def test_what_is_streamed_must_be_an_inner_product(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     casia = workspace.dataset("casia")
     config = replace(EVALUATE, model=("lbp",))
-    with pytest.raises(UsageError, match="inner product; 'LBP'"):
-        evaluate_verify(config, workspace, casia, casia, most=10)
     assert evaluate_verify(config, workspace, casia, casia).models[0].name == "LBP"
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
+    with pytest.raises(UsageError, match="inner product; 'LBP'"):
+        evaluate_verify(config, workspace, casia, casia)
 
 
 @pytest.mark.parametrize("options", [{"layer": "fc7"}, {"flip": True}])
-def test_options_of_networks_mean_nothing_for_them(learnt: tuple[Workspace, Run], options: dict[str, Any]) -> None:
+def test_options_of_networks_mean_nothing_for_them(
+    learnt: tuple[Workspace, Run], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
     workspace, run = learnt
     for model, name in ((LBP, "LBP"), (FaceModel.of(run.checkpoint), "PCANet")):
         with pytest.raises(UsageError, match=f"--{next(iter(options))} means nothing for {name}"):
             features(workspace, model, **options)
     with pytest.raises(UsageError, match="means nothing for LBP"):
-        evaluate_verify(
-            replace(EVALUATE, model=("lbp",), **options), workspace, *[workspace.dataset("casia")] * 2, most=10
-        )
+        evaluate_verify(replace(EVALUATE, model=("lbp",), **options), workspace, *[workspace.dataset("casia")] * 2)
 
 
 def test_lbp_is_a_name_unless_something_has_it(

@@ -15,6 +15,7 @@ from tiny import Notes
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation import all_pairs
 from facedan_cli.evaluation.external_scores import evaluate_scores
 from facedan_cli.evaluation.result import EvaluateResult
 from facedan_cli.figures import rates
@@ -75,7 +76,10 @@ def test_sigsets_beside_a_matrix_make_the_intervals_those_of_people(place: Works
 
 @pytest.mark.parametrize(("beside", "masked"), [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("most", [10, 1000])
-def test_the_diagonal_of_one_set_is_left_out(place: Workspace, beside: bool, masked: bool, most: int) -> None:
+def test_the_diagonal_of_one_set_is_left_out(
+    place: Workspace, beside: bool, masked: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", most)
     scores, genuine = write_system(place.root)
     mask = np.where(genuine, MATCH, NON_MATCH).astype(np.uint8)
     write_matrix(place.root / "a.mtx", scores, "all.xml", "all.xml")
@@ -85,7 +89,7 @@ def test_the_diagonal_of_one_set_is_left_out(place: Workspace, beside: bool, mas
     notes = Notes()
     config = replace(CONFIG, ci="none")
     given = place.root / "mask.mtx" if masked else None
-    result = evaluate_scores(config, place, [place.root / "a.mtx"], given, most=most, report=notes)
+    result = evaluate_scores(config, place, [place.root / "a.mtx"], given, report=notes)
     found, other = figures(result), ~np.eye(2 * PEOPLE, dtype=bool)
     assert (found["genuine"], found["left_out"]) == (12, {"images": 12, "genuine": 12, "impostor": 0})
     for far in CONFIG.far:
@@ -109,28 +113,26 @@ def test_files_that_two_sigsets_name_are_known_and_what_a_mask_ignores_is_not_co
     assert figures(masked)["vr"] == found["vr"]
 
 
-def test_a_large_matrix_is_streamed_to_the_same_rates(place: Workspace) -> None:
+def test_a_large_matrix_is_streamed_to_the_same_rates(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     write_system(place.root)
     write_sigsets(place.root)
     files, mask = [place.root / "a.mtx"], place.root / "mask.mtx"
     config = replace(CONFIG, ci="wilson")
-    assert figures(evaluate_scores(config, place, files, mask, most=10)) == figures(
-        evaluate_scores(config, place, files, mask)
-    )
-    assert (
-        figures(evaluate_scores(config, place, files, None, most=10))["vr"]
-        == figures(evaluate_scores(config, place, files, mask))["vr"]
-    )
+    kept = figures(evaluate_scores(config, place, files, mask))
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
+    assert figures(evaluate_scores(config, place, files, mask)) == kept
+    assert figures(evaluate_scores(config, place, files, None))["vr"] == kept["vr"]
 
 
-def test_ignored_comparisons_do_not_count(place: Workspace) -> None:
+@pytest.mark.parametrize("most", [10, 10_000])
+def test_ignored_comparisons_do_not_count(place: Workspace, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", most)
     _, genuine = write_system(place.root)
     marks = np.where(genuine, MATCH, NON_MATCH).astype(np.uint8)
     marks[0] = IGNORED
     write_matrix(place.root / "mask.mtx", marks, "q.xml", "t.xml", kind="mask")
-    for most in (10, 10_000):
-        found = figures(evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx", most=most))
-        assert (found["genuine"], found["impostor"]) == (genuine[1:].sum(), (~genuine[1:]).sum())
+    found = figures(evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx"))
+    assert (found["genuine"], found["impostor"]) == (genuine[1:].sum(), (~genuine[1:]).sum())
 
 
 def unmade(scores: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +142,7 @@ def unmade(scores: np.ndarray, genuine: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.where(made, scores, np.float32(np.nan)), made
 
 
-def test_scores_that_are_nan_count_as_failures(place: Workspace) -> None:
+def test_scores_that_are_nan_count_as_failures(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     scores, genuine = write_system(place.root)
     write_sigsets(place.root)
     scores, made = unmade(scores, genuine)
@@ -166,7 +168,8 @@ def test_scores_that_are_nan_count_as_failures(place: Workspace) -> None:
     assert any("a.mtx has no score (NaN) for 4 genuine and 19 impostor" in note for note in notes.notes)
     of_text = figures(evaluate_scores(CONFIG, place, [text], None))
     assert (of_text["vr"], of_text["failures"]["vr"]) == (found["vr"], found["failures"]["vr"])
-    streamed = figures(evaluate_scores(replace(CONFIG, ci="wilson"), place, [matrix], mask, most=10))
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
+    streamed = figures(evaluate_scores(replace(CONFIG, ci="wilson"), place, [matrix], mask))
     assert (streamed["vr"], streamed["failures"]["vr"]) == (found["vr"], pytest.approx(found["failures"]["vr"]))
     assert (streamed["eer"], streamed["failures"]["eer"]) == (found["eer"], found["failures"]["eer"])
     assert streamed["failures"]["impostor"] == found["failures"]["impostor"]
@@ -213,7 +216,7 @@ def test_bobs_columns_tell_whose_the_comparisons_are(place: Workspace) -> None:
     assert figures(result)["genuine"] == 16
 
 
-def test_what_cannot_be_measured_is_refused(place: Workspace) -> None:
+def test_what_cannot_be_measured_is_refused(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     write_system(place.root)
     matrix, mask = place.root / "a.mtx", place.root / "mask.mtx"
     text = place.root / "scores.txt"
@@ -228,8 +231,9 @@ def test_what_cannot_be_measured_is_refused(place: Workspace) -> None:
         evaluate_scores(CONFIG, place, [text, text], None)
     with pytest.raises(FacedanError, match="cannot read"):
         evaluate_scores(CONFIG, place, [place.root / "gone.mtx"], mask)
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
     with pytest.raises(UsageError, match="more than 10 comparisons"):
-        evaluate_scores(replace(CONFIG, convention="bob"), place, [matrix], mask, most=10)
+        evaluate_scores(replace(CONFIG, convention="bob"), place, [matrix], mask)
     assert not (place.root / "results").exists()
 
 

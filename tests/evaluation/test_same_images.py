@@ -21,6 +21,7 @@ from facedan_cli.config.common import AlignConfig, EvaluateConfig
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.same_images import IMAGES_FILE, contents_of_sets, learnt_images, places_of
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation import all_pairs
 from facedan_cli.evaluation.all_pairs import evaluate_verify
 from facedan_cli.evaluation.failures import Failures
 from facedan_cli.evaluation.protocols import evaluate_identify, evaluate_pairs
@@ -81,11 +82,15 @@ def test_images_of_both_sets_do_not_meet_themselves(tmp_path: Path, sets: Any, w
     assert (searched["probes"], searched["left_out"]) == (9, {"images": 6, "genuine": 6, "impostor": 0, "probes": 0})
 
 
-def test_streamed_comparisons_leave_out_the_same(tmp_path: Path, sets: Any, trained: Any) -> None:
+def test_streamed_comparisons_leave_out_the_same(
+    tmp_path: Path, sets: Any, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = sets(shutil.copy)
     config = replace(CONFIG, model=(str(trained.before / "checkpoints" / "model.safetensors"),), ci="wilson")
     workspace = Workspace(tmp_path / "workspace", {})
-    kept, streamed = (partition(evaluate_verify(config, workspace, a, b, most=most)) for most in (1000, 10))
+    kept = partition(evaluate_verify(config, workspace, a, b))
+    monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", 10)
+    streamed = partition(evaluate_verify(config, workspace, a, b))
     for key in ("genuine", "impostor", "left_out", "vr", "failures"):
         assert streamed[key] == kept[key]
     assert streamed["left_out"]["genuine"] == 6

@@ -183,10 +183,11 @@ def test_whitening_keeps_no_more_dimensions_than_the_rows_span() -> None:
         pcanet.learn_whitening(three[:1].repeat(5, 1), 10)
 
 
-def test_a_fitted_network_is_its_parts_put_together() -> None:
+def test_a_fitted_network_is_its_parts_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pcanet, "BATCH", 5)
     images, gallery, probes = windows(12), windows(9, seed=1), windows(4, seed=2)
     advanced: list[int] = []
-    network = pcanet.fit(images, SMALL, gallery=gallery, batch=5, advance=advanced.append)
+    network = pcanet.fit(images, SMALL, gallery=gallery, advance=advanced.append)
     assert sum(advanced) == 2 * 12 + 9
     first, second = filters_of(images)
     torch.testing.assert_close((network.first, network.second), (first, second), rtol=1e-8, atol=1e-8)
@@ -195,16 +196,18 @@ def test_a_fitted_network_is_its_parts_put_together() -> None:
     seen = torch.tensor([slow_histograms(i, first.numpy(), second.numpy(), SMALL) for i in probes.double().numpy()])
     expected = (seen - mean) @ projection.T
     torch.testing.assert_close(network(probes), expected, rtol=1e-4, atol=1e-4)
-    white = pcanet.transform(network, gallery, batch=2)
+    white = pcanet.transform(network, gallery)
     torch.testing.assert_close(torch.cov(white.T), torch.eye(6), rtol=0, atol=1e-4)
 
 
-def test_batches_change_nothing() -> None:
+def test_batches_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     images = windows(11)
-    small, large = (pcanet.fit(images, SMALL, batch=batch) for batch in (2, 100))
-    for name, value in large.state_dict().items():
-        torch.testing.assert_close(small.state_dict()[name], value, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(pcanet.transform(large, images, 3), pcanet.transform(large, images, 11))
+    large = pcanet.fit(images, SMALL)
+    whole = pcanet.transform(large, images)
+    monkeypatch.setattr(pcanet, "BATCH", 2)
+    for name, value in pcanet.fit(images, SMALL).state_dict().items():
+        torch.testing.assert_close(value, large.state_dict()[name], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(pcanet.transform(large, images), whole)
 
 
 def test_a_network_lives_on_in_a_file(tmp_path: Path) -> None:
