@@ -30,7 +30,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import MANIFEST_FILE, locked, write_set_aside
 
 FILE_BYTES_AT_ONCE = 1_000_000
-"""A batch ends when its files have this many bytes: large images gain nothing by company."""
+"""A batch ends when its files have this many bytes: larger batches of large images are not faster."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class _Share:
         failures: path and reason of each image without a face.
         without_landmarks: images that the landmarks do not list.
         exchanged: images whose landmarks had left and right exchanged.
-        unchecked: images of which it is not known whether they changed since an earlier version aligned them.
-        odd: damaged lines of the manifest as it was before; all processes find the same.
+        unchecked: images that may have changed since an earlier version aligned them.
+        odd: damaged lines of the manifest before this run; the same in all processes.
     """
 
     aligned: int
@@ -78,11 +78,10 @@ class _Share:
 
 
 def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
-    """Find the face in every image of `config.raw` and draw it to the template, in the same place in `config.out`.
+    """Align the face in every image of `config.raw` to the template and write it to the same path in `config.out`.
 
-    The manifest says what became of each image. What is done already is not done again, whenever the work was
-    interrupted; an image that fails is listed and costs the others nothing. Processes that torchrun started share
-    the work.
+    The manifest has a line for each image. A second run aligns only what is missing or changed, also after an
+    interruption; an image that fails is set aside and does not affect the others. Processes of torchrun share the work.
 
     Raises:
         UsageError: an option has an impossible value.
@@ -100,7 +99,7 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
         ranks.gather([])
         share = _align_share(config, ranks, work, report, processes=device.type == "cpu")
         shares = ranks.gather([share])
-        # What they found, of all images together: notes and warnings first.
+        # Notes and warnings on the images of all processes.
         failures = sorted(failure for share in shares for failure in share.failures)
         without_landmarks = sum(share.without_landmarks for share in shares)
         if config.landmarks and without_landmarks:
@@ -130,11 +129,11 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
 
 
 def _without(line: OddLine) -> str:
-    return f"damaged: {line.reason}; it was removed, and the image that it spoke of is treated as new"
+    return f"damaged: {line.reason}; it was removed, and its image is treated as new"
 
 
 def _work(config: AlignConfig, device: torch.device) -> Work:
-    """The function that the workers apply to a batch: copy aligned faces, or align."""
+    """The function that the workers apply to a batch: an aligner, or a copier with `--no-align`."""
     if config.no_align:
         return Copier(Output(config, GIVEN))
     root = config.raw if config.raw.is_dir() else config.root
@@ -146,7 +145,7 @@ def _work(config: AlignConfig, device: torch.device) -> Work:
 
 @contextmanager
 def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
-    """The aligned tree, held for this job; its first process takes in what earlier ones left."""
+    """Lock the aligned tree for this job; the first process prepares it."""
     if not ranks.first:
         yield
         return
@@ -159,8 +158,8 @@ def _prepared(config: AlignConfig, ranks: DistEnv) -> Iterator[None]:
 
 
 def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report, *, processes: bool) -> _Share:
-    """Align this process's images that are not done, batch after batch; the manifest has each batch at once."""
-    # What earlier runs did, and what is left.
+    """Align the images of this process that are not done yet; the manifest gets each batch when it is done."""
+    # Earlier results, and the images that remain.
     index = ManifestIndex(config.out / MANIFEST_FILE)
     plan = Plan(config, index, ranks)
     if ranks.first and plan.remark:
@@ -196,7 +195,7 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
 
 
 def _batches(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
-    """Batches of so many jobs, of fewer where files are large, so that memory stays bounded."""
+    """Yield batches of `size` jobs, or of fewer where files are large, which bounds the memory."""
     batch: list[Job] = []
     for job in jobs:
         batch.append(job)

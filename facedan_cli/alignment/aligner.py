@@ -1,4 +1,4 @@
-"""From images to faces on a template: detection or given landmarks, the choice of the face, the warp."""
+"""Alignment of images to a template: detection or given landmarks, the choice of the face, the warp."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.data.templates import POINT_NAMES, TEMPLATE_SIZE, TEMPLATES, similarity, three_points, warp
 
 EXCHANGED = "landmarks, left and right exchanged"
-"""Source of given points whose left and right were swapped."""
+"""The manifest's `source` of given landmarks whose left and right were swapped."""
 
 BYTES_AT_ONCE = 100_000_000
-"""A worker goes on to detection when it holds images of so many bytes, however few they are."""
+"""Most bytes of decoded images in a worker; it detects faces in fewer images at a time where they are large."""
 
 
 @dataclass(frozen=True)
 class Aligner:
-    """Takes images from their files to the files of their aligned faces; several workers may share it."""
+    """Aligns batches of images; several workers may share it."""
 
     output: Output
     landmarks: Landmarks | None
     detector: Detector
 
     def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
-        """Align these; a record of each."""
+        """Align a batch; returns a record for each image."""
         jobs = [job.begun() for job in jobs]
         records: dict[Job, AlignedRecord] = {}
         for images in self._read(jobs, records):
@@ -51,7 +51,7 @@ class Aligner:
         return [records[job] for job in jobs]
 
     def _read(self, jobs: Sequence[Job], records: dict[Job, AlignedRecord]) -> Iterator[list[tuple[Job, DecodedImage]]]:
-        """The images that can be read, as many at a time as may be held; of the others records are made."""
+        """Yield readable images in groups that fit in memory, and records for the others."""
         held: list[tuple[Job, DecodedImage]] = []
         for job in jobs:
             reduction = self.detector.reduction if self._given_points(job) is None else _not_at_all
@@ -101,7 +101,7 @@ class Aligner:
         return self._draw(job, image, anchors, points=dict(given), source=EXCHANGED if wrong else "landmarks")
 
     def _are_exchanged(self, image: DecodedImage, given: Points) -> bool | None:
-        """Whether left and right are exchanged in given landmarks; None where nothing tells.
+        """Whether given landmarks have left and right exchanged; None if unknown.
 
         The mouth tells; of eyes alone that turn a face by more than 90° most lines of the file do, or a search.
         """
@@ -120,7 +120,7 @@ class Aligner:
         return None if as_given == swapped else swapped > as_given
 
     def _draw(self, job: Job, image: DecodedImage, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
-        """Bring the eyes, and the mouth where it is known, to the template, and write the face."""
+        """Warp the face to the template by the eyes, and the mouth if known, and write it."""
         size = self.output.config.size
         template = TEMPLATES[self.output.template].points(size)
         try:
@@ -137,7 +137,7 @@ class Aligner:
         return self.output.aligned(job, face, transform=transform, **facts)
 
     def _warp(self, job: Job, image: DecodedImage, matrix: np.ndarray) -> np.ndarray:
-        """The face on the template, from the pixels at hand where they are enough, else from all of the file's."""
+        """The warped face, from the decoded pixels if they are enough, else from the file at full size."""
         steps, shift = enlargement((image.pixels.shape[1], image.pixels.shape[0]), image.size)
         if steps.max() > 1 and math.hypot(matrix[0, 0], matrix[1, 0]) * steps.max() > 1:
             return warp(read_image(job.image.open()), matrix, self.output.config.size)
@@ -146,13 +146,13 @@ class Aligner:
 
 
 def _upright(faces: Iterable[Face], eyes: np.ndarray) -> float:
-    """Probability of the best face whose eyes lie at the template's, both (2, 2); 0 if there is none."""
+    """The highest probability of a face whose eyes lie at these, shape (2, 2), of the template; 0 without a face."""
     most = np.abs(eyes[1] - eyes[0]).max() / 2
     return max((face.probability for face in faces if np.abs(face.points[:2] - eyes).max() < most), default=0.0)
 
 
 def _not_at_all(_: tuple[int, int]) -> int:
-    """No reduction: given landmarks need no search, and may be of a small face."""
+    """1, no reduction: given landmarks may belong to a small face."""
     return 1
 
 

@@ -1,4 +1,4 @@
-"""Boxes of a cascade: grown to squares, moved by what a network says, and without those that a better one overlaps.
+"""Boxes of a detection cascade: moved boxes, square boxes, and non-maximum suppression.
 
 Left, top, right and bottom count pixels from one, both ends included, as MTCNN does: a box of one pixel has equal ends.
 """
@@ -13,12 +13,12 @@ _NESTED = 0.7  # of the smaller box
 
 
 def moved(boxes: np.ndarray, shifts: np.ndarray, last: int = 1) -> np.ndarray:
-    """Boxes with their ends shifted by shares of their sides, both (n, 4).
+    """Boxes whose edges are shifted by shares of their sides, both (n, 4).
 
     Args:
-        boxes: they.
-        shifts: the shares.
-        last: 0 if the last pixel does not count as one of the side's.
+        boxes: left, top, right and bottom of each box, pixels.
+        shifts: the shift of each edge as a share of its side.
+        last: 1 if a side includes its last pixel, else 0.
     """
     sides = boxes[:, 2:] - boxes[:, :2] + last
     result: np.ndarray = boxes + shifts * np.hstack([sides, sides])
@@ -26,7 +26,7 @@ def moved(boxes: np.ndarray, shifts: np.ndarray, last: int = 1) -> np.ndarray:
 
 
 def squared(boxes: np.ndarray) -> np.ndarray:
-    """Boxes grown about their centres to squares."""
+    """Square boxes about the same centres; a side is the longer one of the box."""
     sides = boxes[:, 2:] - boxes[:, :2]
     side = sides.max(1, keepdims=True)
     start = boxes[:, :2] + sides * np.float32(0.5) - side * np.float32(0.5)
@@ -35,13 +35,13 @@ def squared(boxes: np.ndarray) -> np.ndarray:
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
-    """Indices of the boxes that no better one of their group overlaps by more than `threshold` (IoU)."""
+    """Indices of the boxes that no better box of their group overlaps by more than `threshold` (IoU)."""
     all_boxes, all_scores = torch.from_numpy(boxes), torch.from_numpy(scores)
     return np.concatenate([own[nms(all_boxes[own], all_scores[own], threshold).numpy()] for own in _members(groups)])
 
 
 def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Indices of the boxes without those that lie in a better one: the overlap is measured against the smaller box."""
+    """Indices of the boxes that no better box of their group overlaps by more than 0.7 of the smaller box."""
     left, top, right, bottom = boxes.T
     area = (right - left + 1) * (bottom - top + 1)
     kept: list[int] = []
@@ -58,6 +58,6 @@ def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray) -
 
 
 def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """The indices of each group's members, in their order; one empty group where there are none."""
+    """Yield the indices of each group's members, in order; one empty group if there are no members."""
     order = np.argsort(groups, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

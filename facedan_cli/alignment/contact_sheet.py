@@ -1,4 +1,4 @@
-"""A contact sheet of aligned faces, the least certain first: to be looked at before training on a set."""
+"""The contact sheet of aligned faces, the least certain first, for a look before training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAPTION = 34
 MARGIN = 12
 HEADING = 30
 FINER = 2
-"""Marks are drawn on a tile so many times as large, and reduced with it: their edges are smooth."""
+"""Factor of the tile on which marks are drawn before it is reduced; their edges become smooth."""
 
 PAPER, INK, PALE = "#ffffff", "#202020", "#707070"
 REFERENCE, FOUND = "#00e0ff", "#ff3020"
@@ -59,7 +59,7 @@ def write_contact_sheet(path: Path, manifest: Path) -> int:
 
 
 def _least_certain(manifest: Path) -> tuple[list[int], int]:
-    """Places in the manifest of the lines to show, and how many faces there are."""
+    """Offsets of the manifest's lines to show, and the number of faces."""
     keys, places, certainties = array("Q"), array("Q"), array("d")
     for place, record in read_with_places(manifest, []):
         keys.append(digest64(record.path))
@@ -83,7 +83,7 @@ def _face(root: Path, record: AlignedRecord) -> Image.Image | None:
 
 
 def _tile(record: AlignedRecord, face: Image.Image) -> Image.Image:
-    """A face with the template's points as crosses and its own as dots."""
+    """A face with the template's points as crosses and its own points as dots."""
     side = TILE * FINER
     tile = face.resize((side, side), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(tile)
@@ -124,7 +124,7 @@ def _caption(draw: ImageDraw.ImageDraw, record: AlignedRecord, x: int, y: int) -
 
 
 def _fitting(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
-    """A text, without its beginning where it is too long: the end of a path tells more."""
+    """The text, without its beginning if it is too long; the end of a path tells more."""
     text = " ".join(text.encode(errors="replace").decode().split())
     if draw.textlength(text, _font(10)) <= width:
         return text

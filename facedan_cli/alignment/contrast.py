@@ -1,4 +1,4 @@
-"""Whether a face can be seen in an aligned image: how many grey levels it covers."""
+"""Contrast of an aligned face: the number of grey levels that it covers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LEAST_CONTRAST = 8
 
 
 def contrast(face: np.ndarray) -> int:
-    """How many grey levels lie between the darkest and the brightest hundredth of a face's middle, where eyes are.
+    """Grey levels between the darkest and the brightest hundredth of the middle of a face, where the eyes are.
 
     Args:
         face: uint8, shape (height, width, 3) or (height, width).
@@ -24,7 +24,7 @@ def contrast(face: np.ndarray) -> int:
 
 
 def lacks_contrast(face: np.ndarray) -> str:
-    """Why an aligned face is of no use; "" where it has contrast."""
+    """The reason to set an aligned face aside; "" if it has contrast."""
     levels = contrast(face)
     if levels >= LEAST_CONTRAST:
         return ""

@@ -17,12 +17,12 @@ _JPEG = b"\xff\xd8\xff"
 
 @dataclass(frozen=True)
 class Copier:
-    """Copies JPEG files of the size asked for byte for byte, and scales other images to it; for several workers."""
+    """Copies JPEG files of the requested size byte for byte and scales other images; several workers may share it."""
 
     output: Output
 
     def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
-        """Copy these; a record of each."""
+        """Copy a batch; returns a record for each image."""
         return [self._copy(job.begun()) for job in jobs]
 
     def _copy(self, job: Job) -> AlignedRecord:

@@ -13,13 +13,13 @@ from facedan_cli.alignment.mtcnn import THRESHOLDS, find_faces
 from facedan_cli.alignment.mtcnn_networks import load_networks
 
 SMALL_SIDE = 160
-"""An image with a shorter side than this is enlarged to it: of thumbnails MTCNN finds hardly any face."""
+"""Shorter side to which smaller images are enlarged; MTCNN finds hardly any face in thumbnails."""
 
 LARGE_SIDE = 2048
-"""Longest side that is searched: a larger image is reduced to it, so that memory and time stay bounded."""
+"""Longest side to which larger images are reduced, which bounds memory and time."""
 
 LEAST_LARGE_SIDE = 1536
-"""Least longer side of a large image that is decoded to fewer pixels, for exact landmarks."""
+"""Smallest longer side to which a large image is decoded; landmarks stay exact."""
 
 SMALLEST_FACE = 20
 """Smallest face that is detected, in pixels of the searched image; R-Net and O-Net see 24 and 48."""
@@ -51,11 +51,11 @@ class _Attempt:
     """One way of searching an image.
 
     Args:
-        name: what the manifest says of it.
+        name: name in the manifest.
         stretched: whether the contrast is stretched before.
         turns: quarter turns to the left before.
-        smaller: by what the smallest face is divided.
-        thresholds: of the cascade.
+        smaller: divisor of the smallest face.
+        thresholds: thresholds of the cascade.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Detector:
     """MTCNN with facenet-pytorch's weights, for images of any sizes.
 
     Args:
-        device: where the networks run.
+        device: device of the networks.
         min_face: side of the smallest face to look for, pixels of the image; if that is less, a quarter of the
             shorter side of one that is enlarged; if that is more, SMALLEST_FACE pixels of one that is reduced.
         second_pass: search again where none is found.
@@ -102,8 +102,8 @@ class Detector:
     def reduction(self, size: tuple[int, int]) -> int:
         """Factor by which an image may be reduced before the search: 1, 2, 4 or 8.
 
-        Large ones are searched in a smaller copy anyway. No face gets fewer pixels than SMALLEST_FACE by it that would
-        have had them there, and the longer side stays above LEAST_LARGE_SIDE.
+        Large images are searched in a smaller copy anyway. Faces that have SMALLEST_FACE pixels there keep them, and
+        the longer side stays above LEAST_LARGE_SIDE.
         """
         longer = max(size)
         if longer <= LARGE_SIDE:
@@ -112,14 +112,14 @@ class Detector:
         return max(factor for factor in (1, 2, 4, 8) if factor <= most)
 
     def detect(self, images: Sequence[np.ndarray], reduced: Sequence[float] | None = None) -> list[list[Face]]:
-        """Find the faces, at best in many images at once.
+        """The faces in each image; many images at once are faster.
 
         MTCNN learnt from clear, upright images. Images in which it finds no face are searched again: with their
         contrast stretched, turned, for smaller faces, and by lower thresholds, until one is found.
 
         Args:
             images: RGB, uint8, each of shape (height, width, 3).
-            reduced: by what each is smaller than its image, so that `min_face` means the same; 1 by default.
+            reduced: factor by which each image was reduced, which `min_face` is divided by; 1 by default.
 
         Returns:
             The faces of each image, the most probable first.
@@ -159,7 +159,7 @@ class Detector:
 
 
 def enlargement(smaller: tuple[int, int], larger: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Factors and offsets, both (x, y), that take points of a reduced image to the larger one.
+    """Factors and offsets, both (x, y), from points of a reduced image to those of the larger one.
 
     Args:
         smaller: width and height.
@@ -178,14 +178,14 @@ def enlarged(face: Face, smaller: tuple[int, int], larger: tuple[int, int]) -> F
 
 
 def choose(faces: Sequence[Face], width: int, height: int) -> Face:
-    """The face that an image is of: the area of its box less twice its centre's squared distance from the middle.
+    """The face with the largest score: area of its box less twice the squared distance from the image's centre.
 
     That is FaceNet's rule, the field's usual one: a large face at the margin gives way to a smaller one in the middle.
 
     Args:
         faces: at least one.
-        width: of the image, pixels.
-        height: of the image, pixels.
+        width: width of the image, pixels.
+        height: height of the image, pixels.
     """
 
     def prominence(face: Face) -> float:
@@ -206,7 +206,7 @@ def _scaled(image: np.ndarray) -> np.ndarray:
 
 
 def _stretched(image: np.ndarray) -> np.ndarray:
-    """The image with the darkest and the brightest hundredth of its grey levels at the ends of the scale."""
+    """The image with stretched contrast: its darkest and brightest hundredths become black and white."""
     low, high = np.percentile(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (1, 99))
     scale = 255 / max(high - low, 16)  # less than 16 grey levels is nothing but noise
     stretched: np.ndarray = cv2.convertScaleAbs(np.maximum(image, np.uint8(low)), alpha=scale, beta=-low * scale)
@@ -237,5 +237,5 @@ def _turned_back(face: Face, attempt: _Attempt, image: np.ndarray) -> Face:
 
 
 def _one_turn_back(points: np.ndarray, width: int) -> np.ndarray:
-    """(x, y) of an image that was turned once to the left, in the image before, which was `width` pixels wide."""
+    """Points (x, y) of an image turned to the left, in the frame of the image before, `width` pixels wide."""
     return np.stack([width - 1 - points[:, 1], points[:, 0]], axis=1)

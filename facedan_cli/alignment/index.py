@@ -1,4 +1,4 @@
-"""An index of the manifest by digests of paths: 33 MB for a million images."""
+"""The index of the manifest by digests of paths; 33 MB for a million images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NO_ROW = -1
 
 
 def digest64(*parts: object) -> int:
-    """A number of 64 bits, the same on every machine; two of ten million names share one once in 300 000."""
+    """A digest of 64 bits; among ten million names two share one with probability 1/300 000."""
     text = "\0".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=8).digest(), "little")
 
 
 def output_digest(output: str) -> int:
-    """The digest of an aligned face's name; names that differ only in case are the same: on some disks they are."""
+    """The digest of an aligned face's name; it ignores case, as some disks do."""
     return digest64(output.lower())
 
 
@@ -65,7 +65,7 @@ class ManifestIndex:
 
 
 def last_of_each(values: np.ndarray) -> np.ndarray:
-    """Where each value occurs for the last time; in the order of the values."""
+    """The index of the last occurrence of each value, in the order of the values."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     is_last = np.ones(len(order), bool)
@@ -75,7 +75,7 @@ def last_of_each(values: np.ndarray) -> np.ndarray:
 
 
 def _owns(keys: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Whether each line's face, if it has one, was written last by that line's image."""
+    """Whether no other image wrote the line's face later; true for lines without a face."""
     last = last_of_each(outputs)
     writer = keys[last[np.searchsorted(outputs[last], outputs)]]
     owns: np.ndarray = (outputs == 0) | (writer == keys)
@@ -83,7 +83,7 @@ def _owns(keys: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 def contained(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Which of the values occur in an ordered array."""
+    """Whether each value occurs in an ordered array."""
     if not len(ordered):
         return np.zeros(len(values), bool)
     found: np.ndarray = ordered[np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)] == values

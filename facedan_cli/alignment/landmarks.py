@@ -1,4 +1,4 @@
-"""Points of faces that somebody measured, from CSV files."""
+"""Given landmarks of faces, from CSV files."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.text import one_form, read_text, spellings
 
 EYES_HEADER = ("righteyex", "righteyey", "lefteyex", "lefteyey")
-"""As in the GBU's eyes.csv: the right eye is the subject's, which is on the image's left."""
+"""The columns of the GBU's eyes.csv; the right eye is the subject's, on the left of the image."""
 
 FIVE_POINTS_HEADER = tuple(f"{name}_{axis}" for name in POINT_NAMES for axis in "xy")
 
 Points = Mapping[str, tuple[float, float]]
 
 LEAST_LINES = 10
-"""Fewest lines whose majority decides which eye the file calls left."""
+"""Smallest number of lines whose majority decides which eye the file calls left."""
 
 
 @dataclass(frozen=True)
 class Landmarks:
-    """Points by image: the two eyes, or all five of `templates.POINT_NAMES`.
+    """Landmarks by image: the two eyes, or all five points of `templates.POINT_NAMES`.
 
     Args:
         root: the tree of images.
@@ -41,12 +41,12 @@ class Landmarks:
 
     @cached_property
     def mostly_turned(self) -> bool:
-        """Whether most lines turn their face by more than 90°: then left and right are exchanged."""
+        """Whether most faces are turned by more than 90°, which means that left and right are exchanged."""
         turned = sum(is_turned(points) for points in self.by_path.values() if points)
         return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
 
     def find(self, path: str) -> Points | None:
-        """The points of an image, by its path or else by its name; empty where its lines disagree, None without any.
+        """The points of an image by its path, else by its name; empty if its lines disagree, None without a line.
 
         The list's paths may start at any directory of the image's path, unless another image lies at that path from
         the root. By its name alone it may have only what no other image has by its path, and only of a list whose names
@@ -64,7 +64,7 @@ class Landmarks:
 
 
 def read_landmarks(path: Path, root: Path) -> Landmarks:
-    """Read the landmarks of a tree: a CSV file, a path in the first column, then pixels of the upright image.
+    """Read a CSV file of landmarks: a path in the first column, then pixels of the upright image.
 
     The columns are `righteyex,righteyey,lefteyex,lefteyey` (the subject's right and left, as in the GBU's eyes.csv), or
     ten for the five points: `image_left_eye_x,image_left_eye_y,image_right_eye_x, …` by `templates.POINT_NAMES`.
@@ -115,12 +115,12 @@ def _parse(path: Path, root: Path, rows: csv.DictReader[str]) -> Landmarks:
 
 
 def is_turned(points: Points) -> bool:
-    """Whether the left eye lies to the right of the right one: an upside-down face, or exchanged eyes."""
+    """Whether the left eye lies to the right of the right eye: the face is upside down, or the eyes are exchanged."""
     return points["image_left_eye"][0] > points["image_right_eye"][0]
 
 
 def is_reflected(points: Points) -> bool | None:
-    """Whether the eyes are exchanged, by the mouth, which lies below however a face is turned; None without it."""
+    """Whether the eyes are exchanged, judged by the mouth, which lies below them; None without a mouth."""
     if "image_left_mouth" not in points:
         return None
     left, right, *mouth = (
@@ -132,7 +132,7 @@ def is_reflected(points: Points) -> bool | None:
 
 
 def exchanged(points: Points) -> Points:
-    """The points with left and right exchanged; the corners of the mouth only where they go against the eyes then."""
+    """The points with the eyes swapped, and the corners of the mouth too where they would contradict the eyes."""
     left, right = points["image_right_eye"], points["image_left_eye"]
     found = {**points, "image_left_eye": left, "image_right_eye": right}
     if "image_left_mouth" in points:

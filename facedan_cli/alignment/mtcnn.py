@@ -1,4 +1,4 @@
-"""MTCNN's cascade (Zhang et al. 2016) over many images at once, with facenet-pytorch's three networks and weights.
+"""MTCNN's cascade (Zhang et al. 2016) for many images at once, with the networks and weights of facenet-pytorch.
 
 Three stages, each a network that sees fewer and larger windows than the one before: P-Net judges every 12×12 window of
 an image pyramid, R-Net its candidates at 24×24, O-Net what is left at 48×48. Each stage scores the boxes, shifts their
@@ -32,13 +32,13 @@ THRESHOLDS = (0.6, 0.7, 0.7)  # of P-Net, R-Net, O-Net
 
 PIXELS_A_PASS = 1 << 22
 CPU_PIXELS_A_PASS = 1 << 15
-"""Pixels of a pass through a network. On a CPU its activations should stay in the cache: more are slower."""
+"""Pixels in a pass through a network. More are slower on a CPU, whose cache should hold the activations."""
 
 CPU_PIXELS_A_STRIP = 1 << 17
-"""A larger level goes through P-Net in strips of about so many pixels; they overlap by ten rows, which costs time."""
+"""Pixels of the strips in which larger levels go through P-Net; strips overlap by ten rows, which costs time."""
 
 CPU_IMAGES_A_PASS = 8
-"""On a CPU a pass of P-Net has at most so many images: it is filled up with empty ones where there are fewer."""
+"""Most images in a pass of P-Net on a CPU; empty images fill it up."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def find_faces(
     Args:
         images: RGB, uint8, each of shape (height, width, 3).
         min_faces: side of the smallest face to look for in each image, pixels.
-        networks: from `mtcnn_networks.load_networks`.
+        networks: networks of `mtcnn_networks.load_networks`.
         thresholds: the probabilities that a candidate must exceed in the three stages.
         reference: whether boxes are rounded, and points placed, as facenet-pytorch does. Its points lie a pixel right
             of and below where they should: half of it because boxes are cut to whole pixels towards the upper left for
@@ -191,7 +191,7 @@ def _locate(
 
 
 def _scales(side: int, min_face: float) -> Iterator[float]:
-    """From the scale at which the smallest face fills P-Net's window to the last at which the image still does."""
+    """Scales of the pyramid, falling: first the smallest face fills P-Net's window, at last the image still does."""
     scale = CELL / min_face
     reduced = side * scale
     while reduced >= CELL:
@@ -201,7 +201,7 @@ def _scales(side: int, min_face: float) -> Iterator[float]:
 
 
 def _strips(height: int, width: int, device: torch.device) -> list[slice]:
-    """The rows of a level that go through P-Net at once: on a CPU few, each row of windows in one strip."""
+    """The strips of a level's rows that go through P-Net at once; each row of windows lies in one strip."""
     windows = (height - CELL) // STRIDE + 1
     step = windows
     if device.type == "cpu":
@@ -220,7 +220,7 @@ def _windows(
     threshold: float,
     reference: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """P-Net's maps as boxes in the image, with scores, images and the corrections of the boxes."""
+    """The candidates of P-Net's maps: boxes, scores, images and corrections of the boxes."""
     image, row, column = np.nonzero(scores[:, 1] >= threshold)
     start = STRIDE * np.stack([column, row], axis=1).astype(np.float32)
     steps = np.array(scales, np.float32)
@@ -241,7 +241,7 @@ def _judge(
     device: torch.device,
     reference: bool,
 ) -> tuple[Candidates, list[np.ndarray]]:
-    """Pass the candidates through a network with outputs of these widths; those outside their image are left out.
+    """Pass the candidates inside their images through a network with outputs of these widths.
 
     Returns:
         The candidates that it judged, their boxes as it saw them (by facenet-pytorch's arithmetic as they were before);
@@ -281,5 +281,5 @@ def _filled(inputs: np.ndarray, step: int, device: torch.device) -> Tensor:
 
 
 def _step(pixels: int, device: torch.device) -> int:
-    """Inputs of so many pixels in a pass through a network."""
+    """The number of inputs of `pixels` pixels in a pass through a network."""
     return max(1, (CPU_PIXELS_A_PASS if device.type == "cpu" else PIXELS_A_PASS) // pixels)

@@ -1,4 +1,4 @@
-"""Max-pooling on a CPU. PyTorch's also notes where each maximum is, for gradients: that takes most of its time."""
+"""Max-pooling on a CPU without the indices of the maxima, which take PyTorch's pooling most of its time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MaxPool(nn.Module):
         self._size = size
 
     def forward(self, inputs: Tensor) -> Tensor:  # (n, channels, height, width)
-        """Pool inputs of which both sides are at least `size`."""
+        """Pool inputs whose sides are at least `size`."""
         return _pooled(_pooled(inputs, 2, self._size), 3, self._size)
 
 

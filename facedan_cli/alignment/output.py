@@ -1,4 +1,4 @@
-"""The files that an alignment writes, and its records of them."""
+"""Writing of aligned faces, and their records for the manifest."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _UNUSABLE_NAMES = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST
 
 @dataclass(frozen=True)
 class Output:
-    """Writes faces into the aligned tree and makes the manifest's records of them; several workers may share it.
+    """Writes faces into the aligned tree and returns their records; several workers may share it.
 
     Args:
-        config: names the tree.
+        config: configuration with the aligned tree.
         template: the template that the records name.
     """
 
@@ -35,7 +35,7 @@ class Output:
     template: str
 
     def aligned(self, job: Job, face: np.ndarray | bytes, **facts: Any) -> AlignedRecord:
-        """Write a face, RGB pixels or a JPEG file, and record it; where its name cannot be used, record that."""
+        """Write a face (RGB pixels or a JPEG file) and return its record, a failure if its name cannot be used."""
         try:
             _replace(self.config.out, job.output, face if isinstance(face, bytes) else _encode(face))
         except OSError as error:
@@ -48,9 +48,9 @@ class Output:
         return self._record(job, status=ALIGNED, output=job.output, **facts)
 
     def failed(self, job: Job, reason: str, **facts: Any) -> AlignedRecord:
-        """Record an image without a face."""
+        """The record of an image without a face."""
         for name in filter(None, (job.output, job.replaced)):
-            # What had its name before may have had one.
+            # An earlier run may have written a face.
             _remove(self.config.out, name)
         return self._record(job, status=FAILED, reason=reason, meant=job.output or None, **facts)
 
@@ -75,10 +75,10 @@ def _encode(face: np.ndarray) -> bytes:
 
 
 def _inside(root: Path, name: str) -> Path:
-    """The place of a face; a tree may come from elsewhere, and a link in it lead anywhere.
+    """The path of a face in the tree, which may hold foreign links.
 
     Raises:
-        OSError: it lies outside the tree.
+        OSError: a link leads out of the tree.
     """
     if leads_outside(root, name):
         raise OSError(errno.EXDEV, "a link leads out of the aligned tree")
@@ -86,10 +86,10 @@ def _inside(root: Path, name: str) -> Path:
 
 
 def _replace(root: Path, name: str, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file in one step, whole or not at all.
 
-    Unlike `workspace.replacing` it gives the unfinished file a name that a later run, which writes the same face, gives
-    it again: however often runs are killed, none stays behind.
+    Unlike `workspace.replacing`, the temporary file has the same name in each run that writes this face, so that killed
+    runs leave no files behind.
     """
     path = _inside(root, name)
     temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")

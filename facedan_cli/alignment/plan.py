@@ -1,4 +1,4 @@
-"""The plan of an alignment: the images that are not aligned yet, and the names of their faces."""
+"""The plan of an alignment: the images that remain to be aligned, and the names of their faces."""
 
 from __future__ import annotations
 
@@ -22,22 +22,21 @@ from facedan_cli.distributed import DistEnv
 from facedan_cli.workspace import MANIFEST_FILE
 
 CHUNK = 4096
-"""Images that are looked up together."""
+"""Number of images that are looked up together."""
 
 MOST_IN_MEMORY = 1 << 26
-"""Bytes of contents that they may hold, but for the last one's."""
+"""Bytes in memory at which such a group of images ends."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """An image and what becomes of it.
+    """An image to be aligned, and the name of its face.
 
     Args:
-        image: what is to be aligned.
-        output: the name of its aligned face in the aligned tree; "" where it can have none.
-        replaced: the name that its face had in an earlier run; "" where it had the same or none.
-        digest: of the image's bytes, made before they are looked at: what is written to the file meanwhile has
-            another.
+        image: the image.
+        output: name of its face in the aligned tree; "" if it can have none.
+        replaced: name of its face in an earlier run; "" if it was the same or if there was none.
+        digest: digest of the image's bytes, made before they are decoded, so that a later change shows.
     """
 
     image: SourceImage
@@ -46,13 +45,13 @@ class Job:
     digest: str | None = None
 
     def begun(self) -> Job:
-        """The same with the digest of the image as it is now."""
+        """The job with the digest of the image's present content."""
         return replace(self, digest=self.image.digest())
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Neighbouring images, the digests of their paths, and their rows in the index."""
+    """A group of images that are looked up together: digests of their paths, and their rows in the index."""
 
     images: list[SourceImage]
     keys: np.ndarray
@@ -60,27 +59,27 @@ class _Chunk:
 
 
 class Plan:
-    """This process's share of the images: which are done, and the jobs for the others.
+    """The images of this process: those that are done, and jobs for the others.
 
-    An image is done if its file is what the manifest says, and its aligned face, if it has one, exists. A failed one is
-    tried again only where its file was replaced. Size, times and inode are looked at first; where they
+    An image is done if its file has not changed since its line in the manifest, and its aligned face, if any, exists.
+    A failed image is tried again only if its file was replaced. Size, times and inode are compared first; where they
     differ, as in a copied tree, or are unreliable, the file is read and its digest compared.
 
-    A face is named as its image, `stem.jpg`, where that is free. Where `a.jpg` and `a.png` lie side by side, the
-    first gets `a.jpg` and the second `a.png.jpg`; a name given in an earlier run stays. A first pass over
-    the images finds the free names; it keeps two digests an image, 16 bytes.
+    A face has its image's name, `stem.jpg`, if that is free. If `a.jpg` and `a.png` lie in one folder, the first gets
+    `a.jpg` and the second `a.png.jpg`; names of earlier runs stay. A first pass over the images finds the free names;
+    it keeps two digests of each image, 16 bytes.
 
     Args:
-        config: names the images and the aligned tree.
-        index: what earlier runs did.
-        ranks: which share of the images this process has.
+        config: configuration with the images and the aligned tree.
+        index: index of the manifest of earlier runs.
+        ranks: the processes, of which this one takes its share.
 
     Attributes:
-        total: images of this share.
-        already: those with an aligned face.
-        failures: path and reason of those that failed earlier and have not changed.
-        unchecked: those with an aligned face of which only size and time of writing are known, and were copied since.
-        remark: what to tell of what else lies in the input; "" where there is nothing.
+        total: number of images of this process.
+        already: number of images with an aligned face.
+        failures: path and reason of each image that failed earlier and has not changed.
+        unchecked: number of copied images with an aligned face whose contents could not be compared.
+        remark: a sentence on other files in the input; "" if there are none.
     """
 
     def __init__(self, config: AlignConfig, index: ManifestIndex, ranks: DistEnv) -> None:
@@ -112,7 +111,7 @@ class Plan:
         self.failures = [(record.path, record.reason) for record in failed]
 
     def jobs(self) -> Iterator[Job]:
-        """The jobs, in the order of the images."""
+        """Yield the jobs in the order of the images."""
         if self.total == self.already + len(self.failures):
             return
         met: set[int] = set()
@@ -125,14 +124,14 @@ class Plan:
                     continue
                 if twice:
                     met.add(key)
-                # Every process gives all contested names, that they agree.
+                # Every process chooses all contested names, so that they agree.
                 output = self._name(image, row, taken)
                 if own and (row == NO_ROW or not self._done[row]):
                     replaced = self._earlier_name(image, row) if self._renamed(image, row) else ""
                     yield Job(image, output, replaced)
 
     def found_same(self) -> Iterator[AlignedRecord]:
-        """Records of images whose inode or times alone have changed, with the new ones: none is read again."""
+        """Yield new records for images that changed in inode or times only; these need no alignment."""
         for row, modified, changed, inode in zip(*self._found_same, strict=True):
             yield replace(self._index.record(row), modified=modified, changed=changed, inode=inode)
 
@@ -165,7 +164,7 @@ class Plan:
         return same
 
     def _aligned_at(self, image: SourceImage, row: int) -> int | None:
-        """When the face of a row was written, nanoseconds since 1970; None where there is none, or an empty file."""
+        """Time of writing of a row's face, nanoseconds since 1970; None without a face or if the file is empty."""
         try:
             status = (self._config.out / self._earlier_name(image, row)).stat()
         except (OSError, ValueError):
@@ -173,7 +172,7 @@ class Plan:
         return status.st_mtime_ns if stat.S_ISREG(status.st_mode) and status.st_size else None
 
     def _renamed(self, image: SourceImage, row: int) -> bool:
-        """Whether an image's face would now lie in another folder: its archive gives it to somebody else."""
+        """Whether an image's face belongs in another folder now, because its archive names another identity."""
         if row == NO_ROW or not self._index.outputs[row] or not image.name:
             return False
         earlier = posixpath.dirname(self._earlier_name(image, row))
@@ -184,7 +183,7 @@ class Plan:
         return name if output_digest(name) == self._index.outputs[row] else str(self._index.record(row).output)
 
     def _name(self, image: SourceImage, row: int, taken: set[int]) -> str:
-        """The name of an image's face; adds the digest of a contested one to those that are taken."""
+        """The name of an image's face; names that several images want are marked as taken."""
         if row != NO_ROW and self._index.outputs[row] and not self._renamed(image, row):
             return self._earlier_name(image, row)
         if not image.name:
@@ -231,7 +230,7 @@ def _names(image: SourceImage) -> Iterator[str]:
 
 
 def inspect(config: AlignConfig) -> Plan:
-    """The state of an alignment's images; writes nothing.
+    """The plan of an alignment, made without writing anything.
 
     Raises:
         UsageError, FacedanError: as `check_config`.

@@ -1,4 +1,4 @@
-"""Alignment by several processes, which torchrun starts: each has its share of the images and its own manifest.
+"""Alignment by several processes of torchrun: each has its share of the images and its own manifest.
 
 The shares do not overlap, and what becomes of an image does not depend on who aligns it: together the processes
 make the files that one would. Each appends to a part of its own, aligned.rank1-of-4.jsonl. At the end, or at the
@@ -22,26 +22,26 @@ _CHUNK = 1 << 24
 
 
 def share_of(ranks: DistEnv, keys: np.ndarray) -> np.ndarray:
-    """Which images, by the digests of their paths, are a process's."""
+    """Whether each image, by the digest of its path, belongs to this process."""
     mine: np.ndarray = keys % np.uint64(ranks.count) == ranks.rank
     return mine
 
 
 def manifest_of(ranks: DistEnv, out: Path) -> Path:
-    """Where a process writes."""
+    """The manifest that a process writes."""
     return out / (MANIFEST_FILE if ranks.count == 1 else f"aligned.rank{ranks.rank}-of-{ranks.count}.jsonl")
 
 
 def merge_parts(out: Path) -> None:
-    """Append to aligned.jsonl what processes wrote beside it; a kill at any moment loses no line and repeats none.
+    """Append the processes' manifests to aligned.jsonl; an interruption neither loses nor repeats a line.
 
     Raises:
-        FacedanError: one of them is still at work.
+        FacedanError: one of these processes is still running.
     """
-    for part in out.glob(f"{_MERGING}*.jsonl"):  # a merge was cut short here: it is done again
+    for part in out.glob(f"{_MERGING}*.jsonl"):  # an interrupted merge is repeated
         start = part.stem.removeprefix(_MERGING)
         if not (start.isdecimal() and start.isascii() and len(start) < 19):
-            continue  # none of ours
+            continue  # not a file of facedan
         if (out / MANIFEST_FILE).exists() and (out / MANIFEST_FILE).stat().st_size > int(start):
             os.truncate(out / MANIFEST_FILE, int(start))
         _append(out / MANIFEST_FILE, part)

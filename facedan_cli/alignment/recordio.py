@@ -1,9 +1,9 @@
-"""Images in MXNet's RecordIO files, as InsightFace publishes its sets: NAME.rec and, beside it, NAME.idx.
+"""Images in MXNet's RecordIO files (NAME.rec with NAME.idx), the format of InsightFace's data sets.
 
 A .rec is a sequence of records, little-endian: the magic number; a word with the part's flag in the upper 3 bits and
-its length in the lower 29; the part, padded to 4 bytes. Writers cut a record where it holds the magic number itself at
-a multiple of 4, and leave that out: its parts are a start, middles and an end. The record is a header `<IfQQ` (how many
-labels follow, the label if none do, two numbers), those labels as float32, and the image's file.
+its length in the lower 29; the part, padded to 4 bytes. A record that contains the magic number at a multiple of 4 is
+cut there into parts (start, middles, end), without the number. A record is a header `<IfQQ` (how many labels follow,
+the label if none follow, two numbers), these labels as float32, and the bytes of the image's file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SEARCHED = 1 << 20
 
 @dataclass(frozen=True)
 class _Head:
-    """The beginning of a record: whose face it holds, how long the record and the image's file are, and its end."""
+    """The beginning of a record: label, number of labels that follow, bytes of the record, and offset of its end."""
 
     label: float
     labels: int
@@ -49,12 +49,11 @@ class _Head:
 
 
 def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
-    """The images of a .rec, in the order of its .idx, or of the file itself where there is none.
+    """Yield the images of a .rec in the order of its .idx, or in that of the file without one.
 
-    A face is named `LABEL/KEY` beside the archive: a set's identities become folders. Records with labels and no
-    image are passed over: InsightFace's sets have one at key 0, and one an identity behind the images. What the
-    index says is held against the file: lines that are damaged, records that it does not list, and those that it lists
-    twice are told of.
+    A face is named `LABEL/KEY` beside the archive, so that identities become folders. Records without an image are
+    skipped: InsightFace's sets have one at key 0, and one for each identity behind the images. Damaged lines of the
+    index, records that it lists twice and records that it does not list are set aside.
 
     Args:
         archive: the file.
@@ -79,7 +78,7 @@ def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
 
 
 def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceImage]:
-    """The images that an index lists, and a remark on its damage."""
+    """Yield the images that an index lists, and a remark on its damage."""
     size = os.fstat(file).st_size
     again = index.repeated()
     for place, (key, offset) in enumerate(zip(index.keys, index.offsets, strict=True)):
@@ -104,7 +103,7 @@ def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceI
 
 
 class _Reader:
-    """Makes images of a file's records, and remembers the byte ranges that they take."""
+    """Reads the records of a .rec as images, and keeps the byte ranges of the records."""
 
     def __init__(self, archive: Path, path: str) -> None:
         self.archive = archive
@@ -114,7 +113,7 @@ class _Reader:
         self._begins, self._ends = array("q"), array("q")
 
     def at(self, file: int, key: int, record: str, offset: int) -> Iterator[SourceImage]:
-        """The image of the record at a place, if it has one."""
+        """Yield the image of the record at an offset, if it has one."""
         try:
             head = _read_head(file, offset)
         except UnreadableImage as error:
@@ -131,11 +130,11 @@ class _Reader:
         yield SourceImage(record, name, head.bytes, self.modified, content)
 
     def refused(self, record: str, reason: str) -> Iterator[SourceImage]:
-        """Records that are set aside."""
+        """Set a record aside."""
         yield unreadable(record, reason, 0, self.modified)
 
     def gaps(self, size: int) -> Iterator[tuple[int, int]]:
-        """The byte ranges of a file of this size that no record takes."""
+        """Yield the byte ranges of a file of this size that belong to no record."""
         begins, ends = np.array(self._begins, np.int64), np.array(self._ends, np.int64)
         order = np.argsort(begins)
         reached = 0
@@ -148,7 +147,7 @@ class _Reader:
 
 
 class _Broken(UnreadableImage):
-    """A record that does not go on; `checked` is up to where its parts were good."""
+    """A damaged or truncated record; `checked` is the offset up to which its parts are good."""
 
     def __init__(self, reason: str, checked: int) -> None:
         super().__init__(reason)
@@ -156,14 +155,14 @@ class _Broken(UnreadableImage):
 
 
 def scan(file: int, offset: int = 0, size: int | None = None) -> Iterator[tuple[int, str]]:
-    """Offsets of records, one after the other, and of damaged chunks with the reason; "" for records.
+    """Yield the offsets of records, with "", and of damaged chunks, with the reason.
 
-    Every byte is looked at once, however much is damaged.
+    Every byte is read at most once, however much is damaged.
 
     Args:
         file: descriptor of the .rec.
-        offset: where to begin.
-        size: where to end; None: at its end.
+        offset: first byte of the scan.
+        size: end of the scan; None: the end of the file.
     """
     search = _Search(file, os.fstat(file).st_size if size is None else size)
     damaged = False
@@ -182,7 +181,7 @@ def scan(file: int, offset: int = 0, size: int | None = None) -> Iterator[tuple[
 
 
 class _Search:
-    """Looks for the beginnings of records, always forward."""
+    """A forward search for the beginnings of records."""
 
     def __init__(self, file: int, size: int) -> None:
         self.size = size
@@ -191,7 +190,7 @@ class _Search:
         self._chunk = b""
 
     def record(self, offset: int) -> int:
-        """Offset of the next record at or after a place; `size` without one."""
+        """The offset of the next record at or after an offset; `size` if there is none."""
         offset = -(-offset // 4) * 4
         while offset < self.size:
             at = offset - self._start
@@ -214,10 +213,10 @@ class _Search:
 
 
 def _parts(file: int, offset: int) -> list[tuple[int, int, int]]:
-    """Start and length of the content of each part of a record, and where the next part or record begins.
+    """For each part of a record: start and length of its content, and offset of the next part or record.
 
     Raises:
-        UnreadableImage: it is cut short or damaged.
+        UnreadableImage: the record is cut short or damaged.
     """
     parts: list[tuple[int, int, int]] = []
     flag = START

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-_DIGITS = 18  # of numbers that fit 64 bits
+_DIGITS = 18  # at most, so that numbers fit 64 bits
 _LONGEST_LINE = 256
 
 
@@ -18,9 +18,9 @@ class RecordIndex:
 
     Args:
         path: the .idx.
-        keys: of the records, in the order of the lines.
-        offsets: where they begin.
-        damage: what is to be said of lines that are none.
+        keys: keys of the records, in the order of the lines.
+        offsets: byte offsets of the records.
+        damage: remarks on damaged lines.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class RecordIndex:
     damage: tuple[str, ...]
 
     def repeated(self) -> set[int]:
-        """The lines, from 0, whose key or offset an earlier line has."""
+        """The lines, from 0, whose key or offset occurs in an earlier line."""
         found: set[int] = set()
         for column in (self.keys, self.offsets):
             values = np.array(column, np.int64)
@@ -40,10 +40,10 @@ class RecordIndex:
 
 
 def read_index(path: Path) -> RecordIndex:
-    """Read an index; lines that are damaged are counted and passed over.
+    """Read an index; damaged lines are counted and skipped.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the index cannot be read.
     """
     keys, offsets = array("q"), array("q")
     wrong = first = number = 0

@@ -1,4 +1,4 @@
-"""An image of an input: found, not yet read."""
+"""Images of the input, before they are read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from facedan_cli.data.contents import MISSING, NO_FILE, UNREADABLE, digest_of
 from facedan_cli.data.images import UnreadableImage
 
 MOST_BYTES = 1 << 28
-"""Larger files in archives are set aside: an archive of some megabytes can claim, or hold, gigabytes of zeros."""
+"""Largest file that is read from an archive; a small archive can claim, or hold, gigabytes of zeros."""
 
 
 @dataclass(frozen=True, slots=True)
 class InMemory:
-    """The content of an image that is in memory already, as of compressed archives."""
+    """The content of an image of a compressed archive, held in memory."""
 
     content: bytes
 
@@ -32,14 +32,13 @@ class SourceImage:
     """An image by its name; `open` or `read` gives its content.
 
     Args:
-        path: its own name among the inputs, with forward slashes; in an archive it follows the archive's.
-        name: what its face is named after, with forward slashes; "" where it cannot be read, so that it has no face.
-        size: of its file, bytes; in an archive of its entry.
-        modified: when that was last changed, whole seconds since 1970.
-        content: its file, or a function that reads the bytes and may raise UnreadableImage; another process can be sent
-            it.
-        state: of the file, or the archive: when its status last changed, nanoseconds since 1970, and its inode, which
-            tell of every change; None where they cannot be relied upon.
+        path: path in the input, with forward slashes; an image in an archive has the archive's path before its own.
+        name: path from which the face's path is made; "" for an image that cannot be read.
+        size: bytes of the file, or of the archive's entry.
+        modified: time of modification of the file or entry, whole seconds since 1970.
+        content: the file, or a function that reads the bytes and may raise UnreadableImage; it can be pickled.
+        state: ctime (nanoseconds since 1970) and inode of the file or archive, which show every change; None where
+            they are not reliable.
     """
 
     path: str
@@ -51,11 +50,11 @@ class SourceImage:
 
     @property
     def bytes_in_memory(self) -> int:
-        """Bytes of its content that are in memory."""
+        """The number of bytes of its content in memory."""
         return len(self.content.content) if isinstance(self.content, InMemory) else 0
 
     def open(self) -> Path | BytesIO:
-        """What `images.read_image` takes.
+        """The image's file, or its bytes, as an argument of `images.read_image`.
 
         Raises:
             UnreadableImage: the archive does not have it whole.
@@ -63,11 +62,11 @@ class SourceImage:
         return self.content if isinstance(self.content, Path) else BytesIO(self.content())
 
     def read(self) -> bytes:
-        """The bytes of its file."""
+        """The bytes of the image's file."""
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
 
     def digest(self) -> str:
-        """SHA-256 of its bytes, in hex; "" where they cannot be read."""
+        """SHA-256 of the image's bytes, in hex; "" if they cannot be read."""
         if isinstance(self.content, Path):
             found = digest_of(self.content)[0]
             return "" if found in (MISSING, UNREADABLE, NO_FILE) else found.hex()
@@ -78,17 +77,17 @@ class SourceImage:
 
 
 def unreadable(path: str, reason: str, size: int = 0, modified: int = 0) -> SourceImage:
-    """An image that is to be set aside with a reason."""
+    """An image without a face, to be set aside with a reason."""
     return SourceImage(path, "", size, modified, refusing(reason))
 
 
 def refusing(reason: str) -> Callable[[], bytes]:
-    """The content of an image that is to be set aside, though it is known whose face it would have."""
+    """The content of an image that is set aside with a reason although the path of its face is known."""
     return partial(_refuse, reason)
 
 
 def too_large(size: int) -> str:
-    """Why a file in an archive is set aside whose size is more than MOST_BYTES."""
+    """The reason to set aside a file in an archive with more than MOST_BYTES."""
     return f"too large: {size} bytes, more than the {MOST_BYTES} that are read of an image in an archive"
 
 

@@ -18,7 +18,7 @@ from facedan_cli.text import open_given, read_list, spellings
 
 
 def source_images(raw: Path, root: Path, out: Path, passed: PassedOver | None = None) -> Iterator[SourceImage]:
-    """All images of an input, in a fixed order; none is read yet, and they are not held.
+    """Yield all images of an input in a fixed order, without reading them.
 
     Directories that cannot be read are among them, with a slash at the end of their paths.
 
@@ -27,7 +27,7 @@ def source_images(raw: Path, root: Path, out: Path, passed: PassedOver | None = 
             line, or paths that end in NUL.
         root: the directory in which a list's images are named; what lies outside it is refused,
         out: and so is what lies in this one.
-        passed: is told of what else lies in the directory and in archives.
+        passed: counts the files in directories and archives that are no images.
     """
     if raw.is_dir():
         passed = PassedOver() if passed is None else passed
@@ -72,7 +72,7 @@ def _of_file(file: Path, path: str, passed: PassedOver | None = None) -> Iterato
 
 
 def _in_archive(found: Iterator[SourceImage], archive: Path, index: Path, now: int) -> Iterator[SourceImage]:
-    """The images of an archive, with the state of its file and of its index."""
+    """Yield the images of an archive, with the state of its file and of its index."""
     status = archive.stat()
     state = _state(archive, status, now)
     if index != archive and index.exists():
@@ -89,7 +89,7 @@ def _state(file: Path, status: os.stat_result, now: int) -> tuple[int, int] | No
 
 
 def _paths_of(file: Path) -> Iterator[str]:
-    """The paths of a list as the file system spells them, read in chunks."""
+    """Yield the paths of a list as the file system spells them."""
     with open_given(file) as listed:
         for _, entry in read_list(listed):
             path = next(filter(os.path.lexists, spellings(entry)), None)

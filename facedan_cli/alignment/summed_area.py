@@ -9,7 +9,7 @@ import numpy as np
 
 
 class SummedImages:
-    """The tables of many images in one array, for `mtcnn`.
+    """Summed-area tables of many images in one array, for `mtcnn`.
 
     Args:
         images: uint8, each of shape (height, width, 3); those of one size that are read together must be neighbours.
@@ -27,7 +27,7 @@ class SummedImages:
         self._table = _as_entries(table)
 
     def scaled(self, first: int, stop: int, height: int, width: int, strip: slice = slice(None)) -> np.ndarray:
-        """A strip of the images first … stop-1, which have one size, resampled to `height` and `width`.
+        """A strip of the images first … stop-1, which must have one size, resampled to `height` and `width`.
 
         Returns:
             (x - 127.5) / 128, as the networks want it, shape (stop - first, the strip's height, width, 3), float32.
@@ -43,12 +43,12 @@ class SummedImages:
         return _normalised(sums, (bottom - top)[None], (right - left)[None])
 
     def crops(self, images: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
-        """Boxes resampled to squares.
+        """Boxes of the images, resampled to squares.
 
         Args:
             images: the index of each box's image, shape (n,).
             corners: left, top, right, bottom in whole pixels, the last two just outside, shape (n, 4).
-            side: of the squares, pixels.
+            side: side of the squares, pixels.
 
         Returns:
             As `scaled`, shape (n, side, side, 3).
@@ -68,13 +68,13 @@ class SummedImages:
 
 
 def _bins(length: np.ndarray | int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the `count` bins of PyTorch's adaptive average pooling start and stop; they overlap by up to a pixel."""
+    """Starts and stops of the `count` bins of PyTorch's adaptive average pooling; bins overlap by up to a pixel."""
     index = np.arange(count)
     return index * length // count, -(-(index + 1) * length // count)
 
 
 def _as_entries(sums: np.ndarray) -> np.ndarray:
-    """Sums (…, 4) as one number each, to be moved about and not to be calculated with."""
+    """A view of sums (…, 4) as one number each, for copying only."""
     entries: np.ndarray = sums.view(np.complex128)[..., 0]
     return entries
 
@@ -84,7 +84,7 @@ def _as_sums(entries: np.ndarray) -> np.ndarray:
 
 
 def _normalised(sums: np.ndarray, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """Sums of bins (n, height, width, 4) as the networks want their means; sides of the bins (n or 1, height or width).
+    """The networks' inputs from sums of bins (n, height, width, 4) and the bins' sides (n or 1, height or width).
 
     The pixels of a row are divided at once: NumPy's loops over three colours are slow.
     """

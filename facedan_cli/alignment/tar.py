@@ -38,23 +38,22 @@ from facedan_cli.data.manifest import stays_inside
 from facedan_cli.data.walk import PassedOver
 
 _MAGIC: Mapping[bytes, Callable[[Any], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_SUFFIX = 8  # characters of what is counted as one
+_SUFFIX = 8  # most characters of a suffix that is counted by itself
 _NESTED = (*TAR_SUFFIXES, ".rec", ".zip", ".7z", ".rar", ".tar.zst", ".tar.lz4")
 
 
 def tar_images(archive: Path, path: str, passed: PassedOver | None = None) -> Iterator[SourceImage]:
-    """The images of a tar archive in its order; a face takes its name beside the archive.
+    """Yield the images of a tar archive in the order of its entries; faces are named relative to the archive's folder.
 
-    A link inside the archive is the image that it leads to, at that image's place. The last content of a repeated name
-    counts, as in an extraction. A `.cls` beside an image (WebDataset)
-    names the folder that its face goes into. Damaged and repeated entries and archives inside
-    this one are listed; reading goes on after a damage. One content is in memory at a time, MOST_BYTES at most, and
-    16 bytes for each name.
+    A link inside the archive is yielded where the image that it leads to lies. The last entry of a repeated name
+    counts, as in an extraction. A `.cls` beside an image (WebDataset) names the folder of its face. Damaged entries,
+    repeated entries and archives inside this one are set aside; reading goes on behind damage. Memory holds one image
+    at a time, of MOST_BYTES at most, and 16 bytes for each name.
 
     Args:
-        archive: the file, compressed or not whatever its name says.
+        archive: the file; its first bytes, not its name, say whether it is compressed.
         path: its name among the inputs.
-        passed: is told of the files that are no images.
+        passed: counts the files that are no images.
 
     Raises:
         OSError: it cannot be opened.
@@ -72,7 +71,7 @@ def tar_images(archive: Path, path: str, passed: PassedOver | None = None) -> It
 
 @lru_cache(maxsize=4)
 def _index(archive: Path, _version: tuple[int, ...]) -> TarIndex:
-    """The index of an archive, which is asked for several times while it is planned and read."""
+    """The index of an archive; planning and reading share it."""
     with _opened(archive) as source:
         return index_of(source)
 
@@ -111,7 +110,7 @@ class _Reader:
                 yield from self._of_entry(source, entry, image_name(entry))
 
     def words(self) -> str:
-        """Remarks on the archive as a whole; "" without any."""
+        """A sentence on damaged and repeated entries; "" without any."""
         said = list(self._damage)
         if self._damages > len(said):
             said.append(f"damaged at {self._damages - len(said)} more places")
@@ -146,7 +145,7 @@ class _Reader:
             yield self.source_image(image, entry.size, modified, refusing(reason))
 
     def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
-        """The names of images that have the content of an entry, with their times: its own and those of links to it."""
+        """Names and times of the images with an entry's content: the entry itself and the links to it."""
         images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
         if is_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
             if entry.offset in self._index.superseded:
@@ -157,7 +156,7 @@ class _Reader:
         return images
 
     def _folder_links_to(self, name: str) -> Iterator[SourceImage]:
-        """Links to directories, when the first image of the directory comes."""
+        """Set aside links to a directory, at the first image of that directory."""
         if self._folder_links and is_image(name):
             for folder in above_of(name):
                 if (link := self._folder_links.pop(folder, None)) is not None:
@@ -165,7 +164,7 @@ class _Reader:
                     yield unreadable(f"{self._path}/{link}", reason)
 
     def _looked_into(self, source: Source, entry: Entry, name: str) -> bytes:
-        """The first bytes of a file whose name does not tell that it is an image; empty where it is none."""
+        """The first bytes of an image whose name has no suffix of images; empty for other files, which are counted."""
         suffix = suffix_of(name)
         if is_hidden_or_clutter(name):
             self._passed.hidden += named_as_image(name) and not is_clutter(name)
@@ -187,7 +186,7 @@ class _Reader:
         return InMemory(content)
 
     def source_image(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> SourceImage:
-        """An image of the archive, under the name that it has there."""
+        """The image with this name in the archive, set aside if the name or its label leads outside."""
         path = f"{self._path}/{image}"
         identity = self._index.label(image)
         if not stays_inside(image):

@@ -1,8 +1,8 @@
-"""The headers of a tar archive: ustar, GNU's and pax's, read one after the other with bounded memory.
+"""A reader of the headers of tar archives (ustar, GNU and pax) with bounded memory.
 
-The library's tarfile believes a header's sizes: a damaged or hostile one ends in a MemoryError, an OverflowError or a
-loop without end. Here every step goes forward, an extension header has at most a megabyte, and behind a damage the
-next header is looked for.
+Python's tarfile trusts the sizes in headers: damaged or hostile ones end in a MemoryError, an OverflowError or an
+endless loop. This reader only moves forward, limits extension headers to a megabyte, and searches for the next header
+behind damage.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 BLOCK = 512
 MOST_EXTENSION = 1 << 20
-"""Bytes of a long name or of pax's records; names that a file system takes have 4096."""
+"""Most bytes of an extension header (a long name, or pax records); names in file systems have at most 4096."""
 
 _MOST_EXTENSIONS = 16  # before one header; there are at most four
 _CHUNK = 1 << 20
@@ -61,13 +61,13 @@ class Entry:
     """A member of an archive.
 
     Args:
-        name: as the archive has it; bytes that are not UTF-8 are surrogates.
-        kind: what it is.
-        size: of its content, bytes; it may be more than the archive has.
-        modified: whole seconds since 1970.
-        link: what a link names; "" for others.
-        offset: where its first header begins.
-        data: where its content begins.
+        name: name in the archive; bytes that are not UTF-8 are surrogates.
+        kind: kind of the member.
+        size: bytes of its content by the header; the archive may hold fewer.
+        modified: time of modification, whole seconds since 1970.
+        link: path that a link leads to; "" for other kinds.
+        offset: offset of its first header.
+        data: offset of its content.
     """
 
     name: str
@@ -81,18 +81,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A chunk that is not tar, or the missing end: its offset and its kind."""
+    """A damaged chunk of an archive, or its missing end, with the reason."""
 
     offset: int
     reason: str
 
 
 class Source:
-    """An archive's bytes in their order. Where it cannot be read on it ends, and `error` says why.
+    """The bytes of an archive in order; after an error of reading it ends, and `error` is the reason.
 
     Args:
         file: the archive, decompressed as it is read.
-        size: of the archive where it is known, so that its contents are jumped over; None where all has to be read.
+        size: bytes of an uncompressed archive, whose contents can be skipped; None: everything has to be read.
     """
 
     def __init__(self, file: BinaryIO, size: int | None) -> None:
@@ -121,7 +121,7 @@ class Source:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def go_to(self, position: int) -> None:
-        """Pass over what lies before a position; the end of the archive may come first."""
+        """Skip to a position, or to the end of the archive."""
         if self.size is not None and position > self.position:
             self._ahead, self._used, self.position = b"", 0, min(position, self.size)
             self._file.seek(self.position)
@@ -129,7 +129,7 @@ class Source:
             pass
 
     def pass_zeros(self) -> None:
-        """Pass over blocks of zeros."""
+        """Skip blocks of zeros."""
         while True:
             if self._used == len(self._ahead):
                 self._ahead, self._used = self._more(_CHUNK), 0
@@ -152,10 +152,10 @@ class Source:
 
 
 def entries(source: Source) -> Iterator[Entry | Damage]:
-    """The members of an archive, and its damaged chunks where they lie.
+    """Yield the members of an archive and its damaged chunks, in order.
 
-    An archive may go on behind its end mark, as several that were joined do. Who wants a member's content reads it from
-    the source before going on, or remembers where it lies.
+    Joined archives go on behind an end mark. The caller reads a member's content from the source before the next step,
+    or keeps its offset.
     """
     overall: dict[str, str] = {}
     damaged = ended = False
@@ -183,7 +183,7 @@ def entries(source: Source) -> Iterator[Entry | Damage]:
         yield found
         end = found.data + found.size
         fits = source.size is None or end <= source.size
-        if fits:  # else the size cannot be true, and what follows is searched
+        if fits:  # else the size is wrong, and the next header is searched for
             source.go_to(end + -end % BLOCK)
         if not fits or source.position < end:
             reason = f"cut short or damaged: the end of the member at byte {found.offset} is missing"
@@ -192,7 +192,7 @@ def entries(source: Source) -> Iterator[Entry | Damage]:
 
 
 def _entry(source: Source, block: bytes, offset: int, overall: dict[str, str]) -> Entry | Damage | None:
-    """The member whose first header is at hand; None where it is none."""
+    """The member whose first header is this block; None if the block is no header."""
     own: dict[str, str] = {}
     for _ in range(_MOST_EXTENSIONS):
         size = _number(block[124:136])
@@ -232,7 +232,7 @@ def _made(source: Source, block: bytes, size: int, offset: int, extended: Mappin
         size = int(extended["size"])
     if letter in _WITHOUT_CONTENT:
         size = 0
-    if letter == b"S" and block[_MORE_SPARSE]:  # its map goes on before the content
+    if letter == b"S" and block[_MORE_SPARSE]:  # its map continues before the content
         while len(more := source.read(BLOCK)) == BLOCK and more[_STILL_MORE_SPARSE]:
             pass
     modified = _seconds(extended["mtime"]) if "mtime" in extended else _number(block[136:148])
@@ -243,7 +243,7 @@ def _made(source: Source, block: bytes, size: int, offset: int, extended: Mappin
 
 
 def _has_checksum(block: bytes) -> bool:
-    """Whether a block has the sum of a header; some writers have summed signed bytes."""
+    """Whether a block has the checksum of a header; some writers sum signed bytes."""
     claimed = _number(block[148:156])
     if claimed is None:
         return False
@@ -253,7 +253,7 @@ def _has_checksum(block: bytes) -> bool:
 
 
 def _number(field: bytes) -> int | None:
-    """A number in octal digits, or in base 256 behind a mark."""
+    """The number of a header's field, in octal digits or in base 256 after a mark byte; None if it is neither."""
     if field[0] in (0x80, 0xFF):
         value = int.from_bytes(field[1:], "big")
         return value - (1 << 8 * (len(field) - 1)) if field[0] == 0xFF else value
@@ -276,7 +276,7 @@ def _seconds(text: str) -> int:
 
 
 def _records(content: bytes) -> dict[str, str]:
-    """The records of pax (`LENGTH KEY=VALUE` and a line break) that are used here."""
+    """The pax records (`LENGTH KEY=VALUE` and a line break) with the keys that are used here."""
     found = {}
     at = 0
     while at < len(content):

@@ -1,4 +1,4 @@
-"""An index of a tar archive, made before its images are read: links, labels, and names written twice."""
+"""An index of a tar archive, made before its images are read: links, labels and repeated names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from facedan_cli.data.formats import is_image
 
 LABEL_SUFFIX = ".cls"
 MOST_NAME = 4096
-"""Bytes of a path that a file system takes."""
+"""Most bytes of a path in a file system."""
 
 _MOST_LABEL = 4096
 _MOST_LINKS = 1_000_000
@@ -30,7 +30,7 @@ class Link:
 
 
 class _Table:
-    """Numbers by the hashes of names, 16 bytes each; of one name the last one counts."""
+    """A number for each name, kept by the hashes of names in 16 bytes each; a name may be added again."""
 
     def __init__(self) -> None:
         self._keys, self._values = array("q"), array("q")
@@ -48,14 +48,14 @@ class _Table:
         self._keys, self._values = array("q"), array("q")
 
     def last(self, name: str, before: int | None = None) -> int | None:
-        """The last value of a name; with `before`, of values that rise, the last one below it."""
+        """The last value of a name; with `before` the last value below it, if values were added in rising order."""
         start, stop = np.searchsorted(self.keys, hash(name), "left"), np.searchsorted(self.keys, hash(name), "right")
         if before is not None:
             stop = start + np.searchsorted(self.values[start:stop], before)
         return int(self.values[stop - 1]) if stop > start else None
 
     def earlier(self) -> set[int]:
-        """The values of names that have a later one."""
+        """All values but the last of each name."""
         return set(self.values[:-1][self.keys[1:] == self.keys[:-1]].tolist()) if len(self.keys) else set()
 
 
@@ -64,10 +64,10 @@ class TarIndex:
     """Facts of one pass over the headers of an archive.
 
     Args:
-        links: by the offset of the entry that they lead to, the links that are images.
-        superseded: offsets of the entries whose names were written again: what is extracted is the last one.
+        links: the links that are images, by the offset of the entry that they lead to.
+        superseded: offsets of the entries whose names occur again later; an extraction keeps the last one.
         folder_links: links to paths that may be directories, by these paths.
-        refused: name and reason of what cannot be taken.
+        refused: entries that are set aside: name and reason.
     """
 
     links: dict[int, list[Link]] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class TarIndex:
     _identities: list[str] = field(default_factory=list)
 
     def label(self, name: str) -> str | None:
-        """Whom a `.cls` names for an image: one with the image's own name, or with its name up to a dot.
+        """The identity in the `.cls` of an image, which has the image's name, or that name up to a dot.
 
-        So `a.b.cls` speaks of `a.b.jpg`, and `a.cls` of all of the sample `a` that have none of their own: in
+        `a.b.cls` labels `a.b.jpg`, and `a.cls` labels all images of the sample `a` without a `.cls` of their own: in
         WebDataset the key of a sample is the name up to its first dot.
         """
         folder, slash, base = name.rpartition("/")
@@ -92,12 +92,12 @@ class TarIndex:
 
 
 def index_of(source: Source) -> TarIndex:
-    """Go through an archive once."""
+    """The index of an archive, made in one pass over it."""
     return _Indexer().run(source)
 
 
 def image_name(entry: Entry) -> str:
-    """The path of an entry in the archive, "." parts and doubled slashes left out."""
+    """The path of an entry in the archive, without "." parts and doubled slashes."""
     return posixpath.normpath(entry.name)
 
 
@@ -151,14 +151,14 @@ class _Indexer:
                 self.index.links.setdefault(target, []).append(Link(name, entry.modified))
 
     def _follow(self, entry: Entry, name: str) -> int | None:
-        """The offset of the file that a link leads to, through other links."""
+        """The offset of the file that a link leads to, also through other links; None if there is none."""
         offset: int | None = entry.offset
         for _ in range(_LINKS_ON_THE_WAY):
             if offset is None or offset not in self.links:
                 return offset
             entry, name = self.links[offset]
             aim = _aim(entry, name)
-            # A hard link is of what was there when it was written, a symbolic one of what is there in the end.
+            # A hard link leads to the entry before it, a symbolic link to the last entry of that name.
             before = entry.offset if entry.kind is Kind.HARD_LINK else None
             offset = self.written.last(aim, before)
             if offset is None:
@@ -166,7 +166,7 @@ class _Indexer:
         return None
 
     def _through_folders(self, path: str) -> int | None:
-        """The offset of a file whose path leads through links to directories."""
+        """The offset of a file whose path leads through links to directories; None if there is none."""
         for _ in range(_LINKS_ON_THE_WAY):
             found = ((above, self.written.last(above)) for above in above_of(path))
             link = next(((above, at) for above, at in found if at is not None and at in self.links), None)
@@ -180,13 +180,13 @@ class _Indexer:
 
 
 def _aim(entry: Entry, name: str) -> str:
-    """The path in the archive that a link names."""
+    """The path in the archive that a link leads to."""
     start = "" if entry.kind is Kind.HARD_LINK else posixpath.dirname(name)
     return posixpath.normpath(posixpath.join(start, entry.link[:MOST_NAME]))
 
 
 def above_of(name: str) -> Iterator[str]:
-    """The directories that a path leads through, the outermost first."""
+    """Yield the directories above a path, the outermost first."""
     at = name.find("/")
     while at > 0:
         yield name[:at]

@@ -1,4 +1,4 @@
-"""Who aligns batches of images: processes, or threads where processes cannot be."""
+"""The workers that align batches of images: processes, or threads where processes cannot be used."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _busy: list[bool] = []  # and here something, while it works
 
 
 class _Ended(BaseException):
-    """A forked process is told to end while it works; it removes its unfinished files first."""
+    """Raised in a forked process that has to end while it works, so that it removes its unfinished files."""
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def in_order(begin: Begin, batches: Iterable[list[Job]], ahead: int) -> Iterator
     """The workers' results, in the order of the batches.
 
     Args:
-        begin: from `workers`.
+        begin: the function of `workers`.
         batches: taken as they are wanted.
         ahead: so many are under way at most.
 
@@ -90,7 +90,7 @@ def in_order(begin: Begin, batches: Iterable[list[Job]], ahead: int) -> Iterator
 
 
 def _forked(work: Work, count: int) -> ProcessPoolExecutor:
-    """Processes that are all there already, before the caller begins threads."""
+    """A pool whose processes are forked at once, before the caller starts threads."""
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _prepare, (work, os.getpid()))
     others = set(multiprocessing.active_children())
     try:

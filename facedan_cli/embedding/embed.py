@@ -1,4 +1,4 @@
-"""Features of faces: a matrix with a row for each, and a table of whose they are."""
+"""`facedan embed`: a matrix with the features of each face in a row, and a table of paths and identities."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _VECTORS, _TABLE, _SET_ASIDE, _RECORD = "vectors.npy", "images.csv", "set-aside.
 
 @dataclass(frozen=True)
 class EmbedResult:
-    """Where the features of a data set lie.
+    """The files with the features of a data set.
 
     Args:
         directory: holds vectors.npy and images.csv; embedding.json tells of what they are.
-        images: how many rows there are.
+        images: number of rows.
         skipped: they were there before.
         set_aside: the list of images that could not be read, if there are any.
     """
@@ -47,7 +47,7 @@ class EmbedResult:
     set_aside: Path | None
 
     def load(self) -> tuple[np.ndarray, list[str], list[str]]:
-        """Vectors (n, d) float32, memory-mapped; the images' paths and identities in the same order."""
+        """Load the features (n, d), float32, memory-mapped, and the images' paths and identities in the same order."""
         rows = read_csv(self.directory / _TABLE)
         vectors = np.load(self.directory / _VECTORS, mmap_mode="r")
         return vectors, [row["path"] for row in rows], [row["identity"] for row in rows]
@@ -62,13 +62,13 @@ def embed(
     ranks: DistEnv = SINGLE,
     report: Report = SILENT,
 ) -> EmbedResult:
-    """Features of every image that can be read, in the order of the folder; of length one, but for LBP's histograms.
+    """Compute the features of every readable image in the data set's order: rows of length one, or LBP histograms.
 
     Args:
         config: the layer, whether to add the mirrored image, batch size, device.
         folder: the faces; `config.dataset` is their name.
         model: gives the features.
-        workspace: where the features will lie.
+        workspace: workspace that keeps the features.
         ranks: which of several processes, which have joined, this one is: they share the images.
         report: told of the progress.
 
@@ -119,7 +119,7 @@ def embed(
 
 
 def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> Path:
-    """Where the features of these images lie, or will lie: also where the data set had another name."""
+    """The directory of these images' features, found by content if the data set had another name."""
     identity = digest(facts)
     directory = workspace.embedding_directory(dataset, identity)
     if directory.is_dir():
@@ -129,7 +129,7 @@ def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> 
 
 
 def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether a directory holds the features of these images, as they were written."""
+    """Whether a directory holds the complete, undamaged features of these images."""
     try:
         record = read_object(directory / _RECORD)
         outputs = dict(record["outputs"])
@@ -140,22 +140,22 @@ def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
 
 
 def _found(directory: Path, *, skipped: bool) -> EmbedResult:
-    """Files of a complete directory."""
+    """The result of a complete directory."""
     count = len(read_csv(directory / _TABLE))
     set_aside = directory / _SET_ASIDE
     return EmbedResult(directory, count, skipped, set_aside if set_aside.is_file() else None)
 
 
 def _part(directory: Path, rank: int) -> Path:
-    """The rows of one process, without a header."""
+    """The file with the rows of one process, without a header."""
     return directory / f".vectors-{rank}.f32"
 
 
 def _join(directory: Path, folder: FaceDataset, unreadable: list[tuple[str, str]], parts: int) -> None:
-    """Put together what the processes made, in the order of the folder.
+    """Join the processes' rows in the order of the data set.
 
     Raises:
-        FacedanError: there is not one row.
+        FacedanError: no image can be read.
     """
     lost = {path for path, _ in unreadable}
     rows = [(path, name) for path, name in zip(folder.paths, folder.names, strict=True) if path not in lost]

@@ -1,4 +1,4 @@
-"""Models that give features of faces: networks and PCANet, which lie in checkpoints, and LBP, which has no file."""
+"""Models that compute features of faces: networks and PCANet in checkpoints, and LBP, which has no file."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class FaceModel:
-    """A model that gives features of faces.
+    """A model that computes features of faces.
 
     Args:
-        card: what is known of it.
+        card: description of the model.
         checkpoint: its file; None of the kind LBP alone.
     """
 
@@ -56,12 +56,12 @@ class FaceModel:
 
     @property
     def kind(self) -> Kind:
-        """The kind of the model, which computes the features."""
+        """The kind of the model."""
         return Kind.of(self.card.model)
 
     @property
     def classical(self) -> bool:
-        """Whether it is no network: it has no layers, and sees faces through a frame of its own."""
+        """Whether the model is PCANet or LBP, which have no layers and a frame of their own."""
         return self.kind is not Kind.NETWORK
 
     @property
@@ -72,7 +72,7 @@ class FaceModel:
 
     @cached_property
     def sha256(self) -> str:
-        """The digest of its file, or of the constants that define LBP."""
+        """The digest of the model's file, or of the constants that define LBP."""
         match self.kind:
             case Kind.LBP:
                 return digest([asdict(lbp.FRAME), lbp.WEIGHTS])
@@ -81,11 +81,11 @@ class FaceModel:
 
     @property
     def similarity(self) -> Similarity:
-        """How its features are compared."""
+        """The similarity of the model's features."""
         return CHI_SQUARE if self.kind is Kind.LBP else COSINE
 
     def layer(self, asked: str | None, *, flip: bool) -> str:
-        """The layer that gives the features, by default the last; "" of a classical model, which has none.
+        """The layer whose features are used, by default the last; "" for a classical model.
 
         Args:
             asked: --layer.
@@ -112,7 +112,7 @@ LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
 
 
 def find_model(workspace: Workspace, name: str | None) -> FaceModel:
-    """The model that is meant: the one named, else the newest finished adapt run's, else the newest pretrain run's.
+    """The named model, else that of the newest finished adapt run, else that of the newest pretrain run.
 
     `lbp` means LBP, unless something of that name is there.
 

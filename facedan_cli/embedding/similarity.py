@@ -1,4 +1,4 @@
-"""Similarities of features: the larger the number, the more alike."""
+"""Similarities of features; a larger value means more alike."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Similarity:
     """A measure of how alike two faces are.
 
     Args:
-        name: for messages and tables.
-        all_pairs: of every query to every target: features (n, d) and (m, d) → scores (n, m), float32.
-        paired: of each row to the same row: features (n, d) and (n, d) → scores (n,), float32.
+        name: name in messages and tables.
+        all_pairs: similarity of every query to every target: features (n, d) and (m, d) → scores (n, m), float32.
+        paired: similarity of each row to the same row: features (n, d) and (n, d) → scores (n,), float32.
     """
 
     name: str
@@ -37,7 +37,7 @@ def _chi_square_paired(query: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 COSINE = Similarity("cosine", lambda query, target: query @ target.T, lambda a, b: np.einsum("nd,nd->n", a, b))
-"""Of features of length one."""
+"""The inner product, for features of length one."""
 
 CHI_SQUARE = Similarity("negative chi-square", _chi_square_all_pairs, _chi_square_paired)
-"""Of weighted histograms (`facedan_cli.models.lbp`): 0 of equal ones, else less."""
+"""The negative chi-square, for weighted histograms (`facedan_cli.models.lbp`): 0 if they are equal, else less."""
