@@ -1,4 +1,4 @@
-"""From files to batches on the device: decoding, faces by index, and seeded streams of augmented crops."""
+"""Batches of faces on the device: decoding, faces by index, and seeded streams of augmented crops."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ WINDOW = 256
 """Decoded faces that wait for their turn."""
 
 DECODING_AHEAD = 2
-"""Batches that are decoded at a time, so that the pool begins with the next while the last faces of one come in.
+"""Number of batches decoded at a time, so that the pool starts the next one while the last faces of a batch come in.
 
-Of kept faces one batch is made at a time: more threads would only hold up the one that trains.
+Cached faces are made into one batch at a time: more threads would only delay the training thread.
 """
 
 
 def read_face(path: Path, size: int) -> np.ndarray:
-    """An aligned face as RGB uint8, shape (size, size, 3); what is not square is scaled and cropped about its centre.
+    """An aligned face, RGB, uint8, shape (size, size, 3); other shapes are scaled and cropped about the centre.
 
     Raises:
         UnreadableImage: with the reason.
@@ -60,7 +60,7 @@ def square_face(image: np.ndarray, size: int) -> np.ndarray:
 def read_faces(
     folder: FaceDataset, indices: Sequence[int], size: int, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Decode faces in order with the pool's threads; at most WINDOW of them are held at a time."""
+    """Yield decoded faces in order, read by the pool's threads, at most WINDOW of them in memory."""
 
     def read(index: int) -> np.ndarray | UnreadableImage:
         try:
@@ -77,7 +77,7 @@ def read_faces(
 
 
 class FaceStore:
-    """The decoded faces of a data set by index, from its cache or else from their files.
+    """The decoded faces of a data set by index, from a cache or from the files.
 
     An image that cannot be read is replaced by the next one that can; its path and the reason are in `unreadable`.
 
@@ -86,7 +86,7 @@ class FaceStore:
         size: side of a face, pixels.
         pool: its threads decode.
         report: told of the progress where all faces are read at once.
-        cache: where faces are kept.
+        cache: cache of the decoded faces.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class FaceStore:
         self._rows = np.arange(len(folder))
 
     def part(self, folder: FaceDataset) -> FaceStore:
-        """A part of these images, which shares their cache and `unreadable`.
+        """A store of some of these images, with the same cache and `unreadable`.
 
         Args:
-            folder: paths of these images in any order.
+            folder: the data set of these images, in any order.
         """
         rows = dict(zip(self.folder.paths, self._rows, strict=True))
         part = copy(self)
@@ -119,14 +119,14 @@ class FaceStore:
 
     @property
     def decoding(self) -> bool:
-        """Whether each use of a face decodes it anew."""
+        """Whether each use of a face decodes it again."""
         return self._kept is None
 
     def load(self, indices: Sequence[int]) -> list[tuple[int, np.ndarray]]:
-        """The faces at these indices, or their stand-ins; each with the index it really is of.
+        """The faces at these indices, with their indices; the next readable face replaces an unreadable one.
 
         Raises:
-            FacedanError: not one image of the data set can be read.
+            FacedanError: no image of the data set can be read.
         """
         if self._kept is None:
             return list(self._pool.map(self._readable, indices))
@@ -162,7 +162,7 @@ class BatchStream:
         batch: images a batch, of all processes together.
         crop: side of the random crop, pixels; it is mirrored with probability one half (paper, Section IV-B).
         seed: streams of different seeds are independent.
-        rows: those of each batch that this process takes, neighbours; all by default.
+        rows: consecutive rows of each batch that this process takes; all by default.
     """
 
     images: FaceStore
@@ -173,7 +173,7 @@ class BatchStream:
     rows: range | None = None
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Batch number `step`: RGB crops, uint8, (rows, 3, crop, crop), and labels (zeros where there are none)."""
+        """Batch number `step`: RGB crops, uint8, (rows, 3, crop, crop), and labels, zeros without identities."""
         faces, labels, corners, flips = self._drawn(step)
         crops = np.empty((len(faces), self.crop, self.crop, 3), np.uint8)
         for crop, face, (top, left), flip in zip(crops, faces, corners, flips, strict=True):
@@ -186,7 +186,7 @@ class BatchStream:
         return torch.from_numpy(crops).permute(0, 3, 1, 2), torch.from_numpy(labels)
 
     def batches(self, start: int, stop: int, device: torch.device = CPU) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches start … stop-1 on a device, made and sent there by threads ahead of their use."""
+        """Yield batches start … stop-1 on a device; threads prepare and send them ahead of their use."""
         side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         make = self.__getitem__ if device.type == "cpu" else partial(self._sent, device=device, side=side)
         with ThreadPoolExecutor(DECODING_AHEAD if self.images.decoding else 1) as ahead:
@@ -204,7 +204,7 @@ class BatchStream:
                     future.cancel()
 
     def _sent(self, step: int, device: torch.device, side: torch.cuda.Stream | None) -> tuple[Tensor, Tensor]:
-        """The batch `self[step]` on a device, which cuts the crops; a GPU does so beside its other work.
+        """The batch `self[step]` on a device; a GPU cuts the crops beside its other work.
 
         From memory that the system cannot move, a GPU fetches faces on its own. Whole ones: to copy them is the least
         work here.
@@ -223,7 +223,7 @@ class BatchStream:
             return cut(send(staged), *where, self.crop), send(torch.from_numpy(labels))
 
     def _drawn(self, step: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, np.ndarray]:
-        """The rows of a batch: whole faces, labels, corners of the crops (rows, 2), and which of them are mirrored."""
+        """Faces, labels, corners of the crops (rows, 2), and which crops are mirrored, for a batch."""
         rows = slice(None) if self.rows is None else slice(self.rows.start, self.rows.stop)
         count = len(self.images.folder)
         positions = np.arange(step * self.batch, (step + 1) * self.batch)[rows].tolist()
@@ -238,7 +238,7 @@ class BatchStream:
 
 
 def cut(faces: Tensor, corners: Tensor, flips: Tensor, crop: int) -> Tensor:
-    """Crops of faces, by one gather on the device they are on.
+    """The crops of faces, cut by one gather on the faces' device.
 
     Args:
         faces: shape (b, size, size, 3).
@@ -257,7 +257,7 @@ def cut(faces: Tensor, corners: Tensor, flips: Tensor, crop: int) -> Tensor:
 
 
 def _hand_over(batch: tuple[Tensor, Tensor], side: torch.cuda.Stream) -> None:
-    """Let the stream of the caller wait for a batch, and its memory for that stream."""
+    """Make the caller's stream wait for a batch, and keep the batch's memory until that stream has used it."""
     current = torch.cuda.current_stream(side.device)
     current.wait_stream(side)
     for tensor in batch:

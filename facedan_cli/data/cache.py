@@ -1,4 +1,4 @@
-"""Decoded faces that are kept: in memory, or in one file that is mapped into it and that later runs find again."""
+"""The cache of decoded faces: in memory, or in one memory-mapped file that later runs reuse."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import make_directory, replacing, write_text
 
 CACHE_BYTES = 2 << 30
-"""Faces that take more are not kept by "auto": they are decoded again in each epoch."""
+"""Most bytes of faces that "auto" caches; more are decoded again in each epoch."""
 
 Faces = Iterable[tuple[int, np.ndarray | UnreadableImage]]
 """The faces of a data set in its order, each with its index: `data.batches.read_faces`."""
@@ -49,12 +49,12 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where decoded faces are kept.
+    """A cache of decoded faces.
 
     Args:
         mode: "ram": in the memory of this process. "disk": in a file, which processes share and later runs map without
             decoding anything. "none": nowhere. "auto": in memory where they take no more than CACHE_BYTES.
-        directory: of the files of "disk".
+        directory: directory of the files of "disk".
     """
 
     mode: str = "auto"
@@ -67,16 +67,16 @@ class Cache:
             raise ValueError("a cache on disk wants a directory")
 
     def keep(self, folder: FaceDataset, size: int, faces: Faces, report: Report = SILENT) -> Decoded | None:
-        """The faces of a data set, kept; None where they are not.
+        """The cached faces of a data set; None if they are not cached.
 
         Args:
             folder: the data set.
             size: side of a face, pixels.
-            faces: they are taken from here where they are not kept yet.
+            faces: the decoded faces, used if they are not cached yet.
             report: told of the progress.
 
         Raises:
-            FacedanError: there is no room for them.
+            FacedanError: memory or disk is too small.
         """
         if self.directory is not None and self.mode == "disk" and len(folder):  # no file of no faces can be mapped
             return _on_disk(self.directory, folder, size, faces, report)
@@ -88,7 +88,7 @@ class Cache:
 
 
 def expect(faces: np.ndarray, rows: Iterable[int]) -> None:
-    """Let the system fetch faces of a mapped file all at once, before they are looked at one after the other."""
+    """Let the system fetch the pages of several faces at once, before they are read one by one."""
     if not isinstance(faces, np.memmap):
         return
     mapped: Any = faces.base
@@ -113,7 +113,7 @@ def _in_memory(folder: FaceDataset, size: int, faces: Faces, report: Report) -> 
 
 
 def _on_disk(directory: Path, folder: FaceDataset, size: int, faces: Faces, report: Report) -> Decoded:
-    """One file per data set and size, NAME-FINGERPRINT-SIZE.npy, described by a .json beside it."""
+    """The faces in the file NAME-FINGERPRINT-SIZE.npy, with a .json beside it; the file is made if missing."""
     path = directory / f"{_name(folder)}-{folder.fingerprint[:8]}-{size}.npy"
     facts = {
         "version": __version__,
@@ -162,7 +162,7 @@ def _build(path: Path, facts: Mapping[str, Any], folder: FaceDataset, faces: Fac
 
 
 def _map(path: Path, facts: Mapping[str, Any]) -> Decoded | None:
-    """The faces in a file; None where it is not there, cut short, or not of these facts."""
+    """The faces in a file; None if it is missing, cut short, or belongs to other facts."""
     found = _read_facts(path.with_suffix(".json"))
     try:
         unreadable = {str(name): str(reason) for name, reason in found["unreadable"].items()}
@@ -183,7 +183,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _place(folder: FaceDataset) -> str:
-    """Which files these are, whatever they hold."""
+    """A digest of the paths of these files."""
     hasher = hashlib.sha256(os.fsencode(folder.root.resolve()))
     for path in folder.paths:
         hasher.update(b"\0" + os.fsencode(path))
@@ -191,10 +191,10 @@ def _place(folder: FaceDataset) -> str:
 
 
 def _refuse_without_room(folder: FaceDataset, needed: int, room: int, where: str) -> None:
-    """Now, and not when hours have been spent.
+    """Check that the cache fits, before hours of decoding.
 
     Raises:
-        FacedanError: the faces take more than there is.
+        FacedanError: the faces need more than `room` bytes.
     """
     if needed > room:
         raise FacedanError(
@@ -204,10 +204,10 @@ def _refuse_without_room(folder: FaceDataset, needed: int, room: int, where: str
 
 
 def _refuse_changed(folder: FaceDataset) -> None:
-    """Faces of files that were written meanwhile may be those of before or of after.
+    """Check that no image changed while it was read.
 
     Raises:
-        FacedanError: the data set is not what it was when its fingerprint was made.
+        FacedanError: the data set has another fingerprint now.
     """
     if not folder.is_as_it_was():
         raise FacedanError(
@@ -218,7 +218,7 @@ def _refuse_changed(folder: FaceDataset) -> None:
 
 @contextmanager
 def _alone_with(path: Path, report: Report) -> Iterator[None]:
-    """Hold a file's lock, after those who hold it now; the system lets go of it when a process ends in any way."""
+    """Hold a file's lock, waiting for other processes; the system releases it when a process ends."""
     make_directory(path.parent)
     with (path.parent / f".{path.stem}.lock").open("a") as lock:
         try:

@@ -1,8 +1,8 @@
-"""What image files hold: a digest of each, remembered by inode and times, so that an unchanged tree is not read again.
+"""Digests of image files, indexed by inode and times, so that an unchanged tree is not read again.
 
-A file that is written gets another status change time, which nobody can set back: as long as inode, size and both times
-are the same, so are the bytes. This is relied upon where it holds, on local file systems. On network file systems, and
-of files that changed in the last moments before they were read, every digest is made from the bytes each time.
+Writing to a file changes its ctime, which nobody can set back: while inode, size, mtime and ctime are the same, so are
+the bytes. This holds on local file systems. On network file systems, and for files that changed moments before they
+were read, the digest is computed from the bytes each time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pathlib import Path
 from facedan_cli.workspace import make_directory
 
 SETTLED_NS = 2_000_000_000
-"""A file that changed less long ago may change again without another time: clocks of file systems tick so coarsely."""
+"""Age from which a further change of a file shows in its times; the clocks of file systems are coarse."""
 
 LOCAL_SYSTEMS = frozenset(
     ["bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "reiserfs", "tmpfs", "xfs", "zfs"]
 )
-"""File systems that keep inodes and change times of their own, by the names of /proc/self/mountinfo."""
+"""File systems with reliable inodes and ctimes, by the names in /proc/self/mountinfo."""
 
 DIGEST_BYTES = 32
 
@@ -43,17 +43,17 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _FILES_AT_ONCE = 4096
 _ASKED_AT_ONCE = 512
 _CHUNK = 1 << 20
-_THREADS = 8  # that read files
+_THREADS = 8  # for reading files
 
 
 class Contents:
-    """Digests of files, and the index that remembers them.
+    """Digests of files, with an index of known ones.
 
-    New digests are held in memory until `keep` writes them. The index may be
-    lost, damaged or not writable at any time: then files are read again.
+    New digests stay in memory until `keep` writes them. If the index is lost, damaged or not writable, the files are
+    read again.
 
     Args:
-        index: an SQLite file; None: nothing is remembered.
+        index: an SQLite file; None: no index.
     """
 
     def __init__(self, index: Path | None = None) -> None:
@@ -61,11 +61,11 @@ class Contents:
         self._learnt: dict[bytes, bytes] = {}
 
     def digests(self, root: Path, paths: Iterable[str]) -> Iterator[bytes]:
-        """SHA-256 of the bytes of each file, 32 bytes, in order; MISSING, UNREADABLE or NO_FILE where there is none.
+        """Yield the SHA-256 of each file, 32 bytes, in order; MISSING, UNREADABLE or NO_FILE if it has none.
 
         Args:
-            root: a directory.
-            paths: files, relative to it.
+            root: the directory.
+            paths: paths of the files, relative to `root`.
         """
         start = os.fspath(root)
         files = (os.path.join(start, path) for path in paths)
@@ -75,7 +75,7 @@ class Contents:
                 yield from self._of_chunk(chunk, known, pool)
 
     def keep(self) -> None:
-        """Write the new digests to the index; no error if it cannot be written."""
+        """Write the new digests to the index; errors are ignored."""
         if self._index is None or not self._learnt:
             return
         for attempt in range(2):
@@ -122,7 +122,7 @@ class Contents:
         return [digest for digest in found if digest is not None]
 
     def _known(self) -> Callable[[Sequence[bytes]], dict[bytes, bytes]]:
-        """The index's digests of the files with these marks; empty if it cannot be read."""
+        """The function that looks up digests in the index by the marks of files; it finds none without an index."""
         if self._index is None or not self._index.is_file():
             return lambda marks: {}
         place = self._index
@@ -145,19 +145,19 @@ class Contents:
 
 @cache
 def contents_at(index: Path) -> Contents:
-    """The digests that are remembered in a file: one for the whole process."""
+    """The digests with this index, one object for the whole process."""
     return Contents(index)
 
 
 def contents_of(workspace: Path) -> Contents:
-    """The digests that a workspace remembers, in its cache."""
+    """The digests with the index in a workspace's cache."""
     return contents_at(Path(os.path.abspath(workspace / "cache" / "contents.sqlite")))
 
 
 def digest_of(file: str | Path) -> tuple[bytes, os.stat_result | None]:
-    """SHA-256 of a file's bytes, or what stands for it; and the file's status where that can be relied upon.
+    """SHA-256 of a file or its placeholder, and the file's status; None instead of a status that is not reliable.
 
-    The status is of before the reading and the same afterwards, and its times lie back so far that a change would show.
+    A reliable status is the same before and after the reading, with times so old that a change would show.
     """
     try:
         began = time.time_ns()
@@ -183,29 +183,29 @@ def is_settled(status: os.stat_result, now: int) -> bool:
     """Whether a later change of a file would show in its times.
 
     Args:
-        status: of the file.
-        now: when that was asked for, nanoseconds since 1970.
+        status: status of the file.
+        now: time before the status was read, nanoseconds since 1970.
     """
     return max(status.st_ctime_ns, status.st_mtime_ns) < now - SETTLED_NS
 
 
 def is_local(device: int, file: str) -> bool:
-    """Whether the file system of a device keeps inodes and change times that tell of every change.
+    """Whether a file's file system keeps inodes and ctimes that show every change.
 
     Args:
         device: `st_dev` of the file.
-        file: of the device; not every file system has its device's number in the list of mounts.
+        file: the file, whose path is used where the device is not in the list of mounts.
     """
     return _system(device) in LOCAL_SYSTEMS if _system(device) else _system_at(device, os.path.dirname(file))
 
 
 def mark_of(status: os.stat_result) -> bytes:
-    """Which file this is, 16 bytes: a tree that is moved on its disk keeps them."""
+    """The key of a file in the index, 16 bytes, from device and inode; files that are moved on one disk keep it."""
     return hashlib.blake2b(b"%d %d" % (status.st_dev, status.st_ino), digest_size=16).digest()
 
 
 def sealer(status: os.stat_result) -> Callable[[bytes], bytes]:
-    """Binds a digest to the file's status, 16 bytes: of another status, or a damaged digest, the seal is another."""
+    """The function that makes the seal of a digest, 16 bytes; another status or digest gives another seal."""
     facts = _facts(status)
     return lambda digest: hashlib.blake2b(b"%d %d %d %d " % facts + digest, digest_size=16).digest()
 
@@ -236,7 +236,7 @@ def _removed(index: Path) -> bool:
 
 
 def _mounts() -> list[tuple[str, str, str]]:
-    """Device, place and type of each mounted file system; none where the system does not tell."""
+    """Device, mount point and type of each mounted file system; empty if unknown."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = [line.split() for line in file]
@@ -257,7 +257,7 @@ def _system(device: int) -> str:
 
 @lru_cache(1 << 16)
 def _system_at(device: int, folder: str) -> bool:
-    """By the nearest mount above a folder, where the device is not in the list: subvolumes of btrfs, layers."""
+    """Whether the nearest mount above a folder is local, for devices that no mount lists (btrfs subvolumes, layers)."""
     here = os.path.realpath(folder)
     above = [(place, kind) for _, place, kind in _mounts() if os.path.commonpath([place, here]) == place]
     return bool(above) and max(above, key=lambda mount: len(mount[0]))[1] in LOCAL_SYSTEMS

@@ -1,4 +1,4 @@
-"""What a data set holds: the images of a tree or a list file, and whose they are."""
+"""Data sets: the images of a tree or of a list, with their identities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.text import is_binary, one_form, open_given, read_list, spellings
 
 _NAMED = 5
-"""Identities that a message names."""
+"""Number of identities that a message names."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class FaceDataset:
     Args:
         root: the tree; `paths` are relative to it.
         paths: image files with forward slashes, sorted.
-        names: the identity of each image, in one Unicode form; "" where it is unlabelled.
-        skipped: path and reason of what is missing, such as directories that may not be read.
-        remark: a note on what else lies there; "" where there is nothing.
-        contents: digests of the files, remembered in a workspace.
+        names: the identity of each image, in one Unicode form; "" for an unlabelled image.
+        skipped: path and reason of everything that could not be read, such as directories without permission.
+        remark: a note on other files in the tree; "" without any.
+        contents: digests of the files, with the index of a workspace.
     """
 
     root: Path
@@ -46,23 +46,23 @@ class FaceDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over paths, identities and what each file holds: equal wherever the tree lies, whoever copied it."""
+        """SHA-256 over paths, identities and contents of the files; a copy of the tree has the same one."""
         hasher = hashlib.sha256()
         for path, name, digest in zip(self.paths, self.names, self.digests(), strict=True):
             hasher.update(f"{path}\0{name}\0".encode(errors="surrogateescape") + digest)
         return hasher.hexdigest()
 
     def digests(self) -> Iterator[bytes]:
-        """SHA-256 of each image file, 32 bytes; see `contents.Contents.digests` for those that have none."""
+        """Yield the SHA-256 of each image file, 32 bytes, as `contents.Contents.digests`."""
         return self.contents.digests(self.root, self.paths)
 
     def remembered_in(self, workspace: Path) -> FaceDataset:
-        """The same, with what its files hold remembered in a workspace: an unchanged tree is not read again."""
+        """The data set with the index of digests of a workspace, so that an unchanged tree is not read again."""
         return replace(self, contents=contents_of(workspace))
 
     @property
     def fingerprint_by_size(self) -> str:
-        """SHA-256 over paths, identities and file sizes, by which earlier versions knew a data set."""
+        """SHA-256 over paths, identities and file sizes, the fingerprint of earlier versions."""
         hasher = hashlib.sha256()
         for path, name in zip(self.paths, self.names, strict=True):
             try:
@@ -73,10 +73,7 @@ class FaceDataset:
         return hasher.hexdigest()
 
     def newest_times(self) -> tuple[float, float]:
-        """When an image was last written (mtime), and last changed here in any way (ctime), seconds since 1970.
-
-        Both are infinite where an image is not there.
-        """
+        """The newest mtime and the newest ctime of the images, seconds since 1970; infinite if an image is missing."""
         try:
             states = [(self.root / path).stat() for path in self.paths]
         except OSError:
@@ -84,7 +81,7 @@ class FaceDataset:
         return max(state.st_mtime for state in states), max(state.st_ctime for state in states)
 
     def is_as_it_was(self) -> bool:
-        """Whether the images still hold what they held when the fingerprint was made."""
+        """Whether the images' contents are the same as when the fingerprint was made."""
         return replace(self).fingerprint == self.fingerprint
 
 
@@ -96,7 +93,7 @@ def read_dataset(root: Path) -> FaceDataset:
     that are missing keep their places: their reader sets them aside.
 
     Raises:
-        FacedanError: there is nothing there, or no image in it.
+        FacedanError: there is no file or directory, or it has no images.
     """
     if root.is_dir():
         return _read_tree(root)
@@ -106,7 +103,7 @@ def read_dataset(root: Path) -> FaceDataset:
 
 
 def identity_of(path: str) -> str:
-    """The identity of an image by its path in a tree: the first folder; "" where it lies in none."""
+    """The identity of an image by its path in a tree: the first folder; "" if it lies at the root."""
     return one_form(path.partition("/")[0]) if "/" in path else ""
 
 
@@ -137,7 +134,7 @@ def _merged(folders: Iterable[str]) -> str:
 
 
 def list_of_paths(file: BinaryIO) -> FaceDataset:
-    """The images that a list names, relative to the current directory; in the order and number given.
+    """The images of a list of paths, which are relative to the current directory, in the list's order.
 
     Args:
         file: the list, such as stdin, as `read_dataset` takes it; or paths that NUL ends.
@@ -170,7 +167,7 @@ def _read_list_file(path: Path) -> FaceDataset:
 
 
 def _some_there(root: Path, listed: _Listed, fix: str) -> FaceDataset:
-    """The images of a list, of which at least one exists; the reader reports those that do not."""
+    """The data set of a list; raises an error if no listed image exists."""
     if not any(listed.there):
         raise FacedanError(f"none of the {len(listed.paths)} listed images is there, such as {listed.paths[0]}", fix)
     return FaceDataset(root, listed.paths, listed.names, listed.skipped)
@@ -195,7 +192,7 @@ class _Listed:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An image, its identity, and its device and inode; None where it is missing."""
+    """An image, its identity, and its device and inode; None for a missing image."""
 
     image: str
     name: str
@@ -203,7 +200,7 @@ class _Entry:
 
 
 def _read_entries(root: Path, entries: Iterable[tuple[int, str]]) -> _Listed:
-    """Find the images of a list's entries, `path` or `path<TAB>identity`; those that begin with # are comments.
+    """Find the images of a list's entries, `path` or `path<TAB>identity`; entries that begin with # are comments.
 
     A file that is listed under two identities, however it is spelt or linked, is skipped, and so is one whose line has
     more columns: with these in its name each identity would be several.

@@ -1,4 +1,4 @@
-"""Pixels of more than eight bits a channel as eight: scaled by the range that their values fill.
+"""Conversion of pixels with more than eight bits a channel to eight, scaled by the range of their values.
 
 Cameras of 10, 12 or 14 bits write files of 16 or 32 without scaling: divided by the files' range a face is black.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 OUTLIERS = 1000
-"""One value in so many may lie above the range and is clipped: hot pixels and markers of missing values."""
+"""One in this many values may lie above the range and is clipped: hot pixels and markers of missing values."""
 
 OVERSHOOT = 1.05
 """Factor by which values may exceed their range: resampling overshoots, and dark frames are subtracted."""
@@ -32,15 +32,15 @@ _PNG_HEADER = 8
 
 
 class OutOfRange(ValueError):
-    """Values that no range of pixels explains; the message says which."""
+    """Pixel values that fit no range; the message names them."""
 
 
 class Depth:
-    """A file's statement about its pixels; to be read before the image is loaded.
+    """The range of an image's pixels by its file, read before the image is loaded.
 
     Args:
-        image: as Pillow opened it.
-        source: where from.
+        image: the image, opened by Pillow.
+        source: the file of the image.
     """
 
     def __init__(self, image: Image.Image, source: Path | BinaryIO) -> None:
@@ -52,7 +52,7 @@ class Depth:
         self._stated_by_ppm = maximum if 255 < maximum < _WHITE else None
 
     def eight_bit(self) -> Image.Image:
-        """The loaded image in a mode of eight bits a channel or fewer; the image itself where it has no more.
+        """The loaded image with at most eight bits a channel.
 
         Raises:
             OutOfRange: negative values, or floating-point ones that are no pixels.
@@ -77,7 +77,7 @@ class Depth:
 
 
 def scaled(values: np.ndarray, stated: float | None = None) -> np.ndarray:
-    """Values of any type as uint8 by the range that holds them.
+    """Values of any type as uint8, scaled by their range.
 
     Args:
         values: integers from 0 on, which fill 8 to 32 bits; or floats up to 1 or from 0 on as integers up to 65535.
@@ -109,7 +109,7 @@ def _levels(values: np.ndarray, top: float) -> np.ndarray:
 
 
 def full_scale(values: np.ndarray, stated: float | None = None) -> float:
-    """The value that means white: `stated`, or 2⁸-1, 2⁹-1, … the first that holds the values; 1 of small floats.
+    """The value of white: `stated`, else the first of 2⁸-1, 2⁹-1, … that holds the values; 1 for small floats.
 
     One in OUTLIERS may lie above. What a file states is not believed where it has values above that, or none that come
     near it.
@@ -128,13 +128,13 @@ def full_scale(values: np.ndarray, stated: float | None = None) -> float:
 
 
 def _keeps_high_bytes(image: Image.Image) -> bool:
-    """Whether Pillow drops the low byte of each channel of this image: of colours of 16 bits it does."""
+    """Whether Pillow drops the low byte of each channel, as in colour images of 16 bits."""
     modes = [_first(tile[3]) for tile in getattr(image, "tile", ())]
     return any(";16" in str(mode) for mode in modes)
 
 
 def _maximum_of_ppm(image: Image.Image) -> int:
-    """The maximum that the header of a PPM or PGM states, where Pillow scales by it; else 0."""
+    """The maximum in the header of a PPM or PGM that Pillow scales by; else 0."""
     tiles = getattr(image, "tile", ()) if image.format == "PPM" else ()
     return next((int(tile[3][1]) for tile in tiles if tile[0].startswith("ppm")), 0)
 
@@ -147,7 +147,7 @@ def _contents(source: Path | BinaryIO) -> bytes:
 
 
 def _decoded(contents: bytes) -> np.ndarray | None:
-    """The pixels of a file as RGB, RGBA or grey of 16 bits; None where OpenCV cannot read it so."""
+    """The pixels of a file as RGB, RGBA or grey of 16 bits; None if OpenCV cannot read them."""
     try:
         values = cv2.imdecode(np.frombuffer(contents, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -160,14 +160,14 @@ def _decoded(contents: bytes) -> np.ndarray | None:
 
 
 def _colour(values: np.ndarray, stated: float | None) -> np.ndarray:
-    """One range for the colours, which keeps hues, and one for the transparency."""
+    """Pixels as uint8, with one range for all colours, which keeps hues, and one for the transparency."""
     if values.ndim == 2 or values.shape[2] == 3:
         return scaled(values, stated)
     return np.dstack([scaled(values[:, :, :3], stated), scaled(values[:, :, 3])])
 
 
 def _stated(image: Image.Image, contents: bytes) -> float | None:
-    """The largest value that a file allows, where it says that not all its bits are used; else None."""
+    """The largest value by a file that states how many bits it uses; else None."""
     if image.format == "PNG":
         bits = _significant_bits(contents)
         return None if bits is None else 2.0**bits - 1
@@ -183,7 +183,7 @@ def _first(value: Any) -> Any:
 
 
 def _significant_bits(contents: bytes) -> int | None:
-    """Significant bits by the sBIT chunk of a grey PNG; None without one."""
+    """The number of significant bits in the sBIT chunk of a grey PNG; None without that chunk."""
     place = _PNG_HEADER
     while place + 9 <= len(contents):
         length, kind = struct.unpack_from(">I4s", contents, place)

@@ -1,4 +1,4 @@
-"""Which files are images: by their names, by their first bytes, and which of their formats are read here."""
+"""Recognition of image files by names and first bytes, and the formats that are read."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMPANION_SUFFIXES = _suffixes(
     ".sha256 .md5 .pts .mat .npy .npz .h5 .hdf5 .pkl .bin .dat .idx .lst .pt .pth .safetensors .onnx "
     ".lock .part .mp4 .avi .mov .mkv .webm .mp3 .wav .zip .gz .bz2 .xz .zst .7z .rar .tar .tgz .rec"
 )
-"""Suffixes of files beside images that are no images. Files with other suffixes are opened."""
+"""Suffixes of files that are not images. Files with unknown suffixes are opened."""
 
 _CLUTTER = frozenset(
     name.casefold()
@@ -67,10 +67,10 @@ _FTYP_AVIF = frozenset({b"avif", b"avis"})
 _FTYP_EITHER = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _BITMAP_HEADERS = tuple(length.to_bytes(4, "little") for length in (12, 40, 108, 124))
-"""Lengths of a BMP's second header."""
+"""Possible lengths of a BMP's second header."""
 
 HEAD = 32
-"""First bytes of a file that tell what it is."""
+"""Number of first bytes that show a file's format."""
 
 _NO_FILES = (
     (stat.S_ISDIR, "a directory, not a file"),
@@ -82,7 +82,7 @@ _NO_FILES = (
 
 
 def is_clutter(path: str) -> bool:
-    """Whether a path, with forward slashes, leads to what systems and file servers leave among images.
+    """Whether a path, with forward slashes, belongs to operating systems or file servers (thumbnails, bins, …).
 
     Such are thumbnails, recycle bins, snapshots, resource forks: copies or remains of images, or no images at all.
     """
@@ -109,12 +109,12 @@ def is_image(path: str) -> bool:
 
 
 def named_as_image(path: str) -> bool:
-    """Whether a path has the suffix of an image, hidden or not."""
+    """Whether a path has the suffix of an image; it may be hidden."""
     return suffix_of(path) in _ALL_SUFFIXES
 
 
 def sniffed(head: bytes) -> str:
-    """The format that the first bytes of a file show, as Pillow calls it; "" where it is none that is read here.
+    """The format of a file by its first bytes, by Pillow's name; "" if it is unknown.
 
     Args:
         head: `HEAD` bytes, or fewer of a shorter file.
@@ -143,7 +143,7 @@ def sniffed(head: bytes) -> str:
 
 
 def _of_ftyp(head: bytes) -> str:
-    """HEIF and AVIF are brands of one container, whose first box lists them."""
+    """The format of an ISO container, HEIF or AVIF, by the brands in its first box."""
     if head[4:8] != b"ftyp":
         return ""
     end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -154,7 +154,7 @@ def _of_ftyp(head: bytes) -> str:
 
 
 def looks_like_image(path: Path) -> bool:
-    """Whether a file is an image by its first bytes; for names that do not tell. A file that cannot be read is none."""
+    """Whether a file is an image by its first bytes; false for a file that cannot be read."""
     try:
         if no_file(path.stat().st_mode):
             return False
@@ -165,7 +165,7 @@ def looks_like_image(path: Path) -> bool:
 
 
 def no_file(mode: int) -> str:
-    """Why something with this mode (`st_mode`) cannot be read as a file; "" of a regular file.
+    """The reason why a path with this `st_mode` cannot be read; "" for a regular file.
 
     A named pipe or a socket without a writer would be waited for, and a device may have no end.
     """
@@ -176,7 +176,7 @@ def no_file(mode: int) -> str:
 
 @cache
 def readable_formats() -> tuple[str, ...]:
-    """The image formats that are read, by Pillow's names, as far as they are installed.
+    """The image formats that are read and installed, by Pillow's names.
 
     Pillow has more formats. Some of them come from no camera, accept any file, or start another program, as PostScript
     starts Ghostscript.
@@ -190,12 +190,12 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def is_camera_raw(path: Path) -> bool:
-    """Whether a file is a camera's raw file by its name; many could be read as TIFF, which gives their thumbnails."""
+    """Whether a file is a camera's raw file by its name; read as TIFF, many would give their thumbnails."""
     return suffix_of(path.name) in _RAW_SUFFIXES
 
 
 def why_unknown(source: Path | BinaryIO) -> str:
-    """The reason why a file is no image of `readable_formats`, for set-aside.tsv.
+    """The reason why a file is no image in `readable_formats`, for set-aside.tsv.
 
     Args:
         source: the file; a stream is read at its beginning.

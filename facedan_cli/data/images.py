@@ -1,4 +1,4 @@
-"""Images of every kind as RGB bytes."""
+"""Decoding of image files to RGB."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from facedan_cli.data.depth import Depth, OutOfRange
 from facedan_cli.data.formats import is_camera_raw, no_file, readable_formats, why_unknown
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused: a small file can claim a size that fills the memory (a decompression bomb)."""
+"""Most pixels of an image; a small file can claim a size that fills the memory (a decompression bomb)."""
 
 MAX_SIDE = 32_000
-"""OpenCV's warps take sides that fit 16 bits."""
+"""Longest side of an image; OpenCV's warps take sides of 16 bits."""
 
 _ORIENTATION = 0x0112  # EXIF tag
 _UPRIGHT = {
@@ -32,7 +32,7 @@ _UPRIGHT = {
 
 
 class UnreadableImage(ValueError):
-    """A file that is no image that can be used; the message is the reason, for the list of what was set aside."""
+    """A file that cannot be used as an image; the message is the reason in set-aside.tsv."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DecodedImage:
 
 
 def read_image(source: Path | BinaryIO) -> np.ndarray:
-    """Decode an image's file: upright by its EXIF orientation, RGB, uint8, shape (height, width, 3).
+    """The decoded image: RGB, uint8, shape (height, width, 3), upright by its EXIF orientation.
 
     Grey is repeated in three channels; transparent pixels lie on white; of an animation the first frame is taken.
     More than eight bits a channel are scaled by the range that their values fill (`depth.scaled`).
@@ -62,7 +62,7 @@ def read_image(source: Path | BinaryIO) -> np.ndarray:
 
 
 def read_reduced(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]], int]) -> DecodedImage:
-    """Read like `read_image`, but decode a JPEG to fewer pixels if allowed, in a fraction of the time.
+    """The image as `read_image` gives it, or a JPEG decoded to fewer pixels if allowed, in a fraction of the time.
 
     Args:
         source: the file.
@@ -96,7 +96,7 @@ def read_reduced(source: Path | BinaryIO, reduction: Callable[[tuple[int, int]],
 
 
 def _refuse_at_sight(path: Path) -> None:
-    """Refuse what would be waited for, or read as something else.
+    """Raise an error for files that would block or be decoded as another image.
 
     Raises:
         UnreadableImage: it is no regular file, or a camera's raw file.

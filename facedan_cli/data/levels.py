@@ -1,4 +1,4 @@
-"""Whether a tree's first folders are identities: in some data sets these lie a level deeper, as train/IDENTITY."""
+"""A check of the folders of a tree: in some data sets identities lie a level deeper, as train/IDENTITY."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_IDENTITIES = re.compile(
 
 @dataclass(frozen=True)
 class Levels:
-    """Folders below the first ones of a tree.
+    """The two upper levels of folders of a tree.
 
     Args:
         first: the first folders.
@@ -34,7 +34,7 @@ class Levels:
 
 
 def deeper_identities(folder: FaceDataset) -> Levels | None:
-    """The levels of a tree whose identities seem to lie deeper than in its first folders; None where they do not.
+    """The levels of a tree whose identities seem to lie below its first folders; None if they do not.
 
     They do where most images lie deeper, and the first folders have names of divisions (train, test), or hold more
     folders each than there are first ones.
@@ -50,7 +50,7 @@ def deeper_identities(folder: FaceDataset) -> Levels | None:
 
 
 def check_levels(dataset: Dataset, folder: FaceDataset) -> None:
-    """Refuse a tree whose first folders are divisions rather than identities; a list names identities itself.
+    """Raise an error if a tree's first folders seem to be divisions, not identities.
 
     Raises:
         FacedanError: it is one.

@@ -1,4 +1,4 @@
-"""The manifest of an alignment, aligned.jsonl: one line for every input, appended as the work goes on."""
+"""The manifest of an alignment, aligned.jsonl, to which each aligned or failed image appends a line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from facedan_cli.workspace import replacing
 ALIGNED = "aligned"
 FAILED = "failed"
 GIVEN = "given"
-"""The template of faces that somebody else aligned."""
+"""The template of faces that were aligned before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +31,24 @@ class AlignedRecord:
         path: the image relative to the root of the raw tree, with forward slashes.
         output: the aligned face relative to the root of the aligned tree; None where there is none.
         status: "aligned" or "failed".
-        reason: why it failed; "" where it did not.
-        meant: where the face of an image that failed would be, as `output`: whose it would have been is known from
-            it; None of other images, where nothing tells, and in manifests of earlier versions.
-        faces: how many faces were found; None where none were looked for (given landmarks, an unreadable file).
+        reason: reason of a failure; "" without one.
+        meant: `output` that a failed image would have had, which tells its identity; None for aligned images, if
+            unknown, and in manifests of earlier versions.
+        faces: number of faces found; None without detection (given landmarks, an unreadable file).
         box: left, top, right, bottom of the chosen face, pixels of the upright image.
-        probability: how sure the detector is of it.
+        probability: the detector's probability of the chosen face.
         points: (x, y) by the names of `templates.POINT_NAMES`; with given eyes only these two.
-        source: where the points come from: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
-            "landmarks, left and right exchanged"; of what was aligned already, "copied" or "resized".
-        transform: from the upright image to the aligned face, two rows of three.
-        template: a name of `templates.TEMPLATES`; "given" of what was aligned already.
+        source: origin of the points: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
+            "landmarks, left and right exchanged"; for faces aligned before, "copied" or "resized".
+        transform: transform from the upright image to the aligned face, two rows of three.
+        template: a name of `templates.TEMPLATES`; "given" for faces aligned before.
         size: side of the aligned face, pixels.
         bytes: size of the image's file.
-        modified: when that file was last changed, whole seconds since 1970.
-        changed: when its status, or its archive's, last changed, nanoseconds since 1970; None where that was not to be
-            relied upon. Earlier versions wrote neither this nor what follows.
-        inode: of that file or archive.
-        digest: SHA-256 of the image's bytes, in hex; "" where they could not be read.
+        modified: mtime of that file, whole seconds since 1970.
+        changed: ctime of that file, or of its archive, nanoseconds since 1970; None if it is not reliable. Earlier
+            versions wrote neither this nor the following fields.
+        inode: inode of that file or archive.
+        digest: SHA-256 of the image's bytes, in hex; "" if they could not be read.
     """
 
     path: str
@@ -72,7 +72,7 @@ class AlignedRecord:
 
     @property
     def version(self) -> tuple[int, ...]:
-        """Facts that stay the same until the image's file is written: the quick check."""
+        """Facts that stay the same until the image's file is written, for the quick check."""
         if self.changed is None or self.inode is None:
             return self.bytes, self.modified
         return self.bytes, self.modified, self.changed, self.inode
@@ -83,7 +83,7 @@ class AlignedRecord:
 
     @classmethod
     def from_line(cls, line: str) -> AlignedRecord:
-        """The record of a line of the manifest; fields that only later versions know are passed over.
+        """The record in a line of the manifest; unknown fields of later versions are ignored.
 
         Raises:
             ValueError: the line is not a whole record, or names a face outside the aligned tree.
@@ -124,7 +124,7 @@ def _numbers(value: Any, length: int) -> bool:
 
 
 def _face(value: Any) -> bool:
-    """Whether a value names a face: a JPEG below the root of the tree, which none of the tree's own files is."""
+    """Whether a value names a face: a JPEG below the root of the tree, not one of the tree's own files."""
     return isinstance(value, str) and stays_inside(value) and value.endswith(".jpg")
 
 
@@ -152,19 +152,19 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "inode": lambda value: value is None or _whole(value),
     "digest": lambda value: value is None or isinstance(value, str),
 }
-"""What a line may say: an aligned tree may come from elsewhere, and faces are written and removed where it says."""
+"""The checks of a line's fields. Trees may be foreign, and faces are written and removed at the paths in lines."""
 
 
 @dataclass(frozen=True)
 class OddLine:
-    """A line of a manifest that is no record: its number from 1, and why not."""
+    """A damaged line of a manifest: its number, from 1, and the reason."""
 
     number: int
     reason: str
 
 
 def read_records(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[AlignedRecord]:
-    """The records in the order in which they were written; of one image the last one counts.
+    """Yield the records in the order of the file; the last one of an image counts.
 
     There may be no manifest yet. A last line that a kill cut short is passed over.
 
@@ -180,14 +180,14 @@ def read_records(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[A
 
 
 def read_record(manifest: Path, place: int) -> AlignedRecord:
-    """The record whose line begins at this byte of the manifest."""
+    """The record whose line begins at this byte offset of the manifest."""
     with manifest.open("rb") as file:
         file.seek(place)
         return AlignedRecord.from_line(file.readline().decode(errors="surrogateescape"))
 
 
 def read_with_places(manifest: Path, odd: list[OddLine] | None = None) -> Iterator[tuple[int, AlignedRecord]]:
-    """The records of `read_records`, each with the byte offset of its line."""
+    """Yield the records of `read_records`, each with the byte offset of its line."""
     if not manifest.exists():
         return
     with manifest.open("rb") as file:
@@ -217,7 +217,7 @@ def leads_outside(root: Path, output: str) -> bool:
 
 
 def remove_lines(manifest: Path, odd: Iterable[OddLine]) -> None:
-    """Write a manifest without lines that are no records, whole or not at all; no process may write to it."""
+    """Rewrite a manifest without these damaged lines, whole or not at all; no other process may write to it."""
     numbers = {line.number for line in odd}
     if not numbers:
         return
@@ -226,7 +226,7 @@ def remove_lines(manifest: Path, odd: Iterable[OddLine]) -> None:
 
 
 class ManifestWriter:
-    """Appends records to a manifest, whole lines only, and keeps other writers from it; use as a context.
+    """Appends records to a manifest in whole lines, under a lock; use as a context manager.
 
     Raises:
         FacedanError: another process writes to it.
@@ -244,7 +244,7 @@ class ManifestWriter:
 
     @property
     def end(self) -> int:
-        """Bytes of the manifest: where the next line will begin."""
+        """The number of bytes of the manifest, the offset of the next line."""
         return self._end
 
     def __enter__(self) -> ManifestWriter:
@@ -254,7 +254,7 @@ class ManifestWriter:
         self._file.close()
 
     def append(self, records: Iterable[AlignedRecord]) -> None:
-        """Write records; when this returns they are with the operating system.
+        """Append records and hand them to the operating system.
 
         Raises:
             OSError: they could not be written whole (a full disk); then none of them is in the manifest.
@@ -262,7 +262,7 @@ class ManifestWriter:
         self.append_lines("".join(record.to_line() for record in records).encode(errors="surrogateescape"))
 
     def append_lines(self, lines: bytes) -> None:
-        """Write lines as they are; for the rest as `append`."""
+        """Append lines unchanged, as `append` does."""
         left = memoryview(lines)
         try:
             while left:
@@ -274,7 +274,7 @@ class ManifestWriter:
 
 
 def _whole_lines(file: FileIO) -> int:
-    """Bytes of a file up to the end of its last whole line."""
+    """The number of bytes of a file up to the end of its last whole line."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 4096)
@@ -287,12 +287,12 @@ def _whole_lines(file: FileIO) -> int:
 
 
 def stays_inside(path: str) -> bool:
-    """Whether a relative path with forward slashes leads to a place below where it starts."""
+    """Whether a relative path, with forward slashes, stays below its start."""
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("./") != ""
 
 
 def template_and_size(manifest: Path) -> str:
-    """Template and size of the first aligned image of a manifest, for comparison with others."""
+    """Template and size of the first aligned image of a manifest."""
     for record in read_records(manifest, []):
         if record.output is not None:
             return f"{record.template} at {record.size} pixels"

@@ -1,4 +1,4 @@
-"""From which file each face of a data set was made, and which images have no face: what the manifest says."""
+"""Origins of faces by the manifest: the file that each face was made from, and the images without a face."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class MissingImage:
     """An image without features.
 
     Args:
-        path: how it is listed: the file before alignment where there is no face, else the face.
-        face: where the face is or would be, below the data set; "" where nothing tells.
-        reason: why it has none.
-        identity: by the folder that its face would lie in, or by the list; "" where nothing tells.
-        in_dataset: whether the data set holds it; false of what `align` set aside beside the images of a list.
+        path: path in lists: the face, or the file before alignment if there is no face.
+        face: path of the face, existing or not, relative to the data set; "" if unknown.
+        reason: reason why it has no features.
+        identity: identity by the folder of its face, or by the list; "" if unknown.
+        in_dataset: whether the data set holds the image; false if `align` set it aside and the data set is a list.
     """
 
     path: str
@@ -36,10 +36,10 @@ class Origins:
     """The origins of a data set's images by its manifest.
 
     Args:
-        files: by face, the file that it was made from, both below the data set's directory; in an archive it follows
-            the archive's name.
-        failed: images that could not be aligned, by that file's name.
-        digests: by face, the SHA-256 of the image that it was made from, in hex, where the manifest has it.
+        files: for each face, the file that it was made from, both relative to the data set's directory; a file in an
+            archive has the archive's name before its own.
+        failed: images that could not be aligned, by their files' names.
+        digests: for each face, the SHA-256 of its original image, in hex, if the manifest has it.
     """
 
     files: Mapping[str, str]
@@ -48,12 +48,12 @@ class Origins:
 
 
 def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = None) -> Origins:
-    """Read the manifest in or above a data set; empty without one.
+    """The origins by the manifest in or above a data set; empty without a manifest.
 
     Args:
         root: the tree or the list.
-        folder: its images. A list holds those alone that it names.
-        odd: takes the damaged lines of the manifest; without it they are an error.
+        folder: the images of the data set; only those of a list if it is one.
+        odd: receives the damaged lines of the manifest; None: a damaged line is an error.
     """
     manifest = find_manifest(folder.root)
     if manifest is None:
@@ -90,16 +90,16 @@ def read_origins(root: Path, folder: FaceDataset, odd: list[OddLine] | None = No
 
 
 def is_directory(path: str) -> bool:
-    """Whether a lost path is an unreadable directory; the number of its images is unknown."""
+    """Whether a path that could not be read is a directory, whose number of images is unknown."""
     return path.endswith("/")
 
 
 def missing_images(folder: FaceDataset, origins: Origins, unreadable: Mapping[str, str]) -> list[MissingImage]:
-    """The images without features: those that could not be aligned, and those of the data set that cannot be read.
+    """The images without features: those that failed in alignment, and unreadable ones of the data set.
 
     Args:
         folder: the data set.
-        origins: what the manifest says.
+        origins: the origins of the data set.
         unreadable: reasons by the paths of `folder`, as `read_set_aside` gives them. Where such a file is not there
             because it could not be aligned, the manifest's reason is given.
     """
@@ -121,12 +121,12 @@ def missing_images(folder: FaceDataset, origins: Origins, unreadable: Mapping[st
 
 
 def _place_of(record: AlignedRecord) -> str:
-    """Where the record's face is or would be; of a failed image in an archive of an unknown one, its own path."""
+    """The path that the record's face has or would have; the image's own path if that is unknown."""
     return record.output or _face_of(record) or record.path
 
 
 def _face_of(record: AlignedRecord) -> str:
-    """Path of a record's face, existing or not; "" if unknown, as for a directory that cannot be read."""
+    """The path of a record's face, existing or not; "" if unknown, as for an unreadable directory."""
     if is_directory(record.path):
         return ""
     if record.output is not None or record.meant is not None:

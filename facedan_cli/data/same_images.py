@@ -1,4 +1,4 @@
-"""Which images are the same one, wherever they lie: by what their files hold, and by where these really are."""
+"""Recognition of the same image in several places, by the contents of files and by their real paths."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from facedan_cli.workspace import Workspace, replacing
 
 _HEX = re.compile("[0-9a-f]{16}")
 _NO_CONTENTS = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
-"""The numbers that stand for no file."""
+"""The numbers of missing and unreadable files."""
 
 IMAGES_FILE = "images.safetensors"
 """File in a run's directory: the images that it learnt from."""
@@ -41,9 +41,9 @@ class Learnt:
 
     Args:
         role: "source" or "target".
-        name: of the data set.
-        contents: as `contents_of_images` gives them, sorted.
-        places: as `places_of` gives them, sorted; empty where they are not known.
+        name: name of the data set.
+        contents: numbers of `contents_of_images`, sorted.
+        places: numbers of `places_of`, sorted; empty if unknown.
     """
 
     role: str
@@ -53,15 +53,16 @@ class Learnt:
 
 
 def contents_of_images(folder: FaceDataset) -> np.ndarray:
-    """A number of 64 bits for what each image file holds, int64, shape (images,): copies have the same one.
+    """A number for the content of each image file, int64, shape (images,); copies have the same number.
 
-    It begins the file's SHA-256. Two of a million different images share one once in 37 million data sets.
+    It is the beginning of the file's SHA-256. In a data set of a million different images two share a number with
+    probability 1 in 37 million.
     """
     return np.frombuffer(b"".join(digest[:8] for digest in folder.digests()), "<i8").astype(np.int64)
 
 
 def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
-    """`contents_of_images` of several data sets; faces that were made from one image have the same number too.
+    """The numbers of `contents_of_images` for several data sets; faces of one original image have the same number.
 
     An image that was aligned twice, with other settings, has faces of other bytes. The manifests know both by the
     digest of the image that they were made from.
@@ -69,7 +70,7 @@ def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
     contents = [contents_of_images(folder) for folder in folders]
     faces = np.concatenate(contents)
     made_from = np.concatenate([_made_from(folder) for folder in folders])
-    # Files that are not there share one number: it must not join the images that they were made from.
+    # Missing files share one number, which must not join their original images.
     known = np.flatnonzero((made_from != 0) & ~np.isin(faces, _NO_CONTENTS))
     if not known.size:
         return contents
@@ -84,7 +85,7 @@ def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
 
 
 def _made_from(folder: FaceDataset) -> np.ndarray:
-    """As `contents_of_images`, of the images that the faces were made from; 0 where no manifest knows it."""
+    """A number for the content of each face's original image, as in `contents_of_images`; 0 if no manifest has it."""
     digests = read_origins(folder.root, folder, []).digests
     heads = [digests.get(path, "")[:16] for path in folder.paths]
     whole = "".join(head if _HEX.fullmatch(head) else "0" * 16 for head in heads)
@@ -92,12 +93,12 @@ def _made_from(folder: FaceDataset) -> np.ndarray:
 
 
 def contents_that_are_there(folder: FaceDataset) -> np.ndarray:
-    """The numbers of `contents_of_images`, each once and sorted, without those that stand for no file."""
+    """The numbers of `contents_of_images`, sorted, each once, without those of missing and unreadable files."""
     return np.setdiff1d(contents_of_images(folder), _NO_CONTENTS)
 
 
 def places_of(files: Iterable[str | Path]) -> np.ndarray:
-    """A number of 64 bits for where each file really is, int64, shape (files,): links lead to the same one."""
+    """A number for the real path of each file, int64, shape (files,); links have the number of their target."""
     real = cache(os.path.realpath)
     found = []
     for file in files:
@@ -109,11 +110,11 @@ def places_of(files: Iterable[str | Path]) -> np.ndarray:
 
 
 def keep_images(directory: Path, folders: Mapping[str, FaceDataset]) -> None:
-    """Write which images a run learns from beside it: 16 bytes an image.
+    """Write the images that a run learns from into its directory, 16 bytes each.
 
     Args:
-        directory: of the run.
-        folders: the images by role; without those held out.
+        directory: directory of the run.
+        folders: the images by role, without held-out ones.
     """
     columns: dict[str, np.ndarray] = {}
     for role, folder in folders.items():
@@ -123,12 +124,12 @@ def keep_images(directory: Path, folders: Mapping[str, FaceDataset]) -> None:
 
 
 def learnt_images(checkpoint: Path, run: str, workspace: Workspace) -> Iterator[Learnt]:
-    """The images that a network, and the networks that it started from, learnt from.
+    """Yield the images that a network, and the networks that it started from, learnt from.
 
     Args:
         checkpoint: the network's file.
         run: the name of the run that made it.
-        workspace: where that run lies if the file lies elsewhere. Nothing is known of runs that are not there.
+        workspace: workspace of that run, used if the file lies elsewhere. Runs that are missing there are skipped.
     """
     met: set[Path] = set()
     beside = checkpoint.resolve().parents[1]
@@ -144,7 +145,7 @@ def learnt_images(checkpoint: Path, run: str, workspace: Workspace) -> Iterator[
 
 
 def _run_of(init: Mapping[str, Any], workspace: Workspace) -> Path | None:
-    """The directory of the run that a run started from; None of weights that no run made."""
+    """The directory of the run that a run started from; None for other weights."""
     path = Path(str(init.get("path", "")))
     if len(path.parts) > 2 and read_record(path.parents[1]):
         return path.parents[1]
@@ -157,7 +158,7 @@ def _learnt(directory: Path, role: str, facts: Mapping[str, Any], workspace: Wor
         kept = load_file(directory / IMAGES_FILE)
         contents, places = (kept[f"{role}_{column}"].astype(np.int64) for column in ("contents", "places"))
     except (OSError, SafetensorError, KeyError):
-        # Of an earlier version, or damaged: what lies there now, held-out images included.
+        # The file is missing (earlier version) or damaged: use the present images, held-out ones included.
         contents, places = _there_now(facts, workspace)
     return Learnt(role, str(facts.get("name", "")), contents, places)
 

@@ -1,4 +1,4 @@
-"""The walk through a tree of images: which files are images, which links are followed, and what is passed over."""
+"""The walk through a tree of images: images, links that are followed, and files that are skipped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facedan_cli.data.formats import (
 )
 
 MOST_WAYS = 16
-"""Ways through links by which a walk enters one directory: links to links, doubled n deep, make 2ⁿ."""
+"""Most ways through links by which a walk enters one directory; n levels of doubled links make 2ⁿ ways."""
 
 _OWN = frozenset({"aligned.jsonl", "align.json", "set-aside.tsv"})
 """Files that `align` writes beside faces."""
@@ -32,12 +32,12 @@ _MOST_SUFFIXES = 5
 
 @dataclass
 class PassedOver:
-    """Files that a walk through a tree passed over.
+    """Files that a walk through a tree skipped.
 
     Args:
-        skipped: path and reason of what may have held images, such as directories that may not be read.
-        others: how many files are no images, by their suffixes.
-        hidden: how many images are hidden, and hidden directories.
+        skipped: path and reason of what may hold images, such as directories without permission.
+        others: number of files that are no images, by suffix.
+        hidden: number of hidden images and hidden directories.
     """
 
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class PassedOver:
     hidden: int = 0
 
     def remark(self, root: Path) -> str:
-        """A sentence about the files that are no images; "" where there are none."""
+        """A sentence on the files that are no images; "" if there are none."""
         parts = []
         if count := self.others.total():
             most = self.others.most_common(_MOST_SUFFIXES)
@@ -58,16 +58,16 @@ class PassedOver:
 
 
 def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = None) -> Iterator[str]:
-    """Paths of the images under a directory, relative to it, with forward slashes, in a fixed order.
+    """Yield the paths of the images below a directory, relative to it, with forward slashes, in a fixed order.
 
-    Hidden directories are passed over, and those in which systems and file servers keep copies and remains. Links are
-    followed, but not back into a directory that the walk is in, which would have no end, and not by more than MOST_WAYS
-    into one directory. The names in one directory are held at a time, and those of the folders beside the way to it.
+    Hidden directories and those of operating systems and file servers are skipped. Links are followed, but not into a
+    directory that the walk is in, which would not end, and not more than MOST_WAYS times into one directory. Memory
+    holds the names in one directory, and those of the folders beside the way to it.
 
     Args:
         root: the directory.
-        archives: what the names of files end in that are wanted as well.
-        passed: takes what is passed over.
+        archives: suffixes of archives, which are yielded as well.
+        passed: counts what is skipped.
     """
     passed = PassedOver() if passed is None else passed
     ways, ahead = _Ways(), [_Way(os.fspath(root))]
@@ -97,15 +97,15 @@ def _counted(count: int, one: str, many: str = "") -> str:
 
 
 def _wanted_file(entry: os.DirEntry[str], archives: Sequence[str], passed: PassedOver) -> bool:
-    """Whether a file of a tree is an image, or an archive that is looked into; others are counted.
+    """Whether a file of a tree is an image, or an archive with images; other files are counted.
 
-    Links that lead nowhere, named pipes and the like are taken by their names: whoever reads them says why not. Files
-    whose names do not tell are judged by their first bytes.
+    Broken links, named pipes and the like are judged by their names; reading them fails later with a reason. Files with
+    unknown suffixes are judged by their first bytes.
 
     Args:
-        entry: no directory.
-        archives: what the names of archives end in, in lower case.
-        passed: where others are counted.
+        entry: the file.
+        archives: suffixes of archives, in lower case.
+        passed: counts other files.
     """
     name = entry.name
     if is_hidden_or_clutter(name):
@@ -126,13 +126,13 @@ def _wanted_file(entry: os.DirEntry[str], archives: Sequence[str], passed: Passe
 
 @dataclass(frozen=True)
 class _Way:
-    """A directory, and the way on which a walk came to it.
+    """A directory, and the way by which a walk came to it.
 
     Args:
         path: the directory.
-        prefix: before the names of what lies in it, relative to the root: empty, or ending in a slash.
+        prefix: its path relative to the root, with a slash at the end; "" for the root.
         linked: whether a link was followed on the way.
-        above: the way to the directory in which it was found; None of the root.
+        above: the way to its parent; None for the root.
     """
 
     path: str
@@ -141,12 +141,12 @@ class _Way:
     above: _Way | None = None
 
     def into(self, name: str, *, linked: bool) -> _Way:
-        """The way to a directory in this one, which may be a link."""
+        """The way to a directory in this one; the directory may be a link."""
         return _Way(os.path.join(self.path, name), f"{self.prefix}{name}/", self.linked or linked, self)
 
     @cached_property
     def directory(self) -> tuple[int, int]:
-        """Which directory it is, whatever the way."""
+        """Device and inode of the directory, whatever the way to it."""
         status = os.stat(self.path)
         return status.st_dev, status.st_ino
 
@@ -161,13 +161,13 @@ class _Way:
 
 
 class _Ways:
-    """The ways that a walk has taken."""
+    """The number of ways by which a walk has entered each directory."""
 
     def __init__(self) -> None:
         self._gone: Counter[tuple[int, int]] = Counter()
 
     def takes(self, way: _Way) -> bool:
-        """Whether a walk goes into a directory: not in circles, and not by ever more links."""
+        """Whether the walk enters a directory: not in circles, and at most MOST_WAYS times through links."""
         if not way.linked:
             return True
         try:
