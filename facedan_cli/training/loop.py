@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn, optim
+from torch import Tensor, distributed, nn
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.data.batches import BatchStream
@@ -28,6 +28,7 @@ from facedan_cli.training.step import TOO_LARGE, Batch, Losses, Step
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PENALTY, _SCALER = "penalty.", "scaler."
+_OF_SCALER = ("scale", "_growth_tracker")
 
 
 @dataclass(frozen=True)
@@ -90,44 +91,29 @@ def train(
     """
     # Set up, and resume: network, optimiser, penalty and scaler are those of step `start`, the same in all processes.
     device = next(network.parameters()).device
-    optimizer, penalty = make_optimizer(network, plan), domains.penalty
-    scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
-    start = _resume(checkpoints, network, optimizer, penalty, scaler)
+    trained = _Trained(network, domains.penalty, plan, checkpoints)
+    start = trained.resume()
     begin_alike((*replicated(network), *network.buffers()), start)
     entries = Log(log, start, tensorboard)
     if start == 0 and (measured := validation.ends()):
         entries.write({"step": 0, **measured})
-    step_of = Step(network, penalty, plan, scaler)
     network.train()
     seen, since = 0, time.monotonic()
     with _stop_request() as stop, report.training(plan.iterations, start) as follow, _together():
         for step, batch in enumerate(_joint_batches(domains, start, plan.iterations, device), start + 1):
-            # 1. Losses and gradients of the global batch: source and target images, (B, 3, crop, crop) each.
-            rate = learning_rate(step, plan)
-            set_rate(optimizer, rate)
-            optimizer.zero_grad(set_to_none=True)
-            losses = step_of(batch, step)
-            average_gradients(replicated(network))
+            # 1. The step itself.
+            losses, gradient_norm = trained.take(batch, step)
 
-            # 2. The update, refused before it could write NaN into the weights.
-            scaler.unscale_(optimizer)
-            gradient_norm = _gradient_norm(network)
-            _refuse_what_is_not_finite(losses.total, gradient_norm, scaler, step, checkpoints)
-            scaler.step(optimizer)
-            scaler.update()
-            if penalty is not None:
-                penalty.update_memory_bank(losses.source, losses.target)
-
-            # 3. All processes agree on whether to stop: a signal may reach only one of them.
+            # 2. All processes agree on whether to stop: a signal may reach only one of them.
             if world_size() > 1:
                 stop.requested = bool(sum_over_processes(torch.tensor(float(stop.requested), device=device)))
 
-            # 4. A line of the log every `log_every` steps and at each checkpoint, there with the validation loss.
+            # 3. A line of the log every `log_every` steps and at each checkpoint, there with the validation loss.
             seen += plan.batch * (1 if domains.target is None else 2)
             last = step == plan.iterations
             saving, validation_loss = last or step % plan.checkpoint_every == 0, None
             if saving or step % plan.log_every == 0:
-                entry = {"step": step, "lr": rate, **_measured(losses, penalty, step)}
+                entry = {"step": step, "lr": learning_rate(step, plan), **_measured(losses, domains.penalty, step)}
                 if math.isfinite(norm := gradient_norm.item()):
                     entry["gradient_norm"] = norm
                 entry["images_per_second"] = round(seen / (time.monotonic() - since), 1)
@@ -141,10 +127,9 @@ def train(
                 seen, since = 0, time.monotonic()
             follow(entries.last)
 
-            # 5. The checkpoint, after the log: a resumed run drops lines of later steps and writes them again.
+            # 4. The checkpoint, after the log: a resumed run drops lines of later steps and writes them again.
             if saving or stop.requested:
-                running_state = _running_state(penalty, scaler)
-                checkpoints.save(step, network, optimizer, running_state, loss=validation_loss, last=last)
+                trained.save(step, validation_loss, last)
             if stop.requested and not last:
                 raise Interrupted(
                     f"stopped at step {step} of {plan.iterations}", "the same command, without --force, goes on"
@@ -153,31 +138,69 @@ def train(
     return entries.last
 
 
-def _resume(
-    checkpoints: Checkpoints,
-    network: FaceNetwork,
-    optimizer: optim.Optimizer,
-    penalty: Penalty | None,
-    scaler: torch.amp.GradScaler,
-) -> int:
-    """Load the saved state where there is one; returns the number of finished steps."""
-    start, remembered = checkpoints.load(network, optimizer)
-    if start and penalty is not None:
-        penalty.load({key.removeprefix(_PENALTY): x for key, x in remembered.items() if key.startswith(_PENALTY)})
-    if start and scaler.is_enabled():
-        scaler.load_state_dict(
-            scaler.state_dict() | {key: remembered[_SCALER + key].item() for key in ("scale", "_growth_tracker")}
-        )
-    return start
+class _Trained:
+    """All that a step changes: network, optimiser, penalty and scaler."""
 
+    def __init__(self, network: FaceNetwork, penalty: Penalty | None, plan: Plan, checkpoints: Checkpoints) -> None:
+        self._network, self._penalty, self._plan, self._checkpoints = network, penalty, plan, checkpoints
+        self._optimizer = make_optimizer(network, plan)
+        device = next(network.parameters()).device
+        self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
+        self._losses = Step(network, penalty, plan, self._scaler)
 
-def _running_state(penalty: Penalty | None, scaler: torch.amp.GradScaler) -> dict[str, Tensor]:
-    """The state of penalty and scaler, which the next step depends on."""
-    tensors = {} if penalty is None else {_PENALTY + name: value for name, value in penalty.state().items()}
-    if scaler.is_enabled():
-        state = scaler.state_dict()
-        tensors |= {_SCALER + key: torch.tensor(state[key]) for key in ("scale", "_growth_tracker")}
-    return tensors
+    def resume(self) -> int:
+        """Load the saved state where there is one; returns the number of finished steps."""
+        start, remembered = self._checkpoints.load(self._network, self._optimizer)
+        if start and self._penalty is not None:
+            tensors = {key.removeprefix(_PENALTY): x for key, x in remembered.items() if key.startswith(_PENALTY)}
+            self._penalty.load(tensors)
+        if start and self._scaler.is_enabled():
+            scale = {key: remembered[_SCALER + key].item() for key in _OF_SCALER}
+            self._scaler.load_state_dict(self._scaler.state_dict() | scale)
+        return start
+
+    def take(self, batch: Batch, step: int) -> tuple[Losses, Tensor]:
+        """Take a step; returns its losses and the norm of the whole gradient.
+
+        Raises:
+            FacedanError: loss or gradient is not finite.
+        """
+        # Losses and gradients of the global batch: source and target images, (B, 3, crop, crop) each.
+        set_rate(self._optimizer, learning_rate(step, self._plan))
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = self._losses(batch, step)
+        average_gradients(replicated(self._network))
+        # The update, refused before it could write NaN into the weights.
+        self._scaler.unscale_(self._optimizer)
+        gradient_norm = _gradient_norm(self._network)
+        self._refuse_what_is_not_finite(losses.total, gradient_norm, step)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._penalty is not None:
+            self._penalty.update_memory_bank(losses.source, losses.target)
+        return losses, gradient_norm
+
+    def _refuse_what_is_not_finite(self, loss: Tensor, gradient_norm: Tensor, step: int) -> None:
+        """Stop before an update; the error names the step, the last good state and what to try."""
+        loss_is_finite, norm_is_finite = torch.stack([loss, gradient_norm]).isfinite().tolist()
+        if loss_is_finite:
+            # In half precision gradients overflow while the scaler searches its scale; it skips these steps.
+            if norm_is_finite or (self._scaler.is_enabled() and self._scaler.get_scale() >= 1):
+                return
+            what = f"the gradient's norm became {gradient_norm.item()}"
+        else:
+            what = f"the loss became {loss.item()}"
+        raise FacedanError(f"{what} at step {step}; {self._checkpoints.told()}", TOO_LARGE)
+
+    def save(self, step: int, loss: float | None, last: bool) -> None:
+        """Save all that the next step depends on, and the network."""
+        tensors = {}
+        if self._penalty is not None:
+            tensors = {_PENALTY + name: value for name, value in self._penalty.state().items()}
+        if self._scaler.is_enabled():
+            state = self._scaler.state_dict()
+            tensors |= {_SCALER + key: torch.tensor(state[key]) for key in _OF_SCALER}
+        self._checkpoints.save(step, self._network, self._optimizer, tensors, loss=loss, last=last)
 
 
 def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
@@ -197,25 +220,6 @@ def _gradient_norm(network: FaceNetwork) -> Tensor:
         own = nn.utils.get_total_norm([p.grad for p in network.classifier.parameters() if p.grad is not None])
         norm = (norm.square() + sum_over_processes(own.square())).sqrt()
     return norm
-
-
-def _refuse_what_is_not_finite(
-    loss: Tensor, gradient_norm: Tensor, scaler: torch.amp.GradScaler, step: int, checkpoints: Checkpoints
-) -> None:
-    """Stop before an update with a loss or gradient that is not finite.
-
-    Raises:
-        FacedanError: naming the step, the last good state and what to try.
-    """
-    loss_is_finite, norm_is_finite = torch.stack([loss, gradient_norm]).isfinite().tolist()
-    if loss_is_finite:
-        # In half precision gradients overflow while the scaler searches its scale; it skips these steps.
-        if norm_is_finite or (scaler.is_enabled() and scaler.get_scale() >= 1):
-            return
-        what = f"the gradient's norm became {gradient_norm.item()}"
-    else:
-        what = f"the loss became {loss.item()}"
-    raise FacedanError(f"{what} at step {step}; {checkpoints.told()}", TOO_LARGE)
 
 
 def _measured(losses: Losses, penalty: Penalty | None, step: int) -> dict[str, Any]:
