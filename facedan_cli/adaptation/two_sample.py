@@ -76,13 +76,8 @@ def two_sample_test(
     distances = squared_distances(source.double(), target.double())
     kernel = gaussian_kernel(distances, median_distance(distances), weights, bandwidth_multipliers)
     if source_identities is not None or target_identities is not None:
-        owner_of = [*_identities("source", source_identities, n), *_identities("target", target_identities, m)]
-        numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owner_of))}
-        n = sum(domain == "source" for domain, _ in numbers)
-        m = len(numbers) - n
-        if n < 2 or m < 2:
-            raise ValueError(f"the test needs at least two identities of each domain, got {n} and {m}")
-        kernel = _by_identity(kernel, [numbers[owner] for owner in owner_of])
+        owners = [*_identities("source", source_identities, n), *_identities("target", target_identities, m)]
+        kernel, n, m = _by_identity(kernel, owners)
     kernel = kernel.fill_diagonal_(0)
     random = np.random.default_rng(seed)
     actual = np.arange(n + m) < n
@@ -102,12 +97,17 @@ def _identities(domain: str, identities: Sequence[Hashable] | None, count: int) 
     return [(domain, identity) for identity in named]
 
 
-def _by_identity(kernel: Tensor, numbers: Sequence[int]) -> Tensor:
-    """The mean kernel between the rows of each two identities, shape (identities, identities)."""
-    shares = torch.zeros(max(numbers) + 1, len(numbers)).to(kernel)
-    shares[list(numbers), list(range(len(numbers)))] = 1
+def _by_identity(kernel: Tensor, owners: Sequence[tuple[str, Hashable]]) -> tuple[Tensor, int, int]:
+    """The mean kernel between the rows of each two identities, (n + m, n + m); n and m, how many each domain has."""
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    n = sum(domain == "source" for domain, _ in numbers)
+    m = len(numbers) - n
+    if n < 2 or m < 2:
+        raise ValueError(f"the test needs at least two identities of each domain, got {n} and {m}")
+    shares = torch.zeros(len(numbers), len(owners)).to(kernel)
+    shares[[numbers[owner] for owner in owners], list(range(len(owners)))] = 1
     shares /= shares.sum(dim=1, keepdim=True)
-    return shares @ kernel @ shares.T
+    return shares @ kernel @ shares.T, n, m
 
 
 def _estimates(kernel: Tensor, divisions: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,7 @@ def embed(
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
     with ExitStack() as held:
         if ranks.first:
-            held.enter_context(locked(directory, f"the embedding {directory.name}"))
-            for left in directory.glob(".vectors-*.f32"):  # of processes that were killed, perhaps more than there are
-                left.unlink()
-            for name in (_RECORD, _TABLE):  # the record is written last: with it the directory is complete
-                (directory / name).unlink(missing_ok=True)
+            held.enter_context(_emptied(directory))
         ranks.gather([])
         part = _part(directory, ranks.rank)
         held.callback(part.unlink, missing_ok=True)
@@ -106,11 +102,6 @@ def embed(
                 advance(len(faces), "")
         unreadable = [*folder.skipped, *ranks.gather(unreadable)]
         if ranks.first:
-            if not folder.is_as_it_was():
-                raise FacedanError(
-                    f"images of {folder.root} changed while they were read",
-                    "repeat the command when nothing writes to them",
-                )
             _join(directory, folder, unreadable, ranks.count)
             outputs = [name for name in (_VECTORS, _TABLE, _SET_ASIDE) if (directory / name).is_file()]
             write_json(directory / _RECORD, facts | record_of(directory, outputs))
@@ -126,6 +117,17 @@ def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> 
         return directory
     others = sorted(workspace.embedding_directory("x", identity).parent.glob(f"*-{identity[:8]}"))
     return next((other for other in others if _is_complete(other, facts)), directory)
+
+
+@contextmanager
+def _emptied(directory: Path) -> Iterator[None]:
+    """Hold a directory that no longer is complete: its record, which is written last, is gone."""
+    with locked(directory, f"the embedding {directory.name}"):
+        for left in directory.glob(".vectors-*.f32"):  # of processes that were killed, perhaps more than there are
+            left.unlink()
+        for name in (_RECORD, _TABLE):
+            (directory / name).unlink(missing_ok=True)
+        yield
 
 
 def _is_complete(directory: Path, facts: Mapping[str, Any]) -> bool:
@@ -155,8 +157,12 @@ def _join(directory: Path, folder: FaceDataset, unreadable: list[tuple[str, str]
     """Join the processes' rows in the order of the data set.
 
     Raises:
-        FacedanError: no image can be read.
+        FacedanError: no image can be read, or images have changed since the data set was listed.
     """
+    if not folder.is_as_it_was():
+        raise FacedanError(
+            f"images of {folder.root} changed while they were read", "repeat the command when nothing writes to them"
+        )
     lost = {path for path, _ in unreadable}
     rows = [(path, name) for path, name in zip(folder.paths, folder.names, strict=True) if path not in lost]
     if not rows:

@@ -74,33 +74,9 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
     check_folders(report, protocol.datasets, folders, labelled=not protocol.lists)
     models = find_models(config, workspace)
-    # One model at a time, so that the features of one alone are open. Embeddings that the workspace has are taken.
+    # One model at a time, so that the features of one alone are open: scores of shape (queries, targets), or (n,).
     missing: dict[str, str] = {}
-    trials: Mapping[str, Trials] = {}
-    paths: list[list[str]] = []
-    scores: dict[str, dict[str, np.ndarray]] = {}
-    for model in models:
-        report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
-        embedded = [  # vectors of shape (images, d), one data set or two
-            embed_faces(config, dataset, folder, model, workspace, report)
-            for dataset, folder in zip(protocol.datasets, folders, strict=True)
-        ]
-        # The comparisons depend on which images have features, never on the features: the first model makes them, and
-        # the others must have the same images. Else rates would not be paired.
-        if not trials:
-            contents = contents_of_sets(folders)
-            known = [
-                one.with_contents(folder, held) for one, folder, held in zip(embedded, folders, contents, strict=True)
-            ]
-            trials, paths = protocol.trials(known, missing), [one.paths for one in embedded]
-        elif paths != [one.paths for one in embedded]:
-            raise FacedanError(
-                f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
-            )
-        scores[model.name] = {  # (queries, targets) of all pairs, (n,) of a list of pairs
-            name: part.score(embedded[0].vectors, embedded[-1].vectors, model.similarity)
-            for name, part in trials.items()
-        }
+    trials, scores = _score(protocol, models, folders, missing, config, workspace, report)
     # The fusion is a row like the others: z-normalised scores of all models, summed, in the shape of each.
     if config.fuse:
         scores |= {FUSION: {name: fuse([by_part[name] for by_part in scores.values()]) for name in trials}}
@@ -125,6 +101,48 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         provenance=provenance_of(models, protocol.datasets, folders, config),
     )
     return finish(result, report, missing=missing, examples=_examples(trials, scores, results))
+
+
+def _score(
+    protocol: Protocol,
+    models: Sequence[Model],
+    folders: Sequence[FaceDataset],
+    missing: dict[str, str],
+    config: EvaluateConfig,
+    workspace: Workspace,
+    report: Report,
+) -> tuple[Mapping[str, Trials], dict[str, dict[str, np.ndarray]]]:
+    """The comparisons by partition, and their scores by model and partition; adds to `missing` as the protocol does.
+
+    Raises:
+        FacedanError: two models have features of different images.
+    """
+    trials: Mapping[str, Trials] = {}
+    paths: list[list[str]] = []
+    scores: dict[str, dict[str, np.ndarray]] = {}
+    for model in models:
+        report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
+        embedded = [  # vectors of shape (images, d), one data set or two; those that the workspace has are taken
+            embed_faces(config, dataset, folder, model, workspace, report)
+            for dataset, folder in zip(protocol.datasets, folders, strict=True)
+        ]
+        # The comparisons depend on which images have features, never on the features: the first model makes them, and
+        # the others must have the same images. Else rates would not be paired.
+        if not trials:
+            contents = contents_of_sets(folders)
+            known = [
+                one.with_contents(folder, held) for one, folder, held in zip(embedded, folders, contents, strict=True)
+            ]
+            trials, paths = protocol.trials(known, missing), [one.paths for one in embedded]
+        elif paths != [one.paths for one in embedded]:
+            raise FacedanError(
+                f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
+            )
+        scores[model.name] = {
+            name: part.score(embedded[0].vectors, embedded[-1].vectors, model.similarity)
+            for name, part in trials.items()
+        }
+    return trials, scores
 
 
 def finish(

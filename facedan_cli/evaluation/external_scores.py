@@ -71,25 +71,22 @@ def evaluate_scores(
     if len(set(names)) < len(names):
         raise UsageError("two files have one name: their rows could not be told apart", "rename one of them")
     found = [_measure(path, mask, config, report) for path in files]
-    resampled = all(measured.rates.replicates for measured, _ in found)
-    if config.ci == "bootstrap" and config.convention == OURS and not resampled:
+    if config.ci == "bootstrap" and config.convention == OURS and not all(one.rates.replicates for one, _ in found):
         reason = "the subjects of some file's comparisons are unknown, or its scores too many to keep"
         config = without_bootstrap(config, reason, report)
         found = [_measure(path, mask, config, report) for path in files]
-    for name, (measured, _) in zip(names, found, strict=True):
-        genuine, impostor, _ = measured.failed
+    measured = {name: one for name, (one, _) in zip(names, found, strict=True)}
+    for name, one in measured.items():
+        genuine, impostor, _ = one.failed
         if genuine or impostor:
             report.note(
                 f"{name} has no score (NaN) for {genuine} genuine and {impostor} impostor comparisons: they count as "
                 "failures to acquire"
             )
-    models = [ModelResult(name, None, None, {"all": one}) for name, (one, _) in zip(names, found, strict=True)]
-    read = [*files, *([mask] if mask else [])]
-    digests = {str(path): sha256_file(path) for path in read}
-    identity = digest({"files": list(digests.values()), "config": _hashed_options(config)})
-    warnings = [
-        f"{name}: {of_left_out(one.left_out)}" for name, (one, _) in zip(names, found, strict=True) if one.left_out
-    ]
+    models = [ModelResult(name, None, None, {"all": one}) for name, one in measured.items()]
+    digests = {str(path): sha256_file(path) for path in (*files, *([mask] if mask else []))}
+    options = [config.far, config.convention, config.ci, config.replicates, config.seed, config.plot]
+    identity = digest({"files": list(digests.values()), "config": options})
     paired = all(_paired(found[0][1], compared) for _, compared in found[1:])
     result = EvaluateResult(
         protocol="scores",
@@ -97,14 +94,10 @@ def evaluate_scores(
         models=models,
         differences=differences([(model.name, model.partitions) for model in models]) if paired else [],
         config=config,
-        warnings=warnings,
+        warnings=[f"{name}: {of_left_out(one.left_out)}" for name, one in measured.items() if one.left_out],
         provenance=provenance() | {"files": digests},
     )
     return finish(result, report)
-
-
-def _hashed_options(config: EvaluateConfig) -> list[object]:
-    return [config.far, config.convention, config.ci, config.replicates, config.seed, config.plot]
 
 
 def _measure(
