@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -198,7 +198,7 @@ def newest_run(
     workspace: Workspace,
     stage: str,
     source: str | Callable[[Mapping[str, Any]], bool] | None = None,
-    models: Container[str] | None = None,
+    models: Callable[[str], bool] = lambda model: True,
 ) -> Path | None:
     """The finished run of a stage that ended last; None where there is none.
 
@@ -206,14 +206,14 @@ def newest_run(
         workspace: where runs lie.
         stage: "pretrain" or "adapt".
         source: only runs on the data set of this name, or whose records are accepted.
-        models: only runs of these models.
+        models: whether runs of a model count.
     """
     found = []
     for directory in sorted((workspace.root / "runs").glob(f"{stage}-*")):
         record = read_record(directory)
         if record.get("status") != COMPLETE:
             continue
-        wanted = models is None or record.get("config", {}).get("model") in models
+        wanted = models(str(record.get("config", {}).get("model", "")))
         if callable(source):
             wanted = wanted and source(record)
         elif source is not None:

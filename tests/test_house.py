@@ -19,7 +19,8 @@ from facedan_cli.cli.app import app
 PACKAGE = Path(facedan_cli.__file__).parent
 
 FLOORS = (
-    {"errors", "report", "workspace", "runs", "run_plan", "outputs", "json_files", "spreadsheet", "text", "config"},
+    {"errors", "report", "workspace", "runs", "run_plan", "outputs", "json_files", "spreadsheet", "text"}
+    | {"config", "own_networks"},
     {"distributed", "devices", "adaptation", "metrics"},
     {"data", "models", "protocols", "figures"},
     {"alignment", "embedding", "synthetic", "export"},

@@ -181,7 +181,7 @@ _NOT_DETERMINING = frozenset(
 )
 
 
-_AS_BEFORE = (("backbone_lr_mult", 1.0),)
+_AS_BEFORE = (("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None))
 """Values that earlier versions, without the option, implied: runs with them keep their names."""
 
 _UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))
@@ -199,10 +199,11 @@ def hashed_options(config: Any) -> dict[str, Any]:
     A renamed field keeps its former name here, so that runs keep their names and checkpoints their keys.
     """
     on_disk = {new.rstrip("_"): old for old, new in former_names(config).items()}
+    of_inputs = getattr(config, "OF_INPUTS", ())  # they say how an input is read, of which the run has a digest
     return {
         on_disk.get(key, key): value
         for key, value in options(config).items()
-        if key not in _NOT_DETERMINING and (key, value) not in _AS_BEFORE
+        if key not in _NOT_DETERMINING and key not in of_inputs and (key, value) not in _AS_BEFORE
     }
 
 

@@ -1,14 +1,22 @@
 """The table of networks, a row each: the only place that names them. It imports no torch, for the command line's sake.
 
-A new network is one file in `models/` and one row here.
+A new network is one file in `models/` and one row here. `network_entry` also finds networks that no row names.
 """
 
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from typing import Any, NamedTuple
+
+from facedan_cli.config.preprocessing import Channels, parse_normalisation, parse_size
+from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+
+EMBEDDING = "embedding"
+"""The layer that is a backbone's output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +29,7 @@ class Recipe:
         classifier_lr_mult: the classifier's learning rate as a multiple of `lr`.
         schedule: "constant" or "onecycle".
         batch: source images per step over all processes; the target adds as many.
+        head: of a classifier that starts afresh.
     """
 
     optimizer: str
@@ -33,6 +42,7 @@ class Recipe:
     momentum: float
     weight_decay: float
     label_smoothing: float
+    head: str = "softmax"
 
 
 class Release(NamedTuple):
@@ -44,17 +54,28 @@ class Release(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkEntry:
-    """A network: everything but its own file.
+    """A network: everything but its own file. It has a `constructor` or a `body`.
 
     Args:
         constructor: "module:function", called with the number of identities, `image_size`, `crop` and the
             classification head; returns a `models.network.FaceNetwork`, which includes the preprocessing.
+        body: "module:function", called with `arguments`; returns any module that turns normalised images, float,
+            shape (b, 3, crop, width), into embeddings, shape (b, d); `models.backbone.Backbone` does the rest.
+        arguments: of the body's function.
         family: its name in tables.
-        layers: layers that can be adapted, in order; all are adapted by default, and the last gives the embedding.
+        layers: layers that are adapted by default, in order; the last gives the embedding. Of a body, `embedding` is
+            the output, and every other name the dotted path of a module.
         pooled: those among them without weights of their own above the convolutions.
+        top: dotted paths of a body's modules above the convolutions; none: its linear layers and what normalises them.
+        length: of a body's embedding; 0 where a forward pass has to tell.
         image_size: side of the aligned image from which crops are taken, in pixels.
         crop: side of the network's input, in pixels.
+        width: of the input where it is not square: the middle columns of the crop are taken; 0: `crop`.
+        mean: subtracted from R, G and B in 0-255 before a body.
+        std: what is then divided by.
+        channels: the order in which a body takes them, "rgb" or "bgr".
         template: alignment template that the network expects.
+        licence: of the published weights that are known; "" where there are none.
         pretrain: recipe of stage 1.
         adapt: recipe of stage 2.
         releases: published weights that --init accepts, by name.
@@ -62,13 +83,22 @@ class NetworkEntry:
         start: hint about published weights for users who start without; "" if random weights are usual.
     """
 
-    constructor: str
+    constructor: str = ""
+    body: str = ""
+    arguments: tuple[str, ...] = ()
     family: str
-    layers: tuple[str, ...]
+    layers: tuple[str, ...] = (EMBEDDING,)
     pooled: tuple[str, ...] = ()
+    top: tuple[str, ...] = ()
+    length: int = 0
     image_size: int
     crop: int
-    template: str = "vggface"
+    width: int = 0
+    mean: Channels = (127.5, 127.5, 127.5)
+    std: Channels = (127.5, 127.5, 127.5)
+    channels: str = "rgb"
+    template: str
+    licence: str = ""
     pretrain: Recipe
     adapt: Recipe
     releases: Mapping[str, Release] = field(default_factory=dict)
@@ -103,6 +133,33 @@ _MINI = Recipe(
 )
 # FaceNet is not in the paper; this is a usual rate for fine-tuning its published weights.
 _FACENET = replace(_PAPER, lr=1e-3)
+# ArcFace's for training from random weights, by cosine head; measured ones to start from trained weights.
+_STRONG = Recipe(
+    optimizer="sgd",
+    lr=0.02,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=1.0,
+    schedule="onecycle",
+    batch=128,
+    iterations=20_000,
+    momentum=0.9,
+    weight_decay=5e-4,
+    label_smoothing=0.0,
+    head="cosface",
+)
+_STRONG_ADAPT = Recipe(
+    optimizer="adamw",
+    lr=1e-4,
+    backbone_lr_mult=1.0,
+    classifier_lr_mult=10.0,
+    schedule="constant",
+    batch=32,
+    iterations=150,
+    momentum=0.9,
+    weight_decay=0.0,
+    label_smoothing=0.0,
+    head="cosface",
+)
 
 NETWORKS: Mapping[str, NetworkEntry] = {
     "vggface": NetworkEntry(
@@ -111,6 +168,8 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         layers=("fc6", "fc7"),
         image_size=250,
         crop=224,
+        template="vggface",
+        licence="CC BY-NC 4.0 (VGG-Face)",
         pretrain=_PAPER,
         adapt=replace(_PAPER, classifier_lr_mult=1.0),
         start="the paper starts from VGG-Face's: --init PATH",
@@ -121,6 +180,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         layers=("fc6", "fc7"),
         image_size=72,
         crop=64,
+        template="vggface",
         pretrain=_MINI,
         adapt=replace(_MINI, batch=32, iterations=300),
     ),
@@ -132,6 +192,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         image_size=182,
         crop=160,
         template="arcface",
+        licence="MIT (facenet-pytorch)",
         pretrain=_FACENET,
         adapt=replace(_FACENET, classifier_lr_mult=1.0),
         releases={
@@ -148,10 +209,107 @@ CLASSICAL: Mapping[str, str] = {"lbp": "LBP", "pcanet": "PCANet"}
 """Models that are not networks, with their names in tables. LBP needs no training."""
 
 TRAINED = (*NETWORKS, "pcanet")
-"""The models that `pretrain` trains."""
+"""The models of these tables that `pretrain` trains."""
 
 LAYERS = tuple(dict.fromkeys(layer for entry in NETWORKS.values() for layer in entry.layers))
 """All layers of all networks."""
+
+ENTRY_POINTS = "facedan.networks"
+"""The group of entry points by which other packages bring networks."""
+
+SETTINGS = ("input", "mean", "std", "channels", "layers")
+"""The options that describe a network which no row describes, by their names."""
+
+_LIBRARIES = {
+    "timm": "facedan_cli.models.libraries:timm_backbone",
+    "torchvision": "facedan_cli.models.libraries:torchvision_backbone",
+}
+_IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
+_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_own(name: str) -> bool:
+    """Whether a network's name is somebody's function, as in package.module:function."""
+    return _OWN.fullmatch(name) is not None and name.partition(":")[0] not in _LIBRARIES
+
+
+def is_network(name: str) -> bool:
+    """Whether a name may be a network's: of a row, a library, an installed package, or a function's."""
+    return name in NETWORKS or is_own(name) or name.partition(":")[0] in _LIBRARIES or name in _brought()
+
+
+def network_entry(name: str, settings: Mapping[str, str] | None = None) -> NetworkEntry:
+    """The row of a network: of the table, or made for one that the table does not name.
+
+    Args:
+        name: of a row; timm:NAME or torchvision:NAME; an entry point of another package; or package.module:function,
+            a function without arguments that returns an `nn.Module`.
+        settings: values of `SETTINGS` for a network without a row, as the options have them.
+
+    Raises:
+        UsageError: there is no such network, or its row leaves no settings open.
+        FacedanError: another package's network cannot be loaded.
+    """
+    settings = {key: value for key, value in (settings or {}).items() if value is not None}
+    library, _, argument = name.partition(":")
+    if name in NETWORKS:
+        return _without_settings(NETWORKS[name], name, settings)
+    if library in _LIBRARIES and re.fullmatch(r"\w+([.-]\w+)*", argument):
+        # timm says itself what its networks expect; none of these libraries' names leads to a download.
+        return _described(_LIBRARIES[library], (argument,), argument, {**_IMAGENET, **settings})
+    if is_own(name):
+        return _described(name, (), name.partition(":")[2], settings)
+    if point := _brought().get(name):
+        try:
+            brought = point.load()
+        except Exception as error:  # another package's code may raise anything
+            raise FacedanError(
+                f"the network {name} of the package {point.dist and point.dist.name} cannot be loaded: {error}",
+                "mend or remove that package",
+            ) from error
+        if isinstance(brought, NetworkEntry):
+            return _without_settings(brought, name, settings)
+        return _described(point.value, (), name, settings)
+    known = (*NETWORKS, *_brought())
+    raise UsageError(f"there is no network '{name}'", did_you_mean(name, known, of="networks"))
+
+
+def network_settings(config: Any) -> dict[str, str] | None:
+    """The settings of a network among a configuration's fields; None without any."""
+    given = {name: getattr(config, name, None) for name in SETTINGS}
+    given["channels"] = None if given["channels"] == "auto" else given["channels"]
+    return {name: value for name, value in given.items() if value is not None} or None
+
+
+def _brought() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _without_settings(entry: NetworkEntry, name: str, settings: Mapping[str, str]) -> NetworkEntry:
+    if idle := [key for key in settings if key != "channels"]:  # the order of channels may be that of its weights
+        raise UsageError(f"--{idle[0]} means nothing for {name}, which says it itself", f"leave --{idle[0]} out")
+    return entry
+
+
+def _described(body: str, arguments: tuple[str, ...], family: str, settings: Mapping[str, str]) -> NetworkEntry:
+    height, width = parse_size(settings.get("input", "112"))
+    mean, std = parse_normalisation(settings.get("mean", "0.5"), settings.get("std", "0.5"))
+    asked = [path.strip() for path in settings.get("layers", EMBEDDING).split(",")]
+    return NetworkEntry(
+        body=body,
+        arguments=(*arguments, f"{height}x{width}") if arguments else (),
+        family=family,
+        layers=tuple(dict.fromkeys([*(path for path in asked if path not in ("", EMBEDDING)), EMBEDDING])),
+        image_size=max(height, width),
+        crop=max(height, width),
+        width=width if width < height else 0,
+        mean=mean,
+        std=std,
+        channels=settings.get("channels", "rgb"),
+        template="arcface5",
+        pretrain=_STRONG,
+        adapt=_STRONG_ADAPT,
+    )
 
 
 def imported(name: str) -> Any:

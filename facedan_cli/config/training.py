@@ -36,8 +36,8 @@ from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
 
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
+_OWN = "A network of your own"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
-_ALL_LAYERS = ", ".join(f"{name} {','.join(entry.layers)}" for name, entry in NETWORKS.items())
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
 
@@ -132,6 +132,19 @@ class TrainingConfig:
     )
     log_every: int = setting(20, "Write a line to metrics.jsonl every N steps.", panel=_FILES)
     tensorboard: bool = setting(False, "Write TensorBoard events as well.", panel=_FILES)
+    input: str | None = setting(
+        None, "Input of a network without a row in `facedan models`, such as 112x112 or 112x96.", panel=_OWN
+    )
+    mean: str | None = setting(
+        None, "Mean of its input: one number or three, in units of 0-1 or 0-255. Default: 0.5.", panel=_OWN
+    )
+    std: str | None = setting(None, "Standard deviation of its input, likewise. Default: 0.5.", panel=_OWN)
+    channels: str = setting(
+        "auto",
+        "Channel order that its code, or the weights of --init, expect; auto: as their format says, else rgb.",
+        choices=CHANNELS,
+        panel=_OWN,
+    )
     workers: int = workers_setting()
     device: str = device_setting()
 
@@ -144,18 +157,19 @@ class PretrainConfig(TrainingConfig):
 
     model: str = setting(
         "vggface",
-        f"Model to train: {', '.join(TRAINED)}.",
-        choices=TRAINED,
+        "Model to train: one that `facedan models` lists, timm:NAME, torchvision:NAME, or package.module:function ("
+        "your own code, which facedan runs: a function that returns an nn.Module).",
+        suggest=TRAINED,
     )
     init: str | None = setting(
         None,
         f"Start from a weights file, run or checkpoint, or from published weights: {_RELEASES}.",
         complete="run",
     )
-    channels: str = setting(
-        "auto",
-        "Channel order of --init, where its format leaves it open.",
-        choices=CHANNELS,
+    layers: str | None = setting(
+        None,
+        "Layers that adapt will adapt by default: dotted paths of modules. Default: the embedding.",
+        panel=_OWN,
     )
     gallery: str | None = setting(None, "Faces for the whitening of pcanet. Default: the source.", complete="dataset")
 
@@ -165,6 +179,7 @@ class AdaptConfig(TrainingConfig):
     """Stage 2: source classification plus λ times MK-MMD² between source and target (the loss of the paper)."""
 
     RECIPES: ClassVar = {name: entry.adapt for name, entry in NETWORKS.items()}
+    OF_INPUTS: ClassVar = frozenset({"channels", "input", "mean", "std"})
 
     target: str = setting(
         help="Unlabelled faces: a path, a data set's name or a sigset of its images.",
@@ -172,13 +187,15 @@ class AdaptConfig(TrainingConfig):
     )
     init: str | None = setting(
         None,
-        "Start from a run or checkpoint. Default: the newest finished pretraining on the source.",
+        "Start from a run, checkpoint, weights file, published weights or package.module:function. Default: the newest "
+        "finished pretraining on the source.",
         complete="run",
         leading=True,
     )
     layers: str | None = setting(
         None,
-        f"Layers to adapt, with weights as in fc6:0.5,fc7. Default: all ({_ALL_LAYERS}).",
+        "Layers to adapt, with weights as in fc6:0.5,fc7: names of `facedan models`, or dotted paths of modules. "
+        "Default: the network's.",
         suggest=dict.fromkeys((*(",".join(entry.layers) for entry in NETWORKS.values()), *LAYERS)),
     )
     kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
@@ -250,6 +267,7 @@ def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
     """
     unset = {key: value for key, value in asdict(recipe).items() if getattr(config, key) is None}
     head = {name: known.get(name, getattr(config, name)) for name in ("head", "margin", "scale")}
+    head["head"] = head["head"] or recipe.head
     resolved = replace(config, **(unset | known | head_settings(**head)))
     check_training(resolved)
     return resolved

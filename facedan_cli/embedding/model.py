@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.models import CLASSICAL, NETWORKS, is_network, network_entry
+from facedan_cli.embedding.published import find_weights, import_network, import_weights, release_of
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
-from facedan_cli.models.checkpoint import ModelCard, read_card
+from facedan_cli.models.checkpoint import ModelCard, is_checkpoint, layer_paths, read_card
+from facedan_cli.models.pretrained.formats import network_of
+from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.workspace import Workspace, digest, sha256_file
 
@@ -95,8 +99,9 @@ class FaceModel:
             UsageError: the model has no such layer, or is classical and an option is given.
         """
         if self.kind is Kind.NETWORK:
-            layers = NETWORKS[self.card.model].layers
-            check_choice("--layer", asked or layers[-1], layers)
+            layers = self.card.entry.layers
+            if asked is not None and asked not in layers:
+                check_choice("--layer", asked, (*layers, *layer_paths(self.card)))
             return asked or layers[-1]
         for option, given in (("--layer", asked is not None), ("--flip", flip)):
             if given:
@@ -111,22 +116,48 @@ LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
 """LBP, which needs no training."""
 
 
-def find_model(workspace: Workspace, name: str | None) -> FaceModel:
+def find_model(
+    workspace: Workspace,
+    name: str | None,
+    settings: Mapping[str, str] | None = None,
+    *,
+    channels: str = "auto",
+    report: Report = SILENT,
+) -> FaceModel:
     """The named model, else that of the newest finished adapt run, else that of the newest pretrain run.
 
-    `lbp` means LBP, unless something of that name is there.
+    A name is that of a run, or the path of its directory or checkpoint; the path or the name of published weights,
+    which are imported into the workspace; package.module:function, timm:NAME or torchvision:NAME; or `lbp`, unless
+    something of that name is there.
+
+    Args:
+        workspace: where runs lie.
+        name: as above.
+        settings: of a network without a row (`config.models.SETTINGS`).
+        channels: the order that published weights expect: "rgb", "bgr" or "auto".
+        report: told of what is imported.
 
     Raises:
         FacedanError: there is none.
     """
-    if name is not None:
-        if name == "lbp" and not Path(name).exists() and not (workspace.root / "runs" / name).exists():
+    if name is None:
+        newest = newest_run(workspace, "adapt") or newest_run(workspace, "pretrain")
+        if newest is None:
+            raise FacedanError(
+                f"there is no finished model in {workspace.root / 'runs'}",
+                "run `facedan pretrain` and `facedan adapt` first, or name a checkpoint with --model",
+            )
+        return FaceModel.of(checkpoint_of(newest))
+    path = Path(name)
+    if not path.exists() and not (workspace.root / "runs" / name).exists():
+        if name == "lbp":
             return LBP
-        return FaceModel.of(find_checkpoint(workspace, name))
-    newest = newest_run(workspace, "adapt") or newest_run(workspace, "pretrain")
-    if newest is None:
-        raise FacedanError(
-            f"there is no finished model in {workspace.root / 'runs'}",
-            "run `facedan pretrain` and `facedan adapt` first, or name a checkpoint with --model",
-        )
-    return FaceModel.of(checkpoint_of(newest))
+        if model := release_of(name):
+            weights = find_weights(name, network_entry(model), workspace)
+            return FaceModel.of(import_weights(weights, model, workspace, channels=channels, report=report))
+        if is_network(name) and (settings or name not in NETWORKS):
+            return FaceModel.of(import_network(name, workspace, settings, report=report))
+    if path.is_file() and not is_checkpoint(path):
+        model = network_of(path)
+        return FaceModel.of(import_weights(path, model, workspace, channels=channels, report=report))
+    return FaceModel.of(find_checkpoint(workspace, name))

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import NETWORKS, NetworkEntry, is_network, is_own, network_entry
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
 from facedan_cli.models.network import FaceNetwork
@@ -43,6 +43,7 @@ class ModelCard:
         init: the published weights that the run started from: their format (`form`), sha256 and channels; None without.
         template: that of the aligned faces it learnt from; "" of images that no manifest speaks of; None in checkpoints
             that do not say.
+        network: the settings of a network without a row in the table (`config.models.SETTINGS`); None of the others.
     """
 
     model: str
@@ -52,6 +53,12 @@ class ModelCard:
     config: Mapping[str, Any]
     init: Mapping[str, str] | None = None
     template: str | None = None
+    network: Mapping[str, str] | None = None
+
+    @property
+    def entry(self) -> NetworkEntry:
+        """The row of its network."""
+        return network_entry(self.model, self.network)
 
     @property
     def head(self) -> dict[str, Any]:
@@ -81,6 +88,7 @@ def _card(fields: Any) -> ModelCard:
         "config": isinstance(fields["config"], dict) and _is_head(fields["config"]),
         "init": fields.get("init") is None or isinstance(fields["init"], dict),
         "template": fields.get("template") is None or isinstance(fields["template"], str),
+        "network": _is_settings(fields.get("network")),
     }
     if wrong := [name for name, is_right in right.items() if not is_right]:
         raise _OddCard(f"the card's {', '.join(wrong)} cannot be so")
@@ -94,6 +102,11 @@ def _is_head(config: Mapping[str, Any]) -> bool:
     return usual and config.get("head") in (None, *HEADS)
 
 
+def _is_settings(given: Any) -> bool:
+    """Whether a card's `network` has settings by name, or is None."""
+    return given is None or (isinstance(given, dict) and all(isinstance(value, str) for value in given.values()))
+
+
 def save_checkpoint(path: Path, network: FaceNetwork, card: ModelCard) -> None:
     """Write a network and its card as safetensors, whole or not at all."""
     save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}, card)
@@ -102,7 +115,8 @@ def save_checkpoint(path: Path, network: FaceNetwork, card: ModelCard) -> None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], card: ModelCard) -> None:
     """Write the tensors of a network (`state_dict`, contiguous and on the CPU) and its card."""
     with replacing(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={METADATA_KEY: json.dumps(asdict(card))})
+        fields = {key: value for key, value in asdict(card).items() if key != "network" or value is not None}
+        save_file(dict(tensors), temporary, metadata={METADATA_KEY: json.dumps(fields)})
 
 
 def is_checkpoint(path: Path) -> bool:
@@ -134,8 +148,8 @@ def read_card(path: Path) -> ModelCard:
             f"{path} is not a facedan checkpoint{reason}",
             "give a run's name, its directory or its checkpoints/model.safetensors",
         ) from error
-    known = (*NETWORKS, PCANET)
-    if card.model not in known:
+    if card.model != PCANET and not is_network(card.model):
+        known = (*NETWORKS, PCANET)
         raise FacedanError(f"{path} holds an unknown model '{card.model}'", did_you_mean(card.model, known))
     return card
 
@@ -151,7 +165,7 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
         raise FacedanError(f"{path} holds a PCANet, which is no network", "name the run of a network")
     try:
         _check_shapes(path, card)
-        network = build(card.model, len(card.identities), **card.head)
+        network = build(card.model, len(card.identities), card.network, **card.head)
         network.load_state_dict(load_tensors(path))
     except (ValueError, TypeError) as error:
         raise FacedanError(
@@ -164,6 +178,15 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
     return network.eval(), card
 
 
+def _without_weights(card: ModelCard) -> FaceNetwork:
+    """A card's network for one identity, on the device that holds no numbers.
+
+    Somebody's own function may not know that device: it makes the network on the CPU.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_own(card.model) else "meta"):
+        return build(card.model, 1, card.network, **card.head)
+
+
 def _check_shapes(path: Path, card: ModelCard) -> None:
     """Hold a card against the tensors before there is a network by it: a card may claim any number of identities.
 
@@ -171,8 +194,7 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
         RuntimeError: the file has other tensors, of other shapes, or numbers that are no weights.
         ValueError: the card's identities are not those of the classifier.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in build(card.model, 1, **card.head).state_dict().items()}
+    expected = {key: tuple(value.shape) for key, value in _without_weights(card).state_dict().items()}
     with open_safetensors(path) as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
         shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
@@ -186,6 +208,11 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
     }
     if shapes != {key: rows[key] + shape[1:] for key, shape in expected.items()} or not kinds <= _KINDS:
         raise RuntimeError("other tensors")
+
+
+def layer_paths(card: ModelCard) -> list[str]:
+    """The dotted paths of the modules of a card's network, in order."""
+    return list(_without_weights(card).paths())
 
 
 def load_pcanet(path: Path) -> PCANet:

@@ -76,7 +76,7 @@ class Facenet(FaceNetwork):
         self.body.apply(_he_initialise)
         self.classifier = Classifier(EMBEDDED, classes, **head)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def features(self, images: Tensor) -> dict[str, Tensor]:
         """Features {"pool": (b, 1792), "embedding": (b, 512)} of images, shape (b, 3, 160, 160)."""
         x = (images.to(self.body.get_parameter("last_linear.weight").dtype) - 127.5) / 128
         for stage in _TRUNK:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.models.classifier import Classifier
+
+WIDEST = 2048
+"""Most features of a layer that is named by its path: wider maps are averaged over the image, wider rows refused."""
 
 
 class FaceNetwork(nn.Module, ABC):
     """A network that gives the features of its layers by name. Preprocessing is part of it.
 
     Args:
-        layers: the layers that can be adapted, in order; the classifier takes the last one's features.
+        layers: the layers whose features it gives, in order; the classifier takes the last one's.
         image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels.
         classifier: gives the scores of the source's identities.
@@ -27,15 +32,83 @@ class FaceNetwork(nn.Module, ABC):
     classifier: Classifier
     architecture: str = ""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, Tensor] = {}
+
     @abstractmethod
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Features by layer, each (b, length), of RGB images in 0-255, uint8 or float, (b, 3, crop, crop)."""
+    def features(self, images: Tensor) -> dict[str, Tensor]:
+        """Features of the network's own layers, each (b, length), of images as `forward` takes them."""
 
     @abstractmethod
     def convolutions(self) -> list[nn.Parameter]:
         """The parameters of all that lies below the fully connected layers."""
 
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Features by layer, each (b, length), of RGB images in 0-255, uint8 or float, (b, 3, crop, crop)."""
+        found = self.features(images) | self._seen
+        self._seen.clear()
+        if missing := [layer for layer in self.layers if layer not in found]:
+            raise UsageError(f"the layer '{missing[0]}' takes no part in the embedding", "name another layer")
+        return {layer: found[layer] for layer in self.layers}
+
+    def offer(self, layers: Iterable[str]) -> None:
+        """Give the features of these layers too, before those that are given already.
+
+        Args:
+            layers: names, or dotted paths of modules as `paths` has them.
+
+        Raises:
+            UsageError: there is no such module.
+        """
+        modules = self.paths()
+        new = [layer for layer in dict.fromkeys(layers) if layer not in self.layers]
+        for path in new:
+            if path not in modules:
+                raise UsageError(f"there is no layer '{path}'", did_you_mean(path, (*self.layers, *modules)))
+            modules[path].register_forward_hook(_Keep(path, self._seen))
+        self.layers = (*new, *self.layers)
+
+    def paths(self) -> dict[str, nn.Module]:
+        """The modules whose features can be asked for, by dotted path."""
+        root = getattr(self, "body", self)
+        return {
+            path: module
+            for path, module in root.named_modules()
+            if path and module is not self.classifier and not path.startswith("classifier.")
+        }
+
     def scores(self, features: dict[str, Tensor]) -> Tensor:
         """Scores of the source's identities, shape (b, classes)."""
         scores: Tensor = self.classifier(features[self.layers[-1]])
         return scores
+
+
+class _Keep:
+    """A forward hook that keeps a module's features, (b, length).
+
+    Args:
+        path: of the module.
+        seen: where they are kept until the network has computed.
+    """
+
+    def __init__(self, path: str, seen: dict[str, Tensor]) -> None:
+        self.path = path
+        self.seen = seen
+
+    def __call__(self, module: nn.Module, given: object, output: object) -> None:
+        """Keep the output: as it is, flattened, or averaged over the image or over tokens where it is too wide."""
+        if not isinstance(output, Tensor) or output.dim() < 2:
+            raise UsageError(f"the layer '{self.path}' gives no features", "name another layer")
+        x = output
+        if x[0].numel() > WIDEST and x.dim() > 2:
+            x = x.mean(1) if x.dim() == 3 else x.flatten(2).mean(2)
+        x = x.flatten(1)
+        if x.shape[1] > WIDEST:
+            megabytes = x.shape[1] * 4 * 100_000 / 1e6
+            raise UsageError(
+                f"the layer '{self.path}' has {x.shape[1]:,} features, more than {WIDEST:,}: {megabytes:,.0f} MB for "
+                "100,000 images",
+                "name a layer after it",
+            )
+        self.seen[self.path] = x

@@ -73,7 +73,7 @@ class VGGFace(FaceNetwork):
         self.apply(_he_initialise)
         self.classifier = Classifier(spec.hidden, classes, dropout=spec.dropout, **head)
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def features(self, images: Tensor) -> dict[str, Tensor]:
         """Features {"fc6": (b, hidden), "fc7": (b, hidden)} of images, shape (b, 3, crop, crop)."""
         x = (images.to(self.mean.dtype) - self.mean) / self.scale
         for block, depth in enumerate(CONVOLUTIONS_PER_BLOCK, start=1):

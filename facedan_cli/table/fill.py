@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import network_entry
 from facedan_cli.config.table import TableConfig
 from facedan_cli.evaluation.differences import Difference, Measurement, differences
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
@@ -162,7 +162,7 @@ def _row(
     means = [model.mean for model in by_seed if model.mean is not None]
     if means:
         summaries["mean", "1"] = SeedSummary(tuple(means), (None,) * len(means))
-    family = NETWORKS[config.pretrain.model].family
+    family = network_entry(config.pretrain.model).family
     names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
     name = names.get(row, by_seed[0].name)
     return TableRow(row, name, runs, summaries, reported.rates(row) if reported else {})

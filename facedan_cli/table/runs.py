@@ -7,25 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.models import CLASSICAL, network_entry
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
+from facedan_cli.embedding.published import find_weights, import_weights
 from facedan_cli.errors import UsageError
-from facedan_cli.json_files import read_object
-from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
-from facedan_cli.models.networks import build
-from facedan_cli.models.pretrained.load import load_public_weights
-from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
 from facedan_cli.training.datasets import refuse_same
 from facedan_cli.training.pcanet import PCANetJob
 from facedan_cli.training.penalty_options import check_batch, resolve_penalty
-from facedan_cli.training.pretrain import PretrainJob, find_weights, plan_pretrain, pretrain
+from facedan_cli.training.pretrain import PretrainJob, plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
-from facedan_cli.workspace import Workspace, sha256_file, write_json
+from facedan_cli.workspace import Workspace
 
 DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
 """The paper's adaptations: how many kernels, and whether all layers are adapted or the last one alone."""
@@ -185,7 +181,7 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
     if row == "control":
         return replace(config.adapt, lambda_=0.0)
-    (kernels, all_layers), layers = DANS[row], NETWORKS[config.pretrain.model].layers
+    (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers
     named = ",".join(layers if all_layers else layers[-1:])
     return replace(config.adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)
 
@@ -198,45 +194,22 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
         raise UsageError(
             "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
         )
-    check_choice("--model", config.pretrain.model, NETWORKS)
+    network_entry(config.pretrain.model)
     target = read_target(config.adapt.target, workspace)
     if _adapted(config):
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)
     for row in _adapted(config):
-        adapted, network = _stage_2(config, row), NETWORKS[config.pretrain.model]
+        adapted, network = _stage_2(config, row), network_entry(config.pretrain.model)
         resolve_penalty(adapted, network)
         check_batch(resolve(adapted, network.adapt, head=adapted.head or config.pretrain.head))
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:
-    """The checkpoint of a network as its published weights make it; written to the workspace's cache once.
+    """The checkpoint of a network as its published weights make it.
 
     Raises:
         FacedanError: there are no such weights, or they do not fit the network.
     """
     assert config.init is not None
-    path = find_weights(config.init, config.model, workspace)
-    name = f"weights-{config.model}-{config.channels}-{sha256_file(path)[:8]}"
-    checkpoint = workspace.root / "cache" / f"{name}.safetensors"
-    record = checkpoint.with_suffix(".json")
-    if not _is_made(checkpoint, record):
-        network = build(config.model, 1)  # a classifier must have a class; this one says nothing
-        weights = load_public_weights(path, network, channels=None if config.channels == "auto" else config.channels)
-        for remark in weights.remarks:
-            report.note(remark)
-        for warning in weights.warnings:
-            report.warn(warning)
-        settings = {"model": config.model, "channels": weights.channels}
-        save_checkpoint(
-            checkpoint, network, ModelCard(config.model, ("",), "weights", name, settings, weights.record())
-        )
-        write_json(record, record_of(checkpoint.parent, [checkpoint.name]))
-    return checkpoint
-
-
-def _is_made(checkpoint: Path, record: Path) -> bool:
-    try:
-        made = read_object(record)
-    except (OSError, ValueError):  # never made, by an earlier version, or damaged: it costs little to make it again
-        return False
-    return "outputs" in made and is_intact(checkpoint.parent, checkpoint, made)
+    path = find_weights(config.init, network_entry(config.model), workspace)
+    return import_weights(path, config.model, workspace, channels=config.channels, report=report)

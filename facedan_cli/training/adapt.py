@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.models import CLASSICAL, is_network, network_settings
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
@@ -89,14 +89,14 @@ class AdaptJob:
         return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])
 
 
-def plan_adapt(config: AdaptConfig, workspace: Workspace) -> AdaptJob:
-    """Check a configuration and its inputs; writes nothing.
+def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILENT) -> AdaptJob:
+    """Check a configuration and its inputs; writes nothing but the checkpoint of imported weights.
 
     Raises:
         FacedanError: an input is missing, or an option cannot be.
     """
     dataset = workspace.dataset(config.source)
-    init = find_init(config, workspace, dataset)
+    init = find_init(config, workspace, dataset, report)
     card = read_card(init)
     config, layers, bandwidth_multipliers = resolve_adapt(config, card, init)
     source = read_source(dataset, config.holdout_identities or 0, workspace.root)
@@ -189,10 +189,11 @@ def _card(job: AdaptJob) -> ModelCard:
         hashed_options(job.config),
         job.card.init,
         template_name(job.source.dataset.root) or "",
+        job.card.network,
     )
 
 
-def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Path:
+def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset, report: Report = SILENT) -> Path:
     """The checkpoint that adaptation starts from: --init, else the newest finished pretraining on the source.
 
     Raises:
@@ -200,15 +201,21 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset) -> Pat
         FacedanError: there is none.
     """
     if config.init is not None:
-        named = find_model(workspace, config.init)
+        named = find_model(
+            workspace,
+            config.init,
+            network_settings(replace(config, layers=None)),
+            channels=config.channels,
+            report=report,
+        )
         if named.classical:
             raise UsageError(
                 f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",
                 "name the run of a network",
             )
         return named.file
-    newest = newest_run(workspace, "pretrain", source.name, NETWORKS)
-    newest = newest or newest_run(workspace, "pretrain", is_of_images(source, workspace), NETWORKS)
+    newest = newest_run(workspace, "pretrain", source.name, is_network)
+    newest = newest or newest_run(workspace, "pretrain", is_of_images(source, workspace), is_network)
     if newest is None:
         raise FacedanError(
             f"there is no finished pretraining on '{source.name}' in this workspace",
@@ -221,7 +228,8 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
     """The network of the initial checkpoint; with its classifier where identities and head are the same."""
     card, identities = job.card, job.source.identities
     session.report.note(f"starting from {card.run} ({job.init})")
-    network = build(card.model, len(identities), **session.head(len(identities)))
+    network = build(card.model, len(identities), card.network, **session.head(len(identities)))
+    network.offer(job.layers)
     with open_safetensors(job.init) as file:
         body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith("classifier.")}
         classifier = {key: value for key, value in network.state_dict().items() if key.startswith("classifier.")}

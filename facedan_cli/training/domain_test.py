@@ -91,6 +91,7 @@ def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Pat
         return {layer: (source[layer].cpu().numpy(), target[layer].cpu().numpy()) for layer in layers}
 
     before, _ = load_checkpoint(init)
+    before.offer(layers)
     device = next(held_out.network.parameters()).device
     try:
         plot_domains(features(before.to(device)), features(held_out.network), path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from facedan_cli.adaptation.betas import LEAST_ROWS
@@ -22,12 +22,15 @@ BANDWIDTH_RANGE, FACTOR_RANGE = (1e-12, 1e24), (1e-6, 1e6)
 """Ranges of γ and of its multiples: beyond them a kernel underflows in float32."""
 
 
-def resolve_penalty(config: AdaptConfig, network: NetworkEntry) -> tuple[Mapping[str, float], tuple[float, ...]]:
+def resolve_penalty(
+    config: AdaptConfig, network: NetworkEntry, paths: Callable[[], Iterable[str]] = tuple
+) -> tuple[Mapping[str, float], tuple[float, ...]]:
     """Check the penalty's options.
 
     Args:
         config: as it was given.
         network: what is adapted.
+        paths: gives the dotted paths of its modules, which are layers too.
 
     Returns:
         The layers with their weights, and the bandwidth multipliers.
@@ -35,7 +38,7 @@ def resolve_penalty(config: AdaptConfig, network: NetworkEntry) -> tuple[Mapping
     Raises:
         UsageError: an option has an impossible value, or one that the others would leave without effect.
     """
-    layers = parse_layers(config.layers, network.layers)
+    layers = parse_layers(config.layers, network.layers, paths)
     check_choices(config)
     parse_bandwidth(config.bandwidth)
     if not 1 <= config.kernels <= MOST_KERNELS:
@@ -85,7 +88,7 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
         raise UsageError(
             f"{config.discrepancy} measures all layers as one: they have no weights", "name the layers alone"
         )
-    pooled = [layer for layer in layers if layer in network.pooled]
+    pooled = [layer for layer in layers if layer in network.pooled or layer not in network.layers]
     if pooled and config.backbone_lr_mult == 0:
         others = ",".join(layer for layer in network.layers if layer not in network.pooled)
         raise UsageError(f"--backbone-lr-mult 0 keeps what alone could change {pooled[0]}", f"give --layers {others}")
@@ -109,8 +112,15 @@ def check_batch(config: AdaptConfig) -> None:
         )
 
 
-def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
-    """The layers of "fc6,fc7" or "fc6:0.5,fc7:1" with their weights, in the order of the network; of None all.
+def parse_layers(
+    text: str | None, known: tuple[str, ...], paths: Callable[[], Iterable[str]] = tuple
+) -> dict[str, float]:
+    """The layers of "fc6,fc7" or "fc6:0.5,fc7:1" with their weights, in the order of the network; of None all known.
+
+    Args:
+        text: --layers.
+        known: the network's named layers.
+        paths: gives the dotted paths of its modules in order; called where a name is none of the known.
 
     Raises:
         UsageError: a layer is unknown or named twice, none is named, or a weight is not a positive number.
@@ -118,9 +128,12 @@ def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
     if text is None:
         return dict.fromkeys(known, 1.0)
     layers: dict[str, float] = {}
+    offered = known
     for part in filter(None, (part.strip() for part in text.split(","))):
         layer, colon, weight = (piece.strip() for piece in part.partition(":"))
-        if layer not in known:
+        if layer not in offered:
+            offered = (*(path for path in paths() if path not in known), *known)
+        if layer not in offered:
             raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, known, of="layers"))
         if layer in layers:
             raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(known)}")
@@ -129,7 +142,7 @@ def parse_layers(text: str | None, known: tuple[str, ...]) -> dict[str, float]:
             raise UsageError(f"'{weight}' is no weight of a layer", "give a positive number, as in fc6:0.5,fc7:1")
     if not layers:
         raise UsageError("--layers names no layer", f"layers: {', '.join(known)}")
-    return {layer: layers[layer] for layer in known if layer in layers}
+    return {layer: layers[layer] for layer in offered if layer in layers}
 
 
 def parse_multipliers(text: str) -> tuple[float, ...]:

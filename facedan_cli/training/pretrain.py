@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.models import NETWORKS, imported
+from facedan_cli.config.models import network_entry, network_settings
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import template_name
+from facedan_cli.embedding.published import code_of, find_weights
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import ModelCard, is_checkpoint
 from facedan_cli.models.network import FaceNetwork
@@ -20,7 +21,7 @@ from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
-from facedan_cli.runs import Run, find_checkpoint
+from facedan_cli.runs import Run
 from facedan_cli.training.datasets import (
     METHOD,
     SOURCE_SEED,
@@ -75,10 +76,10 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     config = resolve_pretrain(config)
     source = read_source(workspace.dataset(config.source), config.holdout_identities or 0, workspace.root)
     check_processes(config, len(source.identities))
-    inputs = {"source": describe(source.dataset, source.folder)}
+    inputs = {"source": describe(source.dataset, source.folder), **code_of(config.model)}
     init, method = None, {}
     if config.init is not None:
-        init = find_weights(config.init, config.model, workspace)
+        init = find_weights(config.init, network_entry(config.model, network_settings(config)), workspace)
         method = {"method": METHOD} if is_checkpoint(init) else {}
         inputs["init"] = {"path": str(init.resolve()), "sha256": sha256_file(init)}
     run = plan_run(
@@ -104,7 +105,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         warn_of_alignment(session.report, source.dataset)
         tell_of_inputs(session.report, source)
         torch.manual_seed(job.seed)
-        network = build(config.model, len(source.identities), **session.head(len(source.identities)))
+        settings, identities = network_settings(config), len(source.identities)
+        network = build(config.model, identities, settings, **session.head(identities))
         weights = _load_initial_weights(job, network, session.report)
         folder, held_out_images = hold_out(source.folder, config.holdout, labelled=True)
         images = session.images(source.folder, network.image_size)
@@ -128,6 +130,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             hashed_options(config),
             weights,
             template_name(source.dataset.root) or "",
+            settings,
         )
         metrics = session.train(
             network.to(session.device), DomainBatches(stream), card, Validation(loss=held_out.loss), job.seed
@@ -144,7 +147,7 @@ def _load_initial_weights(job: PretrainJob, network: FaceNetwork, report: Report
     """Load the initial weights into the network; returns their entry for the checkpoint."""
     config = job.config
     if job.init is None:
-        if usual := NETWORKS[config.model].start:
+        if usual := network_entry(config.model, network_settings(config)).start:
             report.warn(f"starting from random weights; {usual}")
         if config.backbone_lr_mult == 0:
             report.warn("convolutions of random weights stay as they are with --backbone-lr-mult 0: give --init")
@@ -156,17 +159,3 @@ def _load_initial_weights(job: PretrainJob, network: FaceNetwork, report: Report
     for warning in weights.warnings:
         report.warn(warning)
     return weights.record()
-
-
-def find_weights(name: str, model: str, workspace: Workspace) -> Path:
-    """The file that --init names: a weights file, the checkpoint of a run, or a published release.
-
-    Raises:
-        FacedanError: there is none, or it cannot be downloaded.
-    """
-    if Path(name).is_file():
-        return Path(name)
-    if name in NETWORKS[model].releases:
-        path: Path = imported(NETWORKS[model].fetch)(name)
-        return path
-    return find_checkpoint(workspace, name)

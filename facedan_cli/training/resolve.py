@@ -11,12 +11,12 @@ import torch
 
 from facedan_cli.config.common import options
 from facedan_cli.config.fields import check_choices
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.checkpoint import ModelCard, layer_paths
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
 
@@ -31,7 +31,7 @@ def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
     return resolve(
         config,
-        NETWORKS[config.model].pretrain,
+        network_entry(config.model, network_settings(config)).pretrain,
         holdout_identities=config.holdout_identities or 0,
         precision=resolve_precision(config.precision, config.device),
     )
@@ -54,8 +54,8 @@ def resolve_adapt(
     Raises:
         UsageError: naming the option that cannot be.
     """
-    network = NETWORKS[card.model]
-    layers, bandwidth_multipliers = resolve_penalty(config, network)
+    network = card.entry
+    layers, bandwidth_multipliers = resolve_penalty(config, network, lambda: layer_paths(card))
     resolved = resolve(
         config,
         network.adapt,

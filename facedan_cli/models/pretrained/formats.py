@@ -36,6 +36,8 @@ class WeightFormat:
         suffixes: of its files, in small letters; none: of those that no other row names.
         reader: reads a file as tensors by the names in it; may raise any error on what is no such file.
         recognises: whether tensors that the reader has read are of this format; the first such row counts.
+        network: the name of the network that such tensors are of, None where they are of none; no function where the
+            format does not tell.
         as_ours: gives such tensors our names, and our shapes where theirs mean the same.
         channels: the order of channels that weights in it usually expect, "rgb" or "bgr".
         sure: whether nobody is known to publish weights of the other order in it.
@@ -48,6 +50,7 @@ class WeightFormat:
     suffixes: tuple[str, ...] = ()
     reader: Callable[[Path], Weights] = read_state_dict
     recognises: Callable[[Weights], bool] = lambda tensors: True
+    network: Callable[[Weights], str | None] | None = None
     as_ours: Callable[[Weights, Any], dict[str, Array]] = lambda tensors, network: {**tensors}
     channels: str = "rgb"
     sure: bool = True
@@ -79,7 +82,12 @@ _VGG_LICENCE = "VGG-Face's published weights are licensed CC BY-NC 4.0: not for 
 
 def _vggface(name: str, **facts: Any) -> WeightFormat:
     """A row of VGG-Face's own weights as a state dict, where it does not say otherwise."""
-    usual = {"architecture": "vggface", "as_ours": vggface_formats.by_name, "licence": _VGG_LICENCE}
+    usual = {
+        "architecture": "vggface",
+        "network": lambda tensors: "vggface",
+        "as_ours": vggface_formats.by_name,
+        "licence": _VGG_LICENCE,
+    }
     return WeightFormat(name=name, **{**usual, **facts})
 
 
@@ -97,7 +105,7 @@ FORMATS: tuple[WeightFormat, ...] = (
     _vggface_layers("matconvnet", _matconvnet, ".mat"),
     _vggface_layers("keras-vggface", _keras, ".h5", ".hdf5", recognises=vggface_formats.has_dense_fc7, channels="bgr"),
     _vggface_layers("keras", _keras, ".h5", ".hdf5", channels="bgr", sure=False),  # DeepFace's among others
-    _vggface("facedan", recognises=lambda tensors: "classifier.weight" in tensors, licence=""),
+    _vggface("facedan", recognises=lambda tensors: "classifier.weight" in tensors, network=None, licence=""),
     _vggface(
         "torchvision",
         recognises=vggface_formats.is_torchvision,
@@ -108,11 +116,12 @@ FORMATS: tuple[WeightFormat, ...] = (
     _vggface("vgg-face.pytorch", recognises=vggface_formats.is_underscored, channels="bgr"),
     _vggface("deepface", recognises=vggface_formats.has_convolutional_fc6, channels="bgr", sure=False),
     _vggface("vgg_face_dag", recognises=vggface_formats.is_whole),
-    _vggface("names of vgg_face_dag", sure=False),
+    _vggface("names of vgg_face_dag", network=None, sure=False),
     WeightFormat(
         name="facenet-pytorch",
         architecture="facenet",
         recognises=lambda tensors: not any(name.startswith("body.") for name in tensors),
+        network=lambda tensors: "facenet" if "conv2d_1a.conv.weight" in tensors else None,
         as_ours=lambda tensors, network: {f"body.{name}": value for name, value in tensors.items()},
     ),
     FACEDAN,
@@ -126,10 +135,8 @@ def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[s
     Raises:
         FacedanError: the file cannot be read, or is in none of the formats of this network.
     """
-    rows = [row for row in FORMATS if row.architecture in (None, network.architecture)]
-    rows = [row for row in rows if path.suffix.lower() in row.suffixes] or [row for row in rows if not row.suffixes]
     tensors: dict[Callable[[Path], Weights], Weights] = {}
-    for row in rows:
+    for row in _of_suffix(path, [row for row in FORMATS if row.architecture in (None, network.architecture)]):
         if row.reader not in tensors:
             tensors[row.reader] = _read(path, row)
         found = tensors[row.reader]
@@ -138,6 +145,11 @@ def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[s
         if row.recognises(found):
             return row, row.as_ours(found, network)
     raise FacedanError(f"{path} is in no format that is read for this network", "see docs/training.md for the formats")
+
+
+def _of_suffix(path: Path, rows: list[WeightFormat]) -> list[WeightFormat]:
+    """The rows that name a file's suffix; else those that name none."""
+    return [row for row in rows if path.suffix.lower() in row.suffixes] or [row for row in rows if not row.suffixes]
 
 
 def _read(path: Path, row: WeightFormat) -> Weights:
@@ -150,3 +162,19 @@ def _read(path: Path, row: WeightFormat) -> Weights:
         raise FacedanError(
             f"{path} cannot be read as weights of {row.name}{reason}", "fetch the file again, or give another format"
         ) from error
+
+
+def network_of(path: Path) -> str:
+    """The name of the network whose published weights a file holds, by its suffix or by names and shapes of tensors.
+
+    Raises:
+        FacedanError: it cannot be read, or is of no network that is recognised.
+    """
+    tensors: dict[Callable[[Path], Weights], Weights] = {}
+    for row in _of_suffix(path, [row for row in FORMATS if row.network is not None]):
+        found = tensors[row.reader] = tensors[row.reader] if row.reader in tensors else _read(path, row)
+        if row.recognises(found) and row.network is not None and (name := row.network(found)):
+            return name
+    raise FacedanError(
+        f"{path} holds no weights of a network that is recognised", "see `facedan models`, and docs/training.md"
+    )

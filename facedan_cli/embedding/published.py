@@ -1,0 +1,125 @@
+"""Networks that others trained: imported into the workspace once, and checkpoints like any other from then on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as as_bytes
+
+from facedan_cli.config.models import NETWORKS, NetworkEntry, imported, is_own
+from facedan_cli.json_files import read_object
+from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
+from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.networks import build
+from facedan_cli.models.pretrained.load import load_public_weights
+from facedan_cli.outputs import is_intact, record_of
+from facedan_cli.own_networks import allow, code_file, load_own
+from facedan_cli.report import SILENT, Report
+from facedan_cli.runs import find_checkpoint
+from facedan_cli.workspace import Workspace, sha256_file, write_json
+
+
+def find_weights(name: str, entry: NetworkEntry, workspace: Workspace) -> Path:
+    """The file that --init names: a weights file, the checkpoint of a run, or a published release of the network.
+
+    Raises:
+        FacedanError: there is none, or it cannot be downloaded.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in entry.releases:
+        path: Path = imported(entry.fetch)(name)
+        return path
+    return find_checkpoint(workspace, name)
+
+
+def release_of(name: str) -> str | None:
+    """The network of a published release; None where no release has this name."""
+    return next((model for model, entry in NETWORKS.items() if name in entry.releases), None)
+
+
+def import_weights(
+    path: Path, model: str, workspace: Workspace, *, channels: str = "auto", report: Report = SILENT
+) -> Path:
+    """The checkpoint of a network as published weights make it; written to the workspace's cache once.
+
+    Args:
+        path: the file of the weights.
+        model: name of the network.
+        workspace: where the checkpoint will lie.
+        channels: the order that the weights expect, "rgb" or "bgr"; "auto": what is usual for their format.
+        report: gets what the user should know of them.
+
+    Raises:
+        FacedanError: the weights do not fit the network.
+    """
+    name = f"weights-{model}-{channels}-{sha256_file(path)[:8]}"
+    checkpoint = _checkpoint(workspace, name)
+    if not _is_made(checkpoint):
+        network = build(model, 1)  # a classifier must have a class; this one says nothing
+        weights = load_public_weights(path, network, channels=None if channels == "auto" else channels)
+        for remark in weights.remarks:
+            report.note(remark)
+        for warning in weights.warnings:
+            report.warn(warning)
+        settings = {"model": model, "channels": weights.channels}
+        _save(checkpoint, network, ModelCard(model, ("",), "weights", name, settings, weights.record()))
+    return checkpoint
+
+
+def import_network(
+    model: str, workspace: Workspace, settings: Mapping[str, str] | None = None, *, report: Report = SILENT
+) -> Path:
+    """The checkpoint of a network as its own code makes it, with the weights that this code gives it.
+
+    Args:
+        model: package.module:function, which the user has named in this command, or another network.
+        workspace: where the checkpoint will lie.
+        settings: of its input (`config.models.SETTINGS`).
+        report: told whose code runs.
+
+    Raises:
+        FacedanError: it cannot be called, or gives no network.
+    """
+    if is_own(model):
+        allow(model)
+        report.note(f"running {model}, which makes the network")
+    torch.manual_seed(0)  # of weights that its code draws
+    network = build(model, 1, settings)
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    last = model.replace(":", ".").rpartition(".")[2]
+    name = f"weights-{last}-{hashlib.sha256(as_bytes(tensors)).hexdigest()[:8]}"
+    checkpoint = _checkpoint(workspace, name)
+    if not _is_made(checkpoint):
+        _save(checkpoint, network, ModelCard(model, ("",), "weights", name, {"model": model}, network=settings))
+    return checkpoint
+
+
+def code_of(model: str) -> dict[str, dict[str, str]]:
+    """What a run records of a network that is the user's code: the digest of its module's file; empty of the others."""
+    if not is_own(model):
+        return {}
+    allow(model)
+    load_own(model)
+    file = code_file(model)
+    return {"network": {"name": model, "sha256": sha256_file(file) if file else ""}}
+
+
+def _checkpoint(workspace: Workspace, name: str) -> Path:
+    return workspace.root / "cache" / f"{name}.safetensors"
+
+
+def _save(checkpoint: Path, network: FaceNetwork, card: ModelCard) -> None:
+    save_checkpoint(checkpoint, network, card)
+    write_json(checkpoint.with_suffix(".json"), record_of(checkpoint.parent, [checkpoint.name]))
+
+
+def _is_made(checkpoint: Path) -> bool:
+    try:
+        made = read_object(checkpoint.with_suffix(".json"))
+    except (OSError, ValueError):  # never made, by an earlier version, or damaged: it costs little to make it again
+        return False
+    return "outputs" in made and is_intact(checkpoint.parent, checkpoint, made)
