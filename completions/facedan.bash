@@ -54,31 +54,31 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --channels --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
-        --model) kind=value words='vggface vggface-mini facenet pcanet' ;;
+        --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet pcanet' ;;
         --init) kind=run ;;
-        --channels) kind=value words='auto rgb bgr' ;;
-        --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --layers | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --head) kind=value words='softmax arcface cosface sphereface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
-        --layers) kind=value words='fc6,fc7 pool,embedding fc6 fc7 pool embedding' ;;
-        --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --workers) kind=value ;;
+        --layers) kind=value words='fc6,fc7 pool,embedding embedding fc6 fc7 pool' ;;
+        --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
@@ -89,6 +89,7 @@ _facedan() {
         --head) kind=value words='softmax arcface cosface sphereface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
@@ -110,7 +111,7 @@ _facedan() {
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
         --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
-        --model) kind=value words='vggface vggface-mini facenet' ;;
+        --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' ;;
         --init) kind=run ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --format) kind=value words='text markdown latex csv' ;;

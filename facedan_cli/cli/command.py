@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import typing
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter
@@ -193,12 +194,13 @@ def _more(field: Field[Any], command: str) -> dict[str, Any]:
 
 
 def _of_recipes(kind: Any, name: str) -> str:
-    """The value in each model's recipe; once if all agree."""
+    """The value in each model's recipe; that of most models once, at the end."""
     values = {model: _plain(getattr(recipe, name)) for model, recipe in kind.RECIPES.items()}
-    default = ", ".join(f"{model} {value}" for model, value in values.items())
-    if len(set(values.values())) == 1:
-        default = next(iter(values.values()))
-    return f" Default: {default}."
+    (usual, count), *others = Counter(values.values()).most_common()
+    if not others:
+        return f" Default: {usual}."
+    named = [f"{model} {value}" for model, value in values.items() if value != usual or count == 1]
+    return f" Default: {', '.join(named if count == 1 else [*named, f'others {usual}'])}."
 
 
 def _plain(value: object) -> str:

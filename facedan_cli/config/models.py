@@ -65,7 +65,8 @@ class NetworkEntry:
         family: its name in tables.
         layers: layers that are adapted by default, in order; the last gives the embedding. Of a body, `embedding` is
             the output, and every other name the dotted path of a module.
-        pooled: those among them without weights of their own above the convolutions.
+        also: other layers that are worth adapting.
+        pooled: those among `layers` without weights of their own above the convolutions.
         top: dotted paths of a body's modules above the convolutions; none: its linear layers and what normalises them.
         length: of a body's embedding; 0 where a forward pass has to tell.
         image_size: side of the aligned image from which crops are taken, in pixels.
@@ -88,6 +89,7 @@ class NetworkEntry:
     arguments: tuple[str, ...] = ()
     family: str
     layers: tuple[str, ...] = (EMBEDDING,)
+    also: tuple[str, ...] = ()
     pooled: tuple[str, ...] = ()
     top: tuple[str, ...] = ()
     length: int = 0
@@ -161,6 +163,25 @@ _STRONG_ADAPT = Recipe(
     head="cosface",
 )
 
+_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_INSIGHTFACE = "non-commercial research (InsightFace's model zoo)"
+_ADAFACE = "MIT (AdaFace, CVLFace); see the licences of their training sets"
+
+
+def _recogniser(family: str, body: str, length: int, *, side: int = 112, **facts: Any) -> NetworkEntry:
+    """A row of a published recogniser, which takes whole aligned faces."""
+    usual = {"template": "arcface5", "pretrain": _STRONG, "adapt": _STRONG_ADAPT}
+    return NetworkEntry(
+        family=family,
+        body=f"facedan_cli.models.{body}",
+        length=length,
+        image_size=side,
+        crop=side,
+        **{**usual, **facts},
+    )
+
+
 NETWORKS: Mapping[str, NetworkEntry] = {
     "vggface": NetworkEntry(
         constructor="facedan_cli.models.vggface:vggface",
@@ -201,6 +222,39 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         },
         fetch="facedan_cli.models.facenet:fetch_release",
         start="its published ones are --init vggface2 and --init casia-webface",
+    ),
+    **{
+        f"iresnet{depth}": _recogniser(
+            "IResNet", f"iresnet:iresnet{depth}", 512, also=("fc",), top=("fc", "features"), licence=_INSIGHTFACE
+        )
+        for depth in (18, 34, 50, 100, 200)
+    },
+    **{
+        f"adaface-ir{depth}": _recogniser(
+            "AdaFace", f"adaface_ir:ir{depth}", 512, also=("output_layer.3",), top=("output_layer",), licence=_ADAFACE
+        )
+        for depth in (18, 34, 50, 101)
+    },
+    "mobilefacenet": _recogniser(
+        "MobileFaceNet",
+        "mobilefacenet:mobilefacenet",
+        128,
+        also=("gdconv",),
+        top=("gdconv", "conv3", "bn"),
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        licence="Apache-2.0 (foamliu/MobileFaceNet)",
+    ),
+    "mbf": _recogniser("MobileFaceNet", "mobilefacenet:mbf", 512, top=("features",), licence=_INSIGHTFACE),
+    "dlib-resnet": _recogniser(
+        "dlib",
+        "dlib_resnet:dlib_resnet",
+        128,
+        side=150,
+        mean=(122.782, 117.001, 104.298),
+        std=(256.0, 256.0, 256.0),
+        template="dlib",
+        licence="CC0 (face_recognition_models)",
     ),
 }
 """The networks by name."""

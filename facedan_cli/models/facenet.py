@@ -67,6 +67,7 @@ class Facenet(FaceNetwork):
 
     layers = ("pool", "embedding")
     architecture = "facenet"
+    frozen_statistics = True
 
     def __init__(self, classes: int, *, image_size: int = 182, crop: int = 160, **head: Any) -> None:
         super().__init__()
@@ -89,14 +90,6 @@ class Facenet(FaceNetwork):
     def convolutions(self) -> list[nn.Parameter]:
         """The parameters below the average pooling, with those of batch normalisation."""
         return [parameter for stage in _TRUNK for parameter in self.body.get_submodule(stage).parameters()]
-
-    def train(self, mode: bool = True) -> Facenet:
-        """Set the mode, but keep batch normalisation in evaluation mode."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.eval()
-        return self
 
 
 def release_file(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ class FaceNetwork(nn.Module, ABC):
         classifier: gives the scores of the source's identities.
         architecture: whose published weights it takes, a word of the rows of `models.pretrained.formats.FORMATS`; ""
             where it takes none but facedan's.
+        frozen_statistics: whether batch normalisation uses its running mean and variance in training too.
     """
 
     layers: tuple[str, ...]
@@ -31,10 +33,20 @@ class FaceNetwork(nn.Module, ABC):
     crop: int
     classifier: Classifier
     architecture: str = ""
+    frozen_statistics: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; batch normalisation stays in evaluation mode where `frozen_statistics` says so."""
+        super().train(mode)
+        if self.frozen_statistics:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:

@@ -214,7 +214,7 @@ def test_before_stage_1_the_adaptations_have_no_name_yet(workspace: Workspace) -
         ({"adapt": replace(ADAPT, estimator="best")}, "--estimator does not know 'best'"),
         ({"adapt": replace(ADAPT, backbone_lr_mult=-1.0)}, "--backbone-lr-mult must be a number from 0"),
         ({"adapt": replace(ADAPT, target="casia")}, "source and target are the same"),
-        ({"pretrain": replace(PRETRAIN, model="pcanet")}, "--model does not know 'pcanet'"),
+        ({"pretrain": replace(PRETRAIN, model="pcanet")}, "no network 'pcanet'"),
         ({"rows": ("lbp", "source"), "evaluate": replace(EVALUATE, flip=True)}, "mean nothing for lbp"),
         ({"evaluate": replace(EVALUATE, far=("2",))}, "'2'"),
     ],
