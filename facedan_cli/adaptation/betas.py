@@ -1,4 +1,4 @@
-"""Optimal kernel weights β: those with the highest ratio of MMD² to its standard deviation."""
+"""Optimal kernel weights β, which maximise the ratio of MMD² to its standard deviation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from facedan_cli.adaptation.mmd import Comparisons
 
 LEAST_ROWS = {"unbiased": 3, "biased": 3, "linear": 4}
-"""Smallest batch of each domain whose estimator has a covariance: three rows, or two quadruples."""
+"""Smallest batch of each domain for a covariance, by estimator: three rows, or two quadruples."""
 
 RIDGE = 1e-4
 """Ridge on the covariance, as a share of the mean of its diagonal: neighbouring bandwidths are nearly collinear."""
@@ -23,7 +23,7 @@ RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and covariance of the estimates of K kernels, from which β is computed.
+    """Mean and covariance of the estimates of K kernels; β is computed from them.
 
     Args:
         estimates: η, the unbiased estimate of MMD² by each kernel alone, shape (K,).
@@ -45,7 +45,7 @@ class Moments:
 
 @torch.no_grad()
 def kernel_moments(kernels: Sequence[Tensor], compared: Comparisons) -> Moments:
-    """η and Q of a batch.
+    """The moments of a batch: mean η and covariance Q.
 
     With H^u_ij = k_u(x_i, x_j) + k_u(y_i, y_j) − k_u(x_i, y_j) − k_u(x_j, y_i) over the first min(n, m) rows of both
     domains, a^u_i is the mean of H^u_ij over j ≠ i, η_u the mean of a^u_i, and Q_uv = 4·Cov_i(a^u, a^v): the leading
@@ -76,7 +76,7 @@ def kernel_moments(kernels: Sequence[Tensor], compared: Comparisons) -> Moments:
 
 
 def optimal_weights(moments: Moments) -> tuple[float, ...]:
-    """β that maximises (βᵀη)² / (βᵀQβ) with β ≥ 0 and Σβ = 1 (Gretton et al., NIPS 2012, eq. 11; Long et al. 2015).
+    """The β ≥ 0 with Σβ = 1 that maximises (βᵀη)² / (βᵀQβ) (Gretton et al., NIPS 2012, eq. 11; Long et al. 2015).
 
     Up to scale it is the β ≥ 0 that minimises ½·βᵀQβ − ηᵀβ: non-negative least squares (Lawson and Hanson 1974). Where
     no η is positive the kernel with the best ratio gets all weight. β is NaN where a moment is not finite.

@@ -1,4 +1,4 @@
-"""Spread of the features of a batch: it falls before results do where λ is too high."""
+"""Spread of the features of a batch, which falls before the results do if λ is too high."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.no_grad()
 def effective_rank(rows: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007).
+    """The effective rank: exp of the entropy of the centred features' normalised singular values (Roy, Vetterli 2007).
 
     It is 1 where all rows lie on a line, n − 1 where they spread evenly over all directions, 0 where all are equal.
 
@@ -27,7 +27,7 @@ def effective_rank(rows: Tensor) -> float:
 
 @torch.no_grad()
 def mean_cosine(rows: Tensor) -> float:
-    """The mean cosine between different rows: 1 where all have the same direction.
+    """The mean cosine between different rows; 1 if all have the same direction.
 
     Args:
         rows: features, shape (n, d), n ≥ 2.

@@ -12,12 +12,12 @@ from torch import Tensor
 from facedan_cli.adaptation.mmd import Comparisons, compare
 
 COINCIDENT = 1e-12
-"""Squared distances below this share of their mean count as zero: the gradient of a root is unbounded there."""
+"""Share of the mean below which squared distances count as zero, since the gradient of a root is unbounded there."""
 
 
 @dataclass
 class LayerBatch:
-    """The features of both domains of a layer in one step.
+    """The features of a layer in one step, from both domains.
 
     Args:
         source: features of the source, shape (n, d).
@@ -38,7 +38,7 @@ class LayerBatch:
 
     @property
     def kernel_values(self) -> Tensor:
-        """`kernel`, of a discrepancy that has kernels."""
+        """The values of `kernel`; raises an error if the discrepancy has none."""
         if self.kernel is None:
             raise ValueError("this discrepancy has kernels, and none was given")
         return self.kernel
@@ -54,7 +54,7 @@ def layer_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
 
 
 def joint_mmd(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
-    """MMD² of the layers' joint distribution (JMMD; Long et al. 2017, eq. 8): their kernels are multiplied."""
+    """MMD² of the layers' joint distribution (JMMD; Long et al. 2017, eq. 8), by the product of their kernels."""
     first, *others = layers.values()
     product = first.kernel_values
     for batch in others:
@@ -73,7 +73,7 @@ def energy(layers: Mapping[str, LayerBatch]) -> dict[str, Tensor]:
 
 
 def energy_distance(compared: Comparisons) -> Tensor:
-    """2·E‖x−y‖ − E‖x−x'‖ − E‖y−y'‖ (Székely and Rizzo 2004): the MMD² of the kernel −‖x−y‖, without any bandwidth.
+    """2·E‖x−y‖ − E‖x−x'‖ − E‖y−y'‖ (Székely and Rizzo 2004), the MMD² of the kernel −‖x−y‖; it has no bandwidth.
 
     The gradient is zero where two rows coincide, up to the rounding of their distance.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 COLUMNS_AT_ONCE = 1024
-"""Columns of features that are centred at a time: the copy stays small beside the (n, n) matrices."""
+"""Number of feature columns centred at a time; the copy stays small beside the (n, n) matrices."""
 
 MIN_BANDWIDTH = 1e-12
 
@@ -22,7 +22,7 @@ makes γ = 2σ² twice as large: the square of the median distance is the median
 
 
 def squared_distances(*parts: Tensor) -> Tensor:
-    """Squared Euclidean distances between all rows of one or more feature batches, by one Gram product.
+    """The squared Euclidean distances between all rows of one or more feature batches, by one Gram product.
 
     ‖x−y‖² = ‖x‖² + ‖y‖² − 2·xᵀy needs O(n²) memory, the broadcast form O(n²·d). The three terms cancel where rows lie
     near each other and far from the mean of all, as in a domain that lies far from the other. They are summed in
@@ -43,7 +43,7 @@ def squared_distances(*parts: Tensor) -> Tensor:
 
 
 class _SquaredDistances(torch.autograd.Function):
-    """Written by hand: autograd's backward of the Gram matrix takes two products, and copies of all rows."""
+    """Squared distances with a backward pass of their own; autograd's needs two products and copies of all rows."""
 
     @staticmethod
     def forward(ctx: Any, *parts: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def _centred(parts: Sequence[Tensor], columns: slice, dtype: torch.dtype) -> Ten
 
 @torch.no_grad()
 def median_bandwidth(source: Tensor, target: Tensor, reading: str = "squared") -> float:
-    """γ_m: the median of the squared distances between different rows of both domains pooled (Gretton et al. 2012).
+    """γ_m, the median of the squared distances between different rows of both domains (Gretton et al. 2012).
 
     The distance is *squared* because the kernel exp(−‖x−y‖²/γ) divides the squared distance by γ.
 
@@ -115,7 +115,7 @@ def median_bandwidth(source: Tensor, target: Tensor, reading: str = "squared") -
 
 @torch.no_grad()
 def median_distance(distances: Tensor) -> float:
-    """The median of the squared distances between different rows, from their matrix, shape (n, n).
+    """The median of the squared distances between different rows, given as a matrix, shape (n, n).
 
     Raises:
         ValueError: it is not a positive number.
@@ -128,12 +128,12 @@ def median_distance(distances: Tensor) -> float:
 
 
 def doubling_multipliers(kernels: int) -> tuple[float, ...]:
-    """The bandwidth multipliers 1, 2, 4, … of a number of kernels (paper, Section IV-B: five)."""
+    """The bandwidth multipliers 1, 2, 4, … for a number of kernels (paper, Section IV-B: five)."""
     return tuple(2.0**power for power in range(kernels))
 
 
 def gaussian_kernels(distances: Tensor, bandwidth: float, bandwidth_multipliers: Sequence[float]) -> list[Tensor]:
-    """k_u = exp(−‖x−y‖² / (γ·f_u)) of each multiplier f_u.
+    """The kernels k_u = exp(−‖x−y‖² / (γ·f_u)), one for each multiplier f_u.
 
     A kernel of half the bandwidth is the square of the wider one: of doubling multipliers only the widest costs an
     exponential.
@@ -156,7 +156,7 @@ def gaussian_kernels(distances: Tensor, bandwidth: float, bandwidth_multipliers:
 def gaussian_kernel(
     distances: Tensor, bandwidth: float, weights: Sequence[float], bandwidth_multipliers: Sequence[float] | None = None
 ) -> Tensor:
-    """k = Σ_u β_u exp(−‖x−y‖² / (γ·f_u)), the multi-kernel of eq. 3.
+    """The multi-kernel of eq. 3, k = Σ_u β_u exp(−‖x−y‖² / (γ·f_u)).
 
     Args:
         distances: squared distances, any shape.
@@ -175,7 +175,7 @@ def gaussian_kernel(
 
 
 def mixture(kernels: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ_u β_u k_u.
+    """The mixture Σ_u β_u k_u of kernels.
 
     Raises:
         ValueError: the numbers of weights and kernels differ.

@@ -1,4 +1,4 @@
-"""Squared maximum mean discrepancy with several Gaussian kernels: its estimators, and the pairs that they compare.
+"""Estimators of the squared maximum mean discrepancy with several Gaussian kernels, and the pairs they compare.
 
 `mk_mmd` is the function to call with two batches of features. Training (`adaptation.discrepancies`, `penalty`) takes
 the same two steps, `compare` and `Comparisons.estimate`, and computes the kernel between them itself: its bandwidths
@@ -55,7 +55,7 @@ def compare(source: Tensor, target: Tensor, *, estimator: str = "unbiased") -> C
     Args:
         source: features of the source batch, shape (n, d).
         target: features of the target batch, shape (m, d).
-        estimator: as above.
+        estimator: name of the estimator, as above.
 
     Raises:
         ValueError: a batch has fewer than two rows, the feature sizes differ, or the estimator is unknown.
@@ -120,7 +120,7 @@ def _coefficients(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
 
 
 def _quadruples(source: Tensor, target: Tensor) -> Comparisons:
-    """Four distances of each quadruple: within the source, within the target, and two between; shape (4, pairs)."""
+    """The four distances of each quadruple: within the source, within the target, and two between; shape (4, pairs)."""
     pairs = min(len(source), len(target)) // 2
     with torch.autocast(source.device.type, enabled=False):
         x, y = (

@@ -24,7 +24,7 @@ from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.models import imported
 
 MOMENTUM = 0.9
-"""Decay of moving averages over batches: a batch moves them by a tenth."""
+"""Decay of moving averages over batches; each batch has a tenth of the weight."""
 
 
 @dataclass(kw_only=True)
@@ -101,13 +101,13 @@ class Penalty:
         return self.lambda_at(step) * weighted.sum(), log  # eq. 4: λ Σ_l w_l · MMD²(S_l, T_l)
 
     def lambda_at(self, step: int) -> float:
-        """λ of a step: it rises as 2/(1 + exp(−10·p)) − 1 over the ramp (Ganin and Lempitsky 2015), p = step/ramp."""
+        """λ at a step; over the ramp it rises as 2/(1 + exp(−10·p)) − 1 (Ganin and Lempitsky 2015), p = step/ramp."""
         if step >= self.ramp:
             return self.lambda_
         return self.lambda_ * (2 / (1 + math.exp(-10 * step / self.ramp)) - 1)
 
     def frozen(self) -> Penalty:
-        """The penalty with the present bandwidths and kernel weights, full λ and no running state."""
+        """A copy of the penalty with the present bandwidths and kernel weights, full λ and no running state."""
         fixed = replace(
             self, bandwidths=dict(self.gamma) or None, running=False, kernel_weights="equal", memory_bank=0, ramp=0
         )
@@ -144,7 +144,7 @@ class Penalty:
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore what `state` gave."""
+        """Restore a state of `state`."""
         for layer in self.layers:
             if f"gamma.{layer}" in tensors:
                 self.gamma[layer] = float(tensors[f"gamma.{layer}"])
@@ -180,7 +180,7 @@ class Penalty:
 
 
 def _with_memory_bank(rows: Tensor, past: Tensor) -> Tensor:
-    """The n rows of a batch and q past rows; the gradient of the former is scaled by (n + q)/n.
+    """The n rows of a batch, with gradients scaled by (n + q)/n, and q past rows.
 
     A mean over n + q rows moves with each of them by 1/(n + q). The factor gives a row of the batch the gradient that
     it would have, in expectation over the memory bank, without one; else the bank would weaken λ by n/(n + q).

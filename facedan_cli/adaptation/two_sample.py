@@ -1,4 +1,4 @@
-"""Is the discrepancy between two domains larger than chance? A permutation test of MMD²."""
+"""A permutation test of MMD², for whether two domains differ by more than chance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TwoSampleTest:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the samples differ at the level of 5 %."""
+        """Whether the samples differ at the 5 % level."""
         return self.p_value <= 0.05
 
 
@@ -44,7 +44,7 @@ def two_sample_test(
     source_identities: Sequence[Hashable] | None = None,
     target_identities: Sequence[Hashable] | None = None,
 ) -> TwoSampleTest:
-    """Test whether two samples of features come from one distribution (Gretton et al. 2012, JMLR 13, Section 5).
+    """Test by permutation whether two samples come from one distribution (Gretton et al. 2012, JMLR 13, Section 5).
 
     The pooled rows are divided at random, and MMD² of all divisions is computed from one kernel matrix by one product.
     The level is exact where rows are exchangeable. Images of one identity are not: the test then rejects too often.
@@ -63,7 +63,7 @@ def two_sample_test(
         bandwidth_multipliers: bandwidth of each kernel as a multiple of γ, which is the median of the pooled squared
             distances; by default 1, 2, 4, …
         permutations: number of random divisions.
-        seed: the same seed draws the same divisions.
+        seed: seed of the permutations.
         source_identities: the identity of each source row; None: unknown, or all different.
         target_identities: the identity of each target row.
 
@@ -90,7 +90,7 @@ def two_sample_test(
 
 
 def _identities(domain: str, identities: Sequence[Hashable] | None, count: int) -> list[tuple[str, Hashable]]:
-    """The identity of each row of a domain; the same name in the other domain is another identity."""
+    """The identity of each row of a domain; equal names in the two domains are different identities."""
     named = range(count) if identities is None else identities
     if len(named) != count:
         raise ValueError(f"the {domain} has {count} rows, and identities of {len(named)} are given")
@@ -111,7 +111,7 @@ def _by_identity(kernel: Tensor, owners: Sequence[tuple[str, Hashable]]) -> tupl
 
 
 def _estimates(kernel: Tensor, divisions: Tensor) -> Tensor:
-    """Unbiased MMD² of each division (b, n + m), one for source rows, from the kernel matrix with a zero diagonal."""
+    """Unbiased MMD² of divisions (b, n + m), 1 for source rows, from the kernel matrix with a zero diagonal."""
     n = divisions[0].sum()
     m = len(kernel) - n
     to_all = divisions @ kernel.sum(dim=1)  # (b,)

@@ -58,6 +58,6 @@ def suppress_nested(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray) -
 
 
 def _members(groups: np.ndarray) -> list[np.ndarray]:
-    """Yield the indices of each group's members, in order; one empty group if there are no members."""
+    """The indices of each group's members, in order; one empty group if there are no members."""
     order = np.argsort(groups, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)

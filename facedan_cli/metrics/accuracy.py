@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class FoldAccuracy:
-    """The share of pairs told rightly, with thresholds that never saw the pairs they judge.
+    """The share of pairs that are classified rightly, with thresholds chosen on other folds.
 
     Attributes:
         mean: the mean accuracy of the folds.
@@ -32,7 +32,7 @@ class FoldAccuracy:
 
 
 def fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldAccuracy:
-    """Accuracy of each fold by the threshold that is best on all other folds.
+    """The accuracy of each fold with the threshold that is best on the other folds.
 
     The threshold lies halfway between two neighbouring scores of the other folds. Where several are equally good, it is
     the middle one of them.
@@ -62,7 +62,7 @@ def fold_accuracy(scores: ArrayLike, same: ArrayLike, folds: ArrayLike) -> FoldA
 
 
 def with_failed_pairs(found: FoldAccuracy, folds: ArrayLike, failed: ArrayLike) -> FoldAccuracy:
-    """The accuracy where pairs that could not be compared are told wrongly, whatever the threshold.
+    """The accuracy with pairs that could not be compared counted as errors.
 
     The thresholds stay those of the pairs that were compared. A fold of which no pair was compared has accuracy 0 and
     no threshold (NaN).
@@ -88,7 +88,7 @@ def _over_folds(accuracies: Array, thresholds: Array) -> FoldAccuracy:
 
 
 def best_threshold(scores: Array, same: Array) -> float:
-    """The threshold that tells most pairs rightly, as `fold_accuracy` describes it; -inf accepts every finite score."""
+    """The threshold that classifies most pairs rightly, as in `fold_accuracy`; -inf accepts every finite score."""
     values = np.unique(np.append(scores, -np.inf))
     genuine, impostor = np.sort(scores[same]), np.sort(scores[~same])
     rejected = np.searchsorted(impostor, values, side="right")

@@ -1,21 +1,20 @@
-"""Replicates of verification and identification rates by resampling subjects, not comparisons.
+"""Bootstrap replicates of verification and identification rates, which resample subjects, not comparisons.
 
 The comparisons of one subject are not independent, and each impostor comparison belongs to two subjects. So a replicate
-draws as many subjects as there are, with replacement. A subject s drawn w_s times counts that often in all it takes
-part in:
+draws as many subjects as there are, with replacement. If subject s is drawn w_s times, its comparisons have weights:
 
-- a genuine comparison of subject s has weight w_s. Both of its images come with the subject, so a copy of s brings the
-  same comparison once more; images of one copy against those of another (w_s²) would be comparisons that nobody made;
+- a genuine comparison of subject s has weight w_s. Each copy of s brings both images, so it repeats the comparison
+  once; a weight of w_s² would count comparisons between copies, which were never made;
 - an impostor comparison of subjects a and b has weight w_a·w_b: each copy of a meets each copy of b. Two copies of one
   subject make no impostor comparison.
 
-This is the vertex bootstrap of Snijders and Borgatti (1999), save that pairs of equal copies are left out, not filled
-in; Fogliato, Patil and Perona (2024, "Confidence Intervals for Error Rates in 1:1 Matching Tasks") review it and
-others. The "subsets bootstrap" (Bolle, Ratha and Pankanti 2004) resamples one side of the impostor comparisons only,
-which leaves out the dependence through the other.
+This is the vertex bootstrap of Snijders and Borgatti (1999), but it leaves out pairs of equal copies instead of filling
+them in; Fogliato, Patil and Perona (2024, "Confidence Intervals for Error Rates in 1:1 Matching Tasks") review such
+methods. The "subsets bootstrap" (Bolle, Ratha and Pankanti 2004) resamples only one side of the impostor comparisons,
+and ignores the dependence through the other side.
 
-Weights are whole numbers, so a replicate is scored by the very rule of `metrics.roc`, as if its rows were written out.
-`metrics.intervals` makes confidence intervals of the replicates.
+Weights are whole numbers, so a replicate is scored by the rule of `metrics.roc`, as if its rows were repeated.
+`metrics.intervals` makes confidence intervals from the replicates.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ def vr_replicates(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Array:
-    """The verification rates of replicates by the two-way subject bootstrap.
+    """Replicates of verification rates by the two-way subject bootstrap.
 
     Two models scored on the same comparisons with the same seed are paired: one column is one draw of subjects.
 
     Args:
         genuine: scores of genuine comparisons, shape (g,).
-        genuine_subject: the subject of each, shape (g,); labels of any kind, integers being the fastest.
+        genuine_subject: the subject of each, shape (g,); labels of any type, of which integers are fastest.
         impostor: scores of impostor comparisons, shape (n,).
         impostor_subject_a: the subject of one side of each, shape (n,).
         impostor_subject_b: the subject of the other side, shape (n,).
         fars: false-accept rates as decimal strings.
         replicates: number of bootstrap replicates.
-        seed: the same seed draws the same subjects.
+        seed: seed of the draws of subjects.
 
     Returns:
         Rates, shape (len(fars), replicates); NaN where a draw left no genuine or no impostor comparison.
@@ -96,7 +95,7 @@ def vr_replicates(
 
 
 def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates: int = 1000, seed: int = 0) -> Array:
-    """The rank-1 rates of replicates over draws of probe subjects; the gallery stays as it is.
+    """Replicates of the rank-1 rate over draws of probe subjects; the gallery stays the same.
 
     Two models on the same probes with the same seed are paired, as in `vr_replicates`.
 
@@ -104,7 +103,7 @@ def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates
         correct: whether each probe's mate is at rank 1, shape (p,).
         probe_subject: the subject of each probe, shape (p,).
         replicates: number of bootstrap replicates.
-        seed: the same seed draws the same subjects.
+        seed: seed of the draws of subjects.
 
     Returns:
         Rates, shape (replicates,).
@@ -123,16 +122,16 @@ def rank1_replicates(correct: ArrayLike, probe_subject: ArrayLike, *, replicates
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Comparisons in the order of falling score; subjects are numbers from 0."""
+    """Comparisons sorted by falling score, with subjects as numbers from 0."""
 
     subjects: int
     genuine: Array  # subject of each genuine comparison, (g,)
-    genuine_above: Array  # how many genuine scores are above each impostor score and, last, above -inf, (n + 1,)
+    genuine_above: Array  # numbers of genuine scores above each impostor score and, last, above -inf, (n + 1,)
     impostor_a: Array  # subjects of each impostor comparison, (n,)
     impostor_b: Array
     pair_a: Array  # the distinct pairs of subjects among the impostor comparisons, (q,)
     pair_b: Array
-    pair_count: Array  # how many comparisons each pair has, (q,)
+    pair_count: Array  # number of comparisons of each pair, (q,)
 
 
 def _rank(
@@ -165,7 +164,7 @@ def _rank(
 
 
 def _encode(labels: Sequence[ArrayLike], scores: Sequence[Array]) -> tuple[list[Array], int]:
-    """Subjects as numbers from 0, in the order of their labels, and how many there are."""
+    """Subjects as numbers from 0 in the order of their labels, and the number of subjects."""
     arrays = [np.asarray(label) for label in labels]
     if [array.shape for array in arrays] != [score.shape for score in scores]:
         raise ValueError("each comparison needs its subject: labels and scores differ in shape")
@@ -174,14 +173,14 @@ def _encode(labels: Sequence[ArrayLike], scores: Sequence[Array]) -> tuple[list[
 
 
 def _draws(subjects: int, replicates: int, seed: int) -> Iterator[Array]:
-    """The weights of each replicate: how often each subject is drawn, shape (subjects,) each."""
+    """Yield the weights of each replicate, shape (subjects,): the number of times that each subject is drawn."""
     rng = np.random.default_rng(seed)
     for _ in range(replicates):
         yield np.bincount(rng.integers(subjects, size=subjects), minlength=subjects)
 
 
 def _leading_weight(ranked: _Ranked, weights: Array, budget: int, reach: int) -> Array:
-    """Cumulated weight of the highest impostor scores: of `reach` of them, or of more until it passes the budget."""
+    """The cumulated weights of the highest impostor scores: at least `reach` scores, and until they pass the budget."""
     while True:
         cumulated = np.cumsum(weights[ranked.impostor_a[:reach]] * weights[ranked.impostor_b[:reach]])
         if cumulated[-1] > budget or reach >= ranked.impostor_a.size:

@@ -1,4 +1,4 @@
-"""How other tools choose the threshold for a false-accept rate, so that their rates can be compared with ours.
+"""The rules by which other tools choose the threshold for a false-accept rate, for comparison with their rates.
 
 Each function is that tool's rule on the same scores, with its comparisons of rates done in whole numbers.
 """
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class Accepted(NamedTuple):
-    """What a rule leads to: the verification rate, its threshold, and the impostor scores that are accepted."""
+    """The result of a rule: verification rate, threshold, and number of accepted impostor scores."""
 
     vr: float
     threshold: float
@@ -23,7 +23,7 @@ class Accepted(NamedTuple):
 
 
 def bob(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
-    """Bob: accept what is at or above the lowest impostor score at which the FAR is not above the one asked for.
+    """Bob's rule: accept scores at or above the lowest impostor score whose FAR does not exceed the requested one.
 
     `bob.measure.far_threshold` and `farfrr` (since version 4). Where not even the highest impostor score will do, the
     threshold is the next double above it. Unlike in max-tar, genuine scores between that impostor score and the next
@@ -42,7 +42,7 @@ def bob(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
 
 
 def openbr(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
-    """OpenBR: interpolate linearly between two operating points.
+    """OpenBR's rule: interpolate linearly between two operating points.
 
     `getTAR` in openbr/core/eval.cpp. Going down through the scores, a point is kept when both genuine and impostor
     scores have been accepted since the last one that was kept; of more than two points the last is dropped. The rate
@@ -81,12 +81,11 @@ def openbr(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
 
 
 def nearest(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
-    """InsightFace: the point of scikit-learn's ROC curve whose FAR is nearest; it may be above the one asked for.
+    """InsightFace's rule: take the point of scikit-learn's ROC curve with the nearest FAR, which may be higher.
 
     recognition/_evaluation_/ijb/ijb_11.py of InsightFace, on `sklearn.metrics.roc_curve` with its `drop_intermediate`:
-    where the curve goes on in equal steps, only the ends of that run are points. Of two equally near, the one with the
-    higher FAR is taken, and of points with one FAR the one with the highest TAR. Scores at or above the threshold are
-    accepted.
+    where the curve continues in equal steps, only the ends of that run are points. If two points are equally near, the
+    higher FAR is taken, and among points with one FAR the highest TAR. Scores at or above the threshold are accepted.
     """
     genuine, impostor = np.sort(genuine), np.sort(impostor)
     values = np.unique(np.concatenate([genuine, impostor]))[::-1]

@@ -12,7 +12,7 @@ Array = NDArray[Any]
 
 
 def z_normalised(scores: ArrayLike) -> Array:
-    """Scores moved and scaled to mean 0 and standard deviation 1 over all comparisons of a protocol.
+    """Scores shifted and scaled to mean 0 and standard deviation 1 over all comparisons of a protocol.
 
     So they depend on the protocol's other images: the same comparison has another score in another partition. Labels
     are not looked at: genuine and impostor scores are normalised together. Scores that are all equal become 0, so that

@@ -14,7 +14,7 @@ from facedan_cli.metrics.roc import far_budget, parse_far
 Array = NDArray[Any]
 
 _BLOCK = 1 << 22
-"""Scores that are looked at together: what a block needs beside the scores stays below 100 MB."""
+"""Number of scores in a block; its temporary arrays stay below 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class OpenSetPoint:
 
     @property
     def resolved(self) -> bool:
-        """False where there are too few non-mated probes for this FPIR: not one false positive is within the budget."""
+        """Whether there are enough non-mated probes for this FPIR to allow one false positive."""
         return self.budget > 0
 
 
 class McNemar(NamedTuple):
-    """Probes that only one of two models identifies, and the two-sided p-value that both are as good."""
+    """Numbers of probes that only one of two models identifies, and the two-sided p-value of equal models."""
 
     only_a: int
     only_b: int
@@ -86,7 +86,7 @@ def ranks(scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike)
 
 
 def cmc(ranks: ArrayLike, max_rank: int) -> Array:
-    """Cumulative match characteristic: entry r-1 is the share of probes whose mate is at rank r or better.
+    """The cumulative match characteristic: entry r-1 is the share of probes whose mate is at rank r or better.
 
     Args:
         ranks: ranks from 1 up, shape (p,), of probes that have a mate.
@@ -108,7 +108,7 @@ def cmc(ranks: ArrayLike, max_rank: int) -> Array:
 
 
 def rank_1(ranks: ArrayLike) -> float:
-    """The share of probes whose mate beats every gallery entry of other subjects.
+    """The share of probes whose mate scores higher than all gallery entries of other subjects.
 
     Args:
         ranks: ranks from 1 up, shape (p,), of probes that have a mate.
@@ -169,7 +169,7 @@ def open_set(
 
 
 def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
-    """McNemar's exact test of two models on the same probes: is one right more often where they disagree?
+    """McNemar's exact test of two models on the same probes, which counts the probes where they disagree.
 
     Args:
         correct_a: whether the first model identifies each probe, shape (p,).
@@ -200,7 +200,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> McNemar:
 def _search(
     scores: ArrayLike, probe_labels: ArrayLike, gallery_labels: ArrayLike
 ) -> Iterator[tuple[Array, Array, Array, Array]]:
-    """Blocks of probes: has it a mate, its best mate's score, rivals that score as high or higher, its best score.
+    """Yield for each block of probes: whether it has a mate, its best mate's score, rivals not below that, best score.
 
     The labels are compared block by block, so that the memory does not grow with the number of probes.
     """

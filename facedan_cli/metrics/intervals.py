@@ -1,4 +1,4 @@
-"""Confidence intervals from bootstrap replicates that hold near 0 and 1 and with few subjects, and the binomial one.
+"""Confidence intervals from bootstrap replicates, valid near 0 and 1 and with few subjects, and binomial ones.
 
 The middle 95 % of the replicates (the percentile interval) covers too seldom there: a model that fails on one of many
 subjects fails on none in a third of the draws, and where it fails on none all draws agree. So the replicates only tell
@@ -23,14 +23,14 @@ Interval = tuple[float, float]
 
 
 def rate_interval(rate: float, replicates: ArrayLike, *, subjects: int, trials: int, level: float = 0.95) -> Interval:
-    """The exact binomial interval of as many independent trials as the replicates say that there are.
+    """The exact binomial interval for the effective number of independent trials of the replicates.
 
     Args:
         rate: the rate itself, not a replicate.
         replicates: its bootstrap replicates, shape (replicates,); NaN ones are left out.
-        subjects: number of subjects whose comparisons the rate counts. Where all replicates agree, or the
-            rate is 0 or 1, nothing tells how far one subject's comparisons agree, and each subject counts as one trial.
-        trials: comparisons that the rate counts, as many as are independent at most.
+        subjects: number of subjects whose comparisons the rate counts. Each counts as one trial if all replicates
+            agree or the rate is 0 or 1, when the dependence of one subject's comparisons is unknown.
+        trials: number of comparisons that the rate counts, the largest effective number.
         level: confidence level.
 
     Raises:
@@ -48,7 +48,7 @@ def rate_interval(rate: float, replicates: ArrayLike, *, subjects: int, trials: 
 
 
 def effective_size(rate: float, replicates: ArrayLike, *, subjects: int, trials: int) -> float:
-    """How many independent trials have the variance of the replicates; arguments are those of `rate_interval`."""
+    """The number of independent trials with the variance of the replicates; arguments as in `rate_interval`."""
     variance = float(_defined(replicates).var())
     spread = rate * (1 - rate)
     if variance <= 0 or spread <= 0:
@@ -57,7 +57,7 @@ def effective_size(rate: float, replicates: ArrayLike, *, subjects: int, trials:
 
 
 def binomial_interval(successes: float, total: float, level: float = 0.95) -> Interval:
-    """The interval of Clopper and Pearson (1934), of numbers of trials that need not be whole."""
+    """The interval of Clopper and Pearson (1934), also for fractional numbers of trials."""
     tail, failures = (1 - level) / 2, total - successes
     low = float(betaincinv(successes, failures + 1, tail)) if successes > 0 else 0.0
     high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures > 0 else 1.0
@@ -67,16 +67,16 @@ def binomial_interval(successes: float, total: float, level: float = 0.95) -> In
 def difference_interval(
     difference: float, replicates_a: ArrayLike, replicates_b: ArrayLike, *, subjects: int, level: float = 0.95
 ) -> Interval:
-    """Interval of the difference a − b of two models' rates, from replicates that drew the same subjects.
+    """The interval of the difference a − b of two models' rates, from replicates with the same subjects.
 
-    What makes a draw hard is hard for both models and cancels. So the interval is narrower than the intervals of the
-    two rates suggest, and the models are told apart where it leaves out 0. It is the difference plus and minus the
+    A draw that is hard for one model is hard for both, and cancels in the difference. So this interval is narrower than
+    those of the two rates suggest; the models differ where it excludes 0. It is the difference plus and minus the
     replicates' standard deviation times Student's t.
 
     Args:
-        difference: of the rates themselves.
+        difference: difference of the rates themselves.
         replicates_a: a row of `vr_replicates`, or `rank1_replicates`, of one model, shape (replicates,).
-        replicates_b: that of the other model, on the same comparisons with the same seed, shape (replicates,).
+        replicates_b: row of the other model, on the same comparisons with the same seed, shape (replicates,).
         subjects: number of subjects whose comparisons the rates count. Where all replicates agree, the margin is the
             upper bound of the binomial interval of none among them: the models differ on no subject that was drawn.
         level: confidence level.

@@ -1,4 +1,4 @@
-"""Radix selection: exact verification rates from counts of scores, whose size does not depend on how many there are.
+"""Radix selection: exact verification rates from counts of scores, in memory independent of the number of scores.
 
 The bits of a float32, negative numbers with all bits but the sign turned over, are integers in the order of the scores.
 A first pass counts their high 16 bits. That tells in which bin of 2^16 scores each threshold lies, and a second pass
@@ -30,17 +30,17 @@ Array = NDArray[Any]
 
 BINS = 1 << 16
 _HALF, _LOW = BINS // 2, BINS - 1
-# The bins of −inf and +inf hold nothing else; NaN lies beyond them, as arithmetic makes the quiet kind of every NaN.
+# The bins of −inf and +inf hold no other values; NaN lies beyond them, since arithmetic makes every NaN quiet.
 _MINUS_INF, _PLUS_INF = 0x007F, 0xFF80
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many scores fall into each bin; counts of disjoint comparisons add up.
+    """The numbers of scores in each bin; counts of disjoint comparisons add up.
 
     Attributes:
         genuine: int64, shape (65536,) by the high bits of the score, or (b, 65536) by the low bits in each of b bins.
-        impostor: the same of impostor comparisons.
+        impostor: the same for impostor comparisons.
     """
 
     genuine: Array
@@ -59,7 +59,7 @@ class Streamed:
         curve: a ROC curve. Each point is exact, but the points are only as dense as the high 16 bits of the scores: 128
             thresholds from one power of two to the next. Between two of them the VR may rise earlier than shown.
         eer: equal to that of `metrics.roc.equal_error_rate`.
-        eer_with_failures: the same where genuine comparisons without a score are rejected at every threshold.
+        eer_with_failures: equal error rate with genuine comparisons without a score rejected at every threshold.
     """
 
     points: dict[str, OperatingPoint]
@@ -107,7 +107,7 @@ def count_low(scores: ArrayLike, genuine: ArrayLike, bins: Sequence[int]) -> Cou
 
 
 def deciding_bins(high: Counts, fars: Sequence[str], failed: int = 0) -> list[int]:
-    """The bins in which the thresholds of the false-accept rates and the equal error rates lie, rising.
+    """The bins that hold the thresholds of the false-accept rates and the equal error rates, rising.
 
     `failed` is the number of genuine comparisons without a score, rejected at every threshold.
 
@@ -128,14 +128,14 @@ def deciding_bins(high: Counts, fars: Sequence[str], failed: int = 0) -> list[in
 
 
 def conclude(high: Counts, low: Counts, bins: Sequence[int], fars: Sequence[str], failed: int = 0) -> Streamed:
-    """The rates of all comparisons.
+    """The rates of all comparisons from the counts of both passes.
 
     Args:
         high: the sum of `count_high` over all comparisons.
         low: the sum of `count_low` over all comparisons.
-        bins: what `deciding_bins` gave.
-        fars: false-accept rates as decimal strings, those given to `deciding_bins`.
-        failed: as given to `deciding_bins`.
+        bins: the result of `deciding_bins`.
+        fars: false-accept rates as decimal strings, the same as for `deciding_bins`.
+        failed: number of genuine comparisons without a score, the same as for `deciding_bins`.
 
     Raises:
         ValueError: the two passes did not count the same scores.
@@ -193,7 +193,7 @@ def _equal_error_rate(
 def _curve(
     genuine_above: Array, impostor_above: Array, points: Sequence[OperatingPoint], comparisons: tuple[int, int]
 ) -> Curve:
-    """The points asked for, those at the upper ends of bins, and (1, 1)."""
+    """The ROC curve of the requested points, the upper ends of bins, and (1, 1)."""
     genuine, impostor = comparisons
     bins = np.unique([*_place(impostor_above, curve_budgets(impostor)), _MINUS_INF])
     ends = [(int(impostor_above[number]), int(genuine_above[number]), _ends(number)[1]) for number in bins]
@@ -217,13 +217,13 @@ def _checked(scores: ArrayLike, genuine: ArrayLike) -> tuple[Array, Array]:
 
 
 def _bits(scores: Array) -> Array:
-    """The bits of float32 scores, uint32; adding 0 makes 0 of −0, a quiet NaN of every NaN, and the order native."""
+    """The bits of float32 scores, uint32; adding 0 turns −0 into 0, makes NaNs quiet and the byte order native."""
     with np.errstate(invalid="ignore"):
         return np.asarray(scores + np.float32(0)).view(np.uint32)
 
 
 def _keys(bits: Array) -> Array:
-    """uint32 in the order of the scores; its own inverse is `_value`."""
+    """Keys, uint32, in the order of the scores; `_value` is the inverse."""
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
@@ -234,7 +234,7 @@ def _value(high: int, low: int) -> float:
 
 
 def _ends(number: int) -> tuple[float, float]:
-    """The lowest and the highest score of a bin; −0 is none, it is counted as 0 in the next bin."""
+    """The lowest and the highest score of a bin, without −0, which counts as 0 in the next bin."""
     lowest = _LOW if number == _MINUS_INF else 0
     highest = {_PLUS_INF: 0, _HALF - 1: _LOW - 1}.get(number, _LOW)
     return _value(number, lowest), _value(number, highest)
@@ -245,12 +245,12 @@ _RAW = np.append(np.arange(BINS - 1, _HALF - 1, -1), np.arange(_HALF))
 
 
 def _above(counts: Array) -> Array:
-    """How many lie in higher bins than each."""
+    """The number of scores in higher bins, for each bin."""
     return np.asarray(counts.sum() - np.cumsum(counts))
 
 
 def _place(above: Array, budget: ArrayLike) -> Any:
-    """The bin of the (budget + 1)-th largest, the lowest with at most `budget` above it; one for each budget."""
+    """The bin of the (budget + 1)-th largest score for each budget: the lowest with at most `budget` scores above."""
     return np.searchsorted(-above, np.negative(budget), side="left")
 
 

@@ -30,19 +30,19 @@ _LOG_BUDGETS = 320
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Verification at a false-accept rate, on one set of scores.
+    """The operating point at a false-accept rate, on one set of scores.
 
     Attributes:
-        far: the false-accept rate as it was asked for.
+        far: the requested false-accept rate.
         vr: verification rate, the share of genuine scores that are accepted.
-        achieved_far: the share of impostor scores that are accepted; only by openbr and nearest it may exceed `far`.
-        threshold: scores strictly above it are accepted, by the other conventions those equal to it as well; -inf where
-            the budget covers every impostor.
-        false_accepts: impostor scores that are accepted.
-        budget: k, the false accepts that `far` allows.
+        achieved_far: share of accepted impostor scores; above `far` only with the conventions openbr and nearest.
+        threshold: scores strictly above it are accepted, with other conventions also scores equal to it; -inf if the
+            budget covers every impostor.
+        false_accepts: number of accepted impostor scores.
+        budget: k, the number of false accepts that `far` allows.
         genuine: number of genuine comparisons.
         impostor: number of impostor comparisons.
-        convention: by which rule the threshold was chosen.
+        convention: rule by which the threshold was chosen.
     """
 
     far: str
@@ -57,7 +57,7 @@ class OperatingPoint:
 
     @property
     def resolved(self) -> bool:
-        """False where there are too few impostors for this FAR: not one false accept is within the budget."""
+        """Whether there are enough impostors for this FAR to allow one false accept."""
         return self.budget > 0
 
 
@@ -89,7 +89,7 @@ class EqualErrorRate(NamedTuple):
 
 
 def parse_far(text: str) -> Fraction:
-    """The exact value of a false-accept rate: "0.001" and "1e-3" are 1/1000, which no binary float is.
+    """The exact value of a false-accept rate: "0.001" and "1e-3" are 1/1000, unlike binary floats.
 
     Raises:
         UsageError: the text is not a decimal number in (0, 1].
@@ -105,13 +105,13 @@ def parse_far(text: str) -> Fraction:
 def verification_rate(
     genuine: ArrayLike, impostor: ArrayLike, far: str, *, convention: str = "max-tar"
 ) -> OperatingPoint:
-    """Verification rate (TAR) at a false-accept rate.
+    """The verification rate (TAR) at a false-accept rate.
 
     Args:
         genuine: scores of genuine comparisons, higher is more alike, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
         far: the false-accept rate as a decimal string.
-        convention: how the threshold is chosen. "max-tar": scores strictly above the (k+1)-th largest impostor score
+        convention: rule for the threshold. "max-tar": scores strictly above the (k+1)-th largest impostor score
             are accepted, as this module has it. "bob": those at or above the lowest impostor score that keeps the FAR.
             "openbr": the rate is interpolated between two operating points. "nearest": InsightFace's, the point of the
             ROC curve whose FAR is nearest, which may exceed the one asked for. `metrics.conventions` defines them.
@@ -148,7 +148,7 @@ def verification_rate(
 
 
 def max_tar(genuine: Array, impostor: Array, far: Fraction) -> Accepted:
-    """The rule of this module; `metrics.conventions` has those of other tools."""
+    """The rule of this module, max-tar; `metrics.conventions` has those of other tools."""
     budget = far_budget(far, impostor.size)
     threshold = -np.inf
     if budget < impostor.size:
@@ -163,7 +163,7 @@ _CONVENTIONS = {"max-tar": max_tar, "bob": bob, "openbr": openbr, "nearest": nea
 
 
 def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
-    """The ROC curve, thinned to what a logarithmic FAR axis shows: at most about 450 points.
+    """The ROC curve, thinned for a logarithmic FAR axis to at most about 450 points.
 
     The points are those of `verification_rate` for every budget below 100 false accepts, for budgets at even steps of
     the logarithm beyond, and for the powers of ten of the FAR. From one point to the next the curve is a step: it keeps
@@ -193,7 +193,7 @@ def roc_curve(genuine: ArrayLike, impostor: ArrayLike) -> Curve:
 
 
 def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike, *, failed: int = 0) -> EqualErrorRate:
-    """Equal error rate as the interval of the Fingerprint Verification Competition (Maio et al. 2002, section 3).
+    """The equal error rate as the interval of the Fingerprint Verification Competition (Maio et al. 2002, section 3).
 
     The two error rates are steps and may cross without meeting. Of the last threshold with FRR ≤ FAR and the first with
     FRR ≥ FAR, the one with the smaller sum of errors gives the interval.
@@ -218,7 +218,7 @@ def equal_error_rate(genuine: ArrayLike, impostor: ArrayLike, *, failed: int = 0
 
 
 def crossing(false_rejects: Array, false_accepts: Array, genuine: int, impostor: int) -> EqualErrorRate:
-    """The equal error rate from counts at neighbouring thresholds, rising, between which the two error rates cross.
+    """The equal error rate from counts at neighbouring rising thresholds, between which the two error rates cross.
 
     Args:
         false_rejects: genuine scores at or below each threshold, shape (t,).
@@ -243,7 +243,7 @@ def crossing(false_rejects: Array, false_accepts: Array, genuine: int, impostor:
 
 
 def curve_budgets(impostors: int) -> Array:
-    """The numbers of false accepts at which a curve is drawn, rising; `roc_curve` says which."""
+    """The numbers of false accepts at the points of a curve, rising, as `roc_curve` describes them."""
     dense = min(_EXACT_BUDGETS, impostors)
     budgets = np.concatenate(
         [

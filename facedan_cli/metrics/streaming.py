@@ -1,4 +1,4 @@
-"""Exact verification rates of comparisons too many to keep: two passes over the scores, in memory that does not grow.
+"""Exact verification rates of any number of comparisons, by two passes over the scores in bounded memory.
 
 `metrics.radix` counts and selects. Scores are not kept between the passes, so both must see the same bits: a matrix
 product is made of tiles of one fixed shape (another shape would change most scores in the last bits), without TF32.
@@ -42,7 +42,7 @@ def verification_streamed(
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] | None = None,
 ) -> Streamed:
-    """Verification of every query with every target, by the inner product of their features.
+    """Verification rates of every query with every target, scored by the inner product of their features.
 
     Under torch.distributed each process computes its share of the tiles and all get the same result.
 
@@ -56,7 +56,7 @@ def verification_streamed(
             the same image and are not compared. None: every query meets every target.
         failed: genuine comparisons without a score, for the equal error rate with failures.
         once: query and target are one and the same set; each pair of different rows is compared once.
-        device: where the products are computed.
+        device: device of the products.
         advance: called after each tile with the number of its comparisons, in both passes.
 
     Raises:
@@ -110,7 +110,7 @@ def verification_of_tiles(
     failed: Callable[[], int] = lambda: 0,
     advance: Callable[[int], None] | None = None,
 ) -> Streamed:
-    """Verification of scores that come in pieces, such as the rows of a matrix in a file.
+    """Verification rates of scores that come in pieces, such as the rows of a matrix in a file.
 
     Under torch.distributed each process goes through all pieces and counts its share of them; all get the same result.
 

@@ -1,4 +1,4 @@
-"""The last layer in training: features to scores of the source's identities. Recognition does not use it."""
+"""The classifier of the source's identities, the last layer in training. Recognition does not use it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from facedan_cli.config.heads import HEADS
 from facedan_cli.models.dropout import BatchDropout
 
 _BLOCK = 1024
-"""Classes whose initial weights are drawn together."""
+"""Number of classes whose initial weights are drawn at a time."""
 
 
 class Classifier(nn.Module):
-    """Class scores of features, after dropout.
+    """The scores of the identities from features, after dropout.
 
     A score is w·x + b of the softmax head; s·cos θ, θ the angle between x and w, of arcface (Deng et al. 2019) and
     cosface (Wang et al. 2018); and ‖x‖·cos θ of sphereface (Liu et al. 2017). In the loss alone, a margin lowers the
@@ -67,11 +67,11 @@ class Classifier(nn.Module):
         return len(self.local_classes) < self.classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores without margin, shape (b, local classes), of features, shape (b, features)."""
+        """Scores without margin, shape (b, local classes), from features, shape (b, features)."""
         return self.scores(self.dropout(x))
 
     def scores(self, x: Tensor, sampled: Tensor | None = None) -> Tensor:
-        """Scores of features that have been through dropout.
+        """Scores from features that have been through dropout.
 
         Args:
             x: shape (b, features).
@@ -94,7 +94,7 @@ class Classifier(nn.Module):
             return F.linear(x, F.normalize(_full(weight)))
 
     def add_margin(self, scores: Tensor, rows: Tensor, columns: Tensor, x: Tensor, step: int) -> Tensor:
-        """Lower the scores of rows' own classes by the head's margin, in place.
+        """Lower the score of each row's own class by the head's margin, in place.
 
         Args:
             scores: from `scores`, shape (b, c).
@@ -121,13 +121,13 @@ class Classifier(nn.Module):
         return scores.index_put_((rows, columns), length * cosine)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows."""
+        """The settings that `print(network)` shows."""
         shape = f"{self.weight.shape[1]}, {self.classes}, local_classes={self.local_classes}"
         return f"{shape}, head={self.head}, margin={self.margin}, scale={self.scale}"
 
 
 def arcface(cosine: Tensor, margin: float) -> Tensor:
-    """cos(θ + m) (Deng et al. 2019, eq. 3), and cos θ − m·sin m where θ + m > π, as in the authors' code.
+    """cos(θ + m) (Deng et al. 2019, eq. 3); cos θ − m·sin m where θ + m > π, as in the authors' code.
 
     There cos(θ + m) would rise again; the replacement falls with θ.
 
@@ -149,7 +149,7 @@ def sphereface(cosine: Tensor, margin: int, step: int) -> Tensor:
     Args:
         cosine: cos θ, in [−1, 1].
         margin: m, at least 1.
-        step: of the training, from 1.
+        step: step of the training, from 1.
     """
     blend = max(5.0, 1000 / (1 + 0.12 * step))
     turns = (margin * cosine.detach().acos() / math.pi).floor().clamp(max=margin - 1)
@@ -162,7 +162,7 @@ def sphereface(cosine: Tensor, margin: int, step: int) -> Tensor:
 
 
 def _settings(head: str, margin: float | None, scale: float | None) -> tuple[float, float]:
-    """Margin and scale of a head; 0 and 1 where it has none.
+    """Margin and scale of a head; 0 and 1 if it has none.
 
     Raises:
         ValueError: the head is unknown or cannot have them.
@@ -184,7 +184,7 @@ def _settings(head: str, margin: float | None, scale: float | None) -> tuple[flo
 
 
 def _initial_weight(local: range, classes: int, features: int) -> Tensor:
-    """Rows of N(0, 0.01²), shape (len(local), features).
+    """The initial weights, N(0, 0.01²), shape (len(local), features).
 
     Each block of classes has its own generator, seeded from torch's random state: processes that start from the same
     state draw the weights that a single process would have drawn.
@@ -201,5 +201,5 @@ def _initial_weight(local: range, classes: int, features: int) -> Tensor:
 
 
 def _full(x: Tensor) -> Tensor:
-    """At least float32."""
+    """The tensor in float32, or in float64 if it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Dropout with the same masks however a batch is divided."""
+"""Dropout whose masks do not depend on the division of a batch."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class BatchDropout(nn.Module):
-    """Dropout whose mask is drawn for a whole batch, of which this call may see some rows only.
+    """Dropout with a mask for the whole batch, of which a call may get some rows only.
 
     Several processes, or several passes through a batch that does not fit in memory, start from the same random state:
     each draws the mask of the whole batch and takes its own rows. So together they compute what one pass would.
 
     Args:
-        probability: of an element to be dropped.
+        probability: probability that an element is dropped.
     """
 
     def __init__(self, probability: float) -> None:
@@ -23,7 +23,7 @@ class BatchDropout(nn.Module):
         self.rows: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Elements kept and scaled by 1/(1 − probability), or 0; x as it is outside of training. Any shape (b, …)."""
+        """The elements of x scaled by 1/(1 − probability) or set to 0; x itself outside training. Any shape (b, …)."""
         if not self.training or self.probability == 0:
             return x
         shape = (len(x) if self.batch is None else self.batch, *x.shape[1:])
@@ -32,12 +32,12 @@ class BatchDropout(nn.Module):
         return x * kept / (1 - self.probability)
 
     def extra_repr(self) -> str:
-        """What `print(network)` shows."""
+        """The settings that `print(network)` shows."""
         return f"p={self.probability}"
 
 
 def set_batch_rows(network: nn.Module, rows: Tensor | None, batch: int | None) -> None:
-    """Tell a network's dropouts which rows of the whole batch they are about to see; None: all of them.
+    """Set the rows of the whole batch that a network's dropouts get next; None: all rows.
 
     Args:
         network: changed in place.

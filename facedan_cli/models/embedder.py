@@ -1,4 +1,4 @@
-"""From aligned faces to what is compared: rows of length one."""
+"""The features that are compared: rows of length one, from aligned faces."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from facedan_cli.models.network import FaceNetwork
 
 
 class Embedder(nn.Module):
-    """The features of `embed`: the centre crop through the network, with the mirrored crop's features added.
+    """The features of `embed`: those of the centre crop, to which those of the mirrored crop may be added.
 
     Args:
-        network: in evaluation mode.
-        layer: whose features are given.
+        network: the network, in evaluation mode.
+        layer: the layer of the features.
         flip: whether those of the mirrored face are added.
     """
 
@@ -25,7 +25,7 @@ class Embedder(nn.Module):
         self.flip = flip
 
     def forward(self, images: Tensor) -> Tensor:
-        """Rows of length one, (b, d), of RGB images in 0-255, uint8 or float, (b, 3, image_size, image_size).
+        """Rows of length one, (b, d), from RGB images in 0-255, uint8 or float, (b, 3, image_size, image_size).
 
         Raises:
             ValueError: the images have another shape or type, or run from 0 to 1.

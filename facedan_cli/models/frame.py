@@ -1,4 +1,4 @@
-"""What the classical models see of an aligned face: a grey window that is fixed by the eyes."""
+"""The input of the classical models: a grey window of an aligned face, placed by the eyes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LUMA = (0.299, 0.587, 0.114)
-"""Grey of R, G and B (ITU-R BT.601)."""
+"""Weights of R, G and B for grey (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A window and where the eyes lie in it: (x, y) in pixels, 0 the centre of the first.
+    """A window, and the positions of the eyes in it: (x, y), pixels, from the first pixel's centre.
 
     Regions and blocks of a window with fixed eyes hold the same parts of a face whichever template it was aligned to,
     and hold no background.

@@ -28,14 +28,14 @@ _AXES = ((0, 2), (-2, 0), (0, -2), (2, 0))  # of bits 0, 2, 4 and 6: (row, colum
 _DIAGONALS = ((-1, 1), (-1, -1), (1, -1), (1, 1))  # of bits 1, 3, 5 and 7
 
 _IN_CACHE, _ON_GPU = 1 << 18, 1 << 26
-"""Differences that are held at once: what stays in a core's cache, and what keeps a GPU busy."""
+"""Number of differences in memory at a time: as many as fit a core's cache, or keep a GPU busy."""
 
 _EMPTY = 1e-30
-"""Added to a + b: bins that are empty in both give 0 instead of 0/0, and no other sum changes by a bit."""
+"""Addend of a + b: bins that are empty in both histograms give 0 instead of 0/0, and other sums keep their bits."""
 
 
 def features(images: Tensor) -> Tensor:
-    """Histograms of the regions, each times the region's weight in WEIGHTS; regions of weight 0 are left out.
+    """The histograms of the regions, times the regions' WEIGHTS; regions of weight 0 are left out.
 
     Chi-square is homogeneous: weighted histograms need no weights in their comparison.
 
@@ -91,12 +91,12 @@ def chi_square(a: Tensor, b: Tensor) -> Tensor:
 
 
 def histograms(images: Tensor, rows: int, columns: int) -> Tensor:
-    """The share of each of the 59 labels in each region of a grid, whose regions differ by at most a pixel in side.
+    """The share of each of the 59 labels in each region of a grid; the regions' sides differ by a pixel at most.
 
     Args:
         images: grey images, uint8, shape (n, height, width).
-        rows: of the grid.
-        columns: of the grid.
+        rows: rows of the grid.
+        columns: columns of the grid.
 
     Returns:
         Shape (n, rows·columns, 59), float32; each histogram sums to one.
@@ -118,7 +118,7 @@ def histograms(images: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def uniform_labels(patterns: Tensor) -> Tensor:
-    """One label for each of the 58 uniform patterns, in ascending order, and the last, 58, for all others.
+    """The label of each of the 256 patterns: 0-57 for the uniform ones, in ascending order, 58 for all others.
 
     A pattern is uniform if its bits, taken as a circle, change at most twice (Ojala et al. 2002).
     """
@@ -131,7 +131,7 @@ def uniform_labels(patterns: Tensor) -> Tensor:
 
 
 def binary_patterns(images: Tensor) -> Tensor:
-    """LBP_{8,2}: which of eight points on a circle of radius 2 are at least as light as the pixel at its centre.
+    """The patterns LBP_{8,2}: a bit for each of eight points on a circle of radius 2 at least as light as its centre.
 
     Between pixels the circle is sampled bilinearly. Bit p belongs to the point at the angle 2πp/8, counter-clockwise
     from the right; a tie gives 1. The comparison is made in whole numbers, so that a flat region gives ones, and every
@@ -173,6 +173,6 @@ def _diagonal_is_lighter(images: Tensor, centre: Tensor, down: int, right: int) 
 
 
 def _shifted(images: Tensor, down: int, right: int) -> Tensor:
-    """The pixels that lie so far from those which have a whole circle about them."""
+    """The pixels at this offset from those with a whole circle about them."""
     height, width = images.shape[1:]
     return images[:, RADIUS + down : height - RADIUS + down, RADIUS + right : width - RADIUS + right]

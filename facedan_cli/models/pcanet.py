@@ -33,7 +33,7 @@ class Spec:
     Args:
         frame: the window of a face that it sees.
         patch: side of the filters, pixels, odd.
-        filters: how many the first and the second stage have.
+        filters: number of filters of the first and of the second stage.
         block: height and width of the blocks whose histograms are taken, pixels.
         overlap: share of a block's sides that it has in common with the next, from 0 up, below 1.
         dimensions: length of the features after whitening, at most.
@@ -48,20 +48,20 @@ class Spec:
 
     @property
     def step(self) -> tuple[int, int]:
-        """From block to block, pixels."""
+        """The distance between blocks, pixels."""
         height, width = (max(1, round((1 - self.overlap) * side)) for side in self.block)
         return height, width
 
     @property
     def histogram_length(self) -> int:
-        """Counts of a face: maps of the first stage × blocks × codes of the second."""
+        """The number of counts of a face: maps of the first stage × blocks × codes of the second."""
         sides = zip((self.frame.height, self.frame.width), self.block, self.step, strict=True)
         down, across = ((side - block) // step + 1 for side, block, step in sides)
         return (self.filters[0] * down * across) << self.filters[1]
 
 
 class PCANet(nn.Module):
-    """The filters, and the whitening of what they see. `fit` makes one; its state is its buffers."""
+    """A PCANet, learnt by `fit`; its state is its buffers."""
 
     first: Tensor
     second: Tensor
@@ -77,7 +77,7 @@ class PCANet(nn.Module):
         self.register_buffer("projection", torch.zeros(spec.dimensions, spec.histogram_length))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Whitened features, to be compared by their cosine.
+        """Whitened features, which are compared by cosine.
 
         Args:
             images: grey windows, uint8, shape (n, height, width), as `spec.frame` cuts them.
@@ -106,7 +106,7 @@ def fit(
         spec: its shape.
         gallery: grey windows, shape (m, height, width), from which the whitening is learnt; the same by default.
             Chan et al. take FERET's gallery, which a protocol forbids whose scores may depend on two images only.
-        device: where the work is done; the network lies there.
+        device: device of the computation and of the network.
         advance: called after each batch with the number of its images: in all, 2·n + m.
 
     Returns:
@@ -145,7 +145,7 @@ def learn_filters(batches: Iterable[Tensor], patch: int, count: int) -> Tensor:
     Args:
         batches: images or maps, float64, shapes (n, height, width).
         patch: side of the patches, which lie within the images.
-        count: how many components.
+        count: number of components.
 
     Returns:
         Orthonormal filters of zero sum, by falling variance, float64, on the CPU, shape (count, 1, patch, patch).
@@ -165,7 +165,7 @@ def learn_filters(batches: Iterable[Tensor], patch: int, count: int) -> Tensor:
 
 
 def apply_filters(images: Tensor, filters: Tensor) -> Tensor:
-    """The answers of the filters at every pixel, the image continued by zeros.
+    """The responses of the filters at every pixel, with zeros around the image.
 
     The filters sum to zero, so that the mean of a patch needs no removal here.
 
@@ -180,7 +180,7 @@ def apply_filters(images: Tensor, filters: Tensor) -> Tensor:
 
 
 def block_histograms(images: Tensor, first: Tensor, second: Tensor, spec: Spec) -> Tensor:
-    """How often each code occurs in each block of each map: the output stage of Chan et al. 2015.
+    """The histogram of codes in each block of each map, the output stage of Chan et al. 2015.
 
     Each map of the first stage is seen by all filters of the second; the signs of their answers are the bits of a code.
 
@@ -212,7 +212,7 @@ def block_histograms(images: Tensor, first: Tensor, second: Tensor, spec: Spec) 
 
 
 def learn_whitening(counts: Tensor, dimensions: int, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-    """Whitening PCA by way of the Gram matrix: there are fewer faces than counts.
+    """Whitening PCA by the Gram matrix, since there are fewer faces than counts.
 
     With the centred rows X and X·Xᵀ = U·Λ·Uᵀ, the principal directions are Xᵀ·U·Λ^(−1/2) and the variances Λ/(n−1), so
     that the projection is √(n−1)·Λ^(−1)·Uᵀ·X.
@@ -220,7 +220,7 @@ def learn_whitening(counts: Tensor, dimensions: int, device: str | torch.device 
     Args:
         counts: whole numbers, shape (n, d).
         dimensions: the most that are kept, by falling variance.
-        device: where the products are made; `counts` go there by parts.
+        device: device of the products; `counts` are sent there in parts.
 
     Returns:
         The mean, shape (d,), and the projection, shape (kept, d), both float32 and on the CPU. Of the n rows,
@@ -249,7 +249,7 @@ def learn_whitening(counts: Tensor, dimensions: int, device: str | torch.device 
 
 
 def _signed(vectors: Tensor) -> Tensor:
-    """Eigenvectors, the columns, with the sign that makes the first entry of at least half the largest size positive.
+    """Eigenvectors (columns) with fixed signs: the first entry of at least half the largest magnitude is positive.
 
     The largest itself may have a twin of the other sign, as in the filter of an edge: rounding would choose.
     """

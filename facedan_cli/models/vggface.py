@@ -1,4 +1,4 @@
-"""VGG-Face (Parkhi et al. 2015): VGG-16 with the two layers that are adapted, fc6 and fc7, given by name."""
+"""VGG-Face (Parkhi et al. 2015): VGG-16 whose two adapted layers, fc6 and fc7, are given by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Spec:
         image_size: side of the aligned image from which crops are taken, pixels.
         crop: side of the crop that the network sees, pixels; a multiple of 32.
         mean: subtracted from R, G and B in 0-255.
-        scale: what is then divided by.
+        scale: divisor after the mean is subtracted.
         dropout: probability after fc6 and after fc7.
     """
 
@@ -41,7 +41,7 @@ CONVOLUTIONS_PER_BLOCK = (2, 2, 3, 3, 3)
 
 
 class VGGFace(FaceNetwork):
-    """VGG-16 as VGG-Face names it: conv1_1 … conv5_3, fc6, fc7; the classifier stands for fc8.
+    """VGG-16 with VGG-Face's names: conv1_1 … conv5_3, fc6, fc7; the classifier takes the place of fc8.
 
     Images are RGB in 0-255, of which it subtracts its own mean. Features are taken after ReLU and before dropout.
 
@@ -107,7 +107,7 @@ def vggface_mini(classes: int, *, image_size: int, crop: int, **head: Any) -> VG
 
 
 def _he_initialise(module: nn.Module) -> None:
-    """He et al. 2015: without batch normalisation this is what lets a deep ReLU network start to learn."""
+    """Initialise as He et al. 2015; a deep ReLU network without batch normalisation needs it to start learning."""
     if isinstance(module, nn.Conv2d | nn.Linear):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

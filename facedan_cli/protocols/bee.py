@@ -40,14 +40,14 @@ _BLOCK = 1 << 22  # comparisons held at a time
 
 @dataclass(frozen=True)
 class BeeMatrix:
-    """A matrix as it lies in its file.
+    """A matrix in a file.
 
     Attributes:
         path: the file.
         kind: "scores" or "mask".
         distance: whether a smaller score means more alike; never so of a mask.
-        target_sigset: what the file calls the list of the columns; may be empty.
-        query_sigset: what it calls the list of the rows; may be empty.
+        target_sigset: name of the columns' list in the file; may be empty.
+        query_sigset: name of the rows' list in the file; may be empty.
         values: read-only memory map, shape (queries, targets): float32 in the byte order of the file, or uint8.
     """
 
@@ -59,7 +59,7 @@ class BeeMatrix:
     values: NDArray[Any]
 
     def similarities(self, rows: slice = slice(None)) -> NDArray[np.float32]:
-        """Some rows of the scores in memory, the higher the more alike: distances are negated."""
+        """Some rows of the matrix as similarities; distances are negated."""
         block = self.values[rows].astype(np.float32)
         return np.negative(block, out=block) if self.distance else block
 
@@ -134,7 +134,7 @@ def read_scores_and_mask(scores: Path, mask: Path) -> tuple[BeeMatrix, BeeMatrix
 
 
 def comparisons(scores: BeeMatrix, mask: BeeMatrix) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.uint8]]]:
-    """The matrix and its mask in blocks of rows, in the order of the file; memory does not grow with their size.
+    """Yield blocks of rows of the matrix and its mask, in the order of the file.
 
     Yields:
         The rows; their similarities, shape (rows, targets), NaN where a comparison could not be made; MATCH, NON_MATCH
@@ -170,7 +170,7 @@ def write_matrix(
         values: the matrix, shape (queries, targets).
         query_sigset: name of the list of the rows.
         target_sigset: name of the list of the columns.
-        kind: what the values are.
+        kind: kind of the values.
 
     Raises:
         ValueError: the values are no matrix, a mask is not of uint8, or a name has more than one line.
@@ -190,7 +190,7 @@ def write_matrix(
 
 
 def sigset_beside(matrix: BeeMatrix, name: str) -> Path | None:
-    """The sigset that a matrix names, if it lies in the directory of the matrix; None where it does not.
+    """The sigset that a matrix names, if it lies beside the matrix; else None.
 
     Names in matrices are paths on the machine that made them, so their last part alone is looked for.
     """

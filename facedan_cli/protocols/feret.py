@@ -61,7 +61,7 @@ def read_feret(directory: Path, any_lists: bool = False) -> Feret:
     the file names does not matter.
 
     Args:
-        directory: where the lists lie.
+        directory: directory of the lists.
         any_lists: whether lists other than the published ones are taken, which are told by their digests.
 
     Raises:
@@ -81,12 +81,12 @@ def read_feret(directory: Path, any_lists: bool = False) -> Feret:
 
 
 def list_digest(records: Sequence[Record]) -> str:
-    """The digest of a list in the form of `DIGESTS`; the order of its images does not matter."""
+    """The digest of a list, as in `DIGESTS`; the order of its images does not matter."""
     return hashlib.sha256("\n".join(sorted(stem(record.file_name) for record in records)).encode()).hexdigest()[:16]
 
 
 def is_published(lists: Feret) -> bool:
-    """Whether gallery and probes are the published ones, with which alone reported rates compare."""
+    """Whether gallery and probes are the published lists; rates of others are not comparable with reported ones."""
     found = {"fa": lists.gallery, **lists.probes}
     return all(list_digest(records) == DIGESTS[name] for name, records in found.items())
 
@@ -122,7 +122,7 @@ def _read_list(path: Path) -> tuple[Record, ...]:
 
 
 def _srt_names(path: Path) -> list[tuple[int, str]]:
-    """The names of a .srt with their lines: a line holds the images of a subject, separated by blanks."""
+    """Yield the names in a .srt with their line numbers; a line holds a subject's images, separated by blanks."""
     try:
         text = read_text(path)
     except OSError as error:

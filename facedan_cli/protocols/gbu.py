@@ -32,7 +32,7 @@ class Partition:
         return codes[: len(self.query)], codes[len(self.query) :]
 
     def genuine_mask(self) -> NDArray[np.bool_]:
-        """Which comparisons are of one subject, shape (queries, targets): rows are queries, as in BEE matrices."""
+        """Whether each comparison is genuine, shape (queries, targets), as in BEE matrices."""
         query, target = self.subjects()
         return np.equal.outer(query, target)
 

@@ -32,7 +32,7 @@ def read_view2(path: Path) -> list[Pair]:
 
 
 def is_view2(pairs: list[Pair]) -> bool:
-    """Whether a list has the shape of View 2; rates on another one do not compare with reported ones."""
+    """Whether a list has the shape of View 2; rates of others are not comparable with reported ones."""
     return Counter((pair.fold, pair.same) for pair in pairs) == {
         (fold, same): PAIRS_PER_KIND for fold in range(FOLDS) for same in (True, False)
     }

@@ -1,4 +1,4 @@
-"""Find the images that a protocol names among those that are there."""
+"""Matching of the names in a protocol to images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _HERE = re.compile(r"(?:^|(?<=/))(?:\./+)+|(?<=/)/+")
 
 @dataclass(frozen=True)
 class Match:
-    """Which image stands for which name.
+    """The images that match the names of a protocol.
 
     Attributes:
-        rows: for each name that was found, its row in the list of images.
-        missing: why each other name has no image, in the order of the protocol: it is not there, or several fit it.
+        rows: row in the list of images, for each name with an image.
+        missing: reason why each other name has no image, in the order of the protocol.
     """
 
     rows: Mapping[str, int]
@@ -29,23 +29,22 @@ class Match:
 
 
 def match_images(names: Iterable[str], images: Sequence[str | tuple[str, ...]], *, by_base_name: bool = False) -> Match:
-    """Match the names of a protocol to images, each by the closest of these that any image fits:
+    """Match each name of a protocol to the image that fits it by the first of these rules:
 
     1. its path, as it is written; 2. its path in the other Unicode form (macOS stores accents apart); 3. the same
     folder and a base name that differs in case only; 4. the same, and behind it the suffix that `align` adds where
     1.jpg and 1.png lie side by side (1.png.jpg is the face of 1.png); 5. the same folder and the base name without its
     suffix (the face of 1.png is 1.jpg); 6. with `by_base_name` the base name alone, without case or suffix.
 
-    Two images that fit a name equally well are no match: the name is missing, with both as the reason. Nor does an
-    image that one name calls exactly stand for another name that differs from it in the suffix: 1.png and 1.jpg of one
-    folder are two images.
+    If two images fit a name equally well, the name is missing, with both as the reason. An image that one name gives
+    exactly does not match another name that differs in the suffix: 1.png and 1.jpg of one folder are two images.
 
     Args:
-        names: names or relative paths as the protocol has them, repeated or not.
-        images: paths of the images, relative to their directory; a tuple where one image has several, as an aligned
-            face has its own and that of the image that it was made from.
-        by_base_name: the protocol tells its images apart by base names, as GBU and FERET do, and the directories of its
-            lists mean nothing. Where the names at hand share base names none is matched so.
+        names: names or relative paths in the protocol; they may repeat.
+        images: paths of the images, relative to their directory; a tuple for an image with several paths, such as an
+            aligned face and its original image.
+        by_base_name: whether base names identify the protocol's images, as in GBU and FERET, and the directories in its
+            lists have no meaning. If the names share base names, none is matched by this rule.
     """
     wanted = list(dict.fromkeys(names))
     keys = [*_KEYS]
@@ -65,7 +64,7 @@ def match_images(names: Iterable[str], images: Sequence[str | tuple[str, ...]], 
 
 
 def base_names_tell_apart(names: Iterable[str]) -> bool:
-    """Whether no two images of a protocol share a base name: of s1/1.pgm, s2/1.pgm, … it would mean nothing."""
+    """Whether no two images of a protocol share a base name, unlike s1/1.pgm, s2/1.pgm, …."""
     wanted = set(names)
     return len({stem(name) for name in wanted}) == len({without_extension(_path(name)) for name in wanted})
 
@@ -73,7 +72,7 @@ def base_names_tell_apart(names: Iterable[str]) -> bool:
 def _decide(
     wanted: Sequence[str], found: Mapping[str, tuple[int, list[int]]], spelled: Sequence[tuple[str, ...]]
 ) -> Match:
-    """Which of the images found for each name is it, if one is."""
+    """The one image of each name, or the reason why there is none."""
     claims: defaultdict[int, list[str]] = defaultdict(list)
     for name, (_, rows) in found.items():
         if len(rows) == 1:
@@ -100,7 +99,7 @@ def _decide(
 
 
 def _other_image(one: str, other: str) -> bool:
-    """Whether two names mean two images: both are written out, and not alike."""
+    """Whether two names must be two images: both have a suffix, and they differ."""
     written = [_composed(name).casefold() for name in (one, other)]
     return written[0] != written[1] and all(without_extension(name) != name for name in written)
 
@@ -114,7 +113,7 @@ def _composed(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    """The base name in one case; the folder keeps its own, for folders that differ in case are two subjects."""
+    """The path with its base name in lower case; folders that differ in case are different subjects."""
     folder, slash, base = _composed(name).rpartition("/")
     return folder + slash + base.casefold()
 

@@ -1,4 +1,4 @@
-"""Whether subjects or images that a model learnt from appear in a protocol, as far as names tell."""
+"""The overlap between training images and a protocol, by the names of images."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TRAILING_NUMBER = re.compile(r"[_-]\d+$", re.ASCII)
 
 @dataclass(frozen=True)
 class Overlap:
-    """Images and subjects that training images and a protocol have in common.
+    """Images and subjects of a protocol that are also in training images.
 
     Attributes:
         images: training images that the protocol compares, in the order given.
-        subjects: those of the protocol that have training images, sorted; those of `images` are among them.
+        subjects: subjects of the protocol with training images, sorted, including those of `images`.
     """
 
     images: tuple[str, ...]
@@ -54,7 +54,7 @@ def overlap(images: Iterable[str], records: Sequence[Record]) -> Overlap:
 
 
 def _subjects_by(way: Callable[[str], str], records: Sequence[Record]) -> dict[str, str]:
-    """The subject of each key; nothing where a key is missing, stands for two subjects, or one subject has two."""
+    """The subject of each key; empty if a key is missing, or keys and subjects are not one to one."""
     subjects: dict[str, str] = {}
     for record in records:
         key = way(record.file_name)

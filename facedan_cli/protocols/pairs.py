@@ -1,4 +1,4 @@
-"""Lists of image pairs: the pairs.txt of Labeled Faces in the Wild, and plain lists of two paths and a label."""
+"""Lists of image pairs: LFW's pairs.txt, and plain lists of two paths and a label."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Pair:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Read a list of pairs; its content tells the form.
+    """Read a list of pairs, whose form its content shows.
 
     LFW: the first line holds the number of folds and of pairs of each kind in a fold ("10 300"), or the latter alone.
     Then "name n1 n2" is a pair of one subject and "name1 n1 name2 n2" one of two; images are named "name/name_000n".

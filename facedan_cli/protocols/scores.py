@@ -1,4 +1,4 @@
-"""Scores of any other system as text: two columns, or Bob's score files of four and five."""
+"""Scores of other systems as text: two columns, or Bob's score files with four or five."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Chunk = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.int64] | None]
 
 @dataclass(frozen=True)
 class Scores:
-    """What a score file holds; the higher a score, the more alike.
+    """The scores of a file; a higher score is more alike.
 
     Attributes:
         genuine: scores of genuine comparisons in the order of the file, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
-        genuine_subject: subject of each genuine comparison, numbers from 0, shape (g,); None where the file has none.
-        impostor_subjects: the claimed and the real subject of each impostor comparison by the same numbers, both of
-            shape (n,); None where the file is silent.
-        failed_subject: whose each genuine comparison is that has no score (NaN: an image of it could not be acquired),
-            shape (f,); zeros where the file is silent.
-        failed_impostor: how many impostor comparisons have no score.
+        genuine_subject: subject of each genuine comparison, numbers from 0, shape (g,); None if the file has none.
+        impostor_subjects: claimed and real subject of each impostor comparison by the same numbers, both of shape (n,);
+            None if the file has none.
+        failed_subject: subject of each genuine comparison without a score (NaN: an image could not be acquired), shape
+            (f,); zeros if the file has no subjects.
+        failed_impostor: number of impostor comparisons without a score.
     """
 
     genuine: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Scores:
 
 
 def read_scores(path: Path) -> Scores:
-    """Read a score file; the columns of its first line tell the form. It may be compressed by gzip.
+    """Read a score file, plain or gzip, whose form the columns of its first line show.
 
     Two columns: a label, 1 for genuine and 0 or -1 for impostor, and the score. Four (bob.bio.base): claimed_id real_id
     probe score; five: claimed_id model real_id probe score; a comparison is genuine where claimed and real agree.
@@ -100,7 +100,7 @@ def read_scores(path: Path) -> Scores:
 
 
 def _plain(block: bytes) -> bytes:
-    """Lines without comments, and two columns parted by blanks where a comma parts them; no line comes or goes.
+    """Lines with blanks instead of commas and without comments; the number of lines stays.
 
     Names of subjects are in one Unicode form.
     """
@@ -112,7 +112,7 @@ def _plain(block: bytes) -> bytes:
 
 
 def _parse(block: bytes, width: int, subjects: defaultdict[bytes, int]) -> Chunk:
-    """Columns of many lines at once: a list for each line would cost more than all the rest.
+    """The columns of many lines at once, which is much faster than a list for each line.
 
     Raises:
         ValueError: a line has another width, a score is no number, or the width is none of the three.
@@ -135,7 +135,7 @@ def _parse(block: bytes, width: int, subjects: defaultdict[bytes, int]) -> Chunk
 
 
 def _number(word: bytes) -> float:
-    """A score; NaN in whatever spelling.
+    """A score, or NaN in any spelling.
 
     Raises:
         ValueError: it is no number.
@@ -144,7 +144,7 @@ def _number(word: bytes) -> float:
 
 
 def _columns(block: bytes) -> NDArray[np.int64]:
-    """How many columns each line of a block has, as bytes.split counts them, shape (lines,)."""
+    """The number of columns of each line of a block, as bytes.split counts them, shape (lines,)."""
     characters = np.frombuffer(block + b"\n", np.uint8)
     blank = _BLANK[characters]
     starts = np.flatnonzero(~blank & np.append(True, blank[:-1]))
@@ -161,7 +161,7 @@ def _first_wrong(path: Path, block: bytes, number: int, width: int) -> FacedanEr
 
 
 def _reason(row: Sequence[bytes], width: int) -> str:
-    """Why a row cannot be parsed; empty where it can."""
+    """The reason why a row cannot be parsed; "" if it can."""
     if len(row) != width:
         return f"{len(row)} columns where the lines before it have {width}"
     if width not in (2, 4, 5):
@@ -174,7 +174,7 @@ def _reason(row: Sequence[bytes], width: int) -> str:
 
 
 def _line_blocks(path: Path) -> Iterator[bytes]:
-    """A file some megabytes at a time, cut after the ends of lines."""
+    """Yield a file in blocks of some megabytes, cut after ends of lines."""
     try:
         with open_given(path) as file:
             compressed = file.read(2) == b"\x1f\x8b"

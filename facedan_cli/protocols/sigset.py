@@ -1,4 +1,4 @@
-"""Sigsets: the XML lists of the Biometrics Evaluation Environment that say which image shows which subject.
+"""Sigsets, the XML lists of images and subjects of the Biometrics Evaluation Environment.
 
 Four dialects are read: the plain one of GBU and FERET, the same in the namespace of the BEE schema, FRGC's
 `complex-biometric-signature` with several presentations, and MBGC's with `presentation-component` and `data` inside.
@@ -88,19 +88,19 @@ def write_sigset(path: Path, records: Iterable[Record]) -> None:
 
 
 def stem(file_name: str) -> str:
-    """The name by which images are matched: no directories (either slash), no extension, no difference of case."""
+    """The name by which images are matched: without directories (either slash), extension and case."""
     base = file_name.replace("\\", "/").rpartition("/")[2]
     return without_extension(base)
 
 
 def climbs(file_name: str) -> bool:
-    """Whether a name leaves the directory that it should be looked for in: by an absolute path, a drive or `..`."""
+    """Whether a name leads out of its directory by an absolute path, a drive or `..`."""
     path = file_name.strip().replace("\\", "/")
     return bool(_ABSOLUTE.match(path)) or ".." in path.split("/")
 
 
 def without_extension(file_name: str) -> str:
-    """The path in one case and one Unicode form (macOS stores accents apart), without its extension."""
+    """The path without its extension, in one case and one Unicode form (macOS stores accents apart)."""
     return _EXTENSION.sub("", one_form(file_name).casefold())
 
 

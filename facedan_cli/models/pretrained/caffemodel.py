@@ -1,4 +1,4 @@
-"""The layers of a .caffemodel: a reader of just those of Caffe's protocol buffers (caffe.proto) that hold weights."""
+"""A reader of the weights in a .caffemodel, for those of Caffe's protocol buffers (caffe.proto) that hold them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class _Message:
-    """Where a kind of layer keeps its name and its blobs."""
+    """The fields of a layer message with its name and its blobs."""
 
     name: int
     blobs: int
@@ -25,7 +25,7 @@ _LAYERS = {2: _Message(name=4, blobs=6), 100: _Message(name=1, blobs=7)}
 
 
 def caffemodel_layers(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of the layers that have both, by name, in order; shapes as Caffe has them (outputs first).
+    """Weight and bias of each layer that has both, by name, in order, in Caffe's shapes (outputs first).
 
     Args:
         content: the whole file, a NetParameter.
@@ -53,7 +53,7 @@ def _layer(content: memoryview, message: _Message) -> tuple[str, list[np.ndarray
 
 
 def _blob(content: memoryview) -> np.ndarray:
-    """A BlobProto: data (5) or double_data (8), in the shape (7) or, before that was invented, the four sizes (1-4)."""
+    """The array of a BlobProto: data (5) or double_data (8), in the shape (7) or, in older files, four sizes (1-4)."""
     old_shape = [0, 0, 0, 0]
     shape: list[int] | None = None
     floats, doubles = bytearray(), bytearray()  # repeated fields may come in several pieces
@@ -77,7 +77,7 @@ def _blob(content: memoryview) -> np.ndarray:
 
 
 def _shape(content: memoryview) -> list[int]:
-    """A BlobShape: its sizes (1), packed or one by one."""
+    """The sizes (1) of a BlobShape, packed or one by one."""
     sizes: list[int] = []
     for field, value in _fields(content):
         if field != 1:
@@ -95,7 +95,7 @@ def _shape(content: memoryview) -> list[int]:
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message: numbers as int, everything else as its bytes."""
+    """Yield the fields of a message: numbers as int, others as bytes."""
     at = 0
     while at < len(content):
         key, at = _varint(content, at)
@@ -117,7 +117,7 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    """A base-128 number, least significant group first, and where it ends."""
+    """A base-128 number, least significant group first, and the offset of its end."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(content):

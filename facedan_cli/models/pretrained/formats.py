@@ -1,4 +1,4 @@
-"""The table of the formats in which weights are published: a row each.
+"""The table of the formats of published weights, a row each.
 
 A new format is a file with its reader and a row here.
 """
@@ -31,18 +31,18 @@ class WeightFormat:
     """A format in which weights are published.
 
     Args:
-        name: what it is called.
-        architecture: the networks that are published in it (`FaceNetwork.architecture`); None: any.
-        suffixes: of its files, in small letters; none: of those that no other row names.
-        reader: reads a file as tensors by the names in it; may raise any error on what is no such file.
-        recognises: whether tensors that the reader has read are of this format; the first such row counts.
-        network: the name of the network that such tensors are of, None where they are of none; no function where the
+        name: name of the format.
+        architecture: networks published in this format (`FaceNetwork.architecture`); None: any.
+        suffixes: suffixes of its files, in lower case; empty: all suffixes that no other row has.
+        reader: reads the tensors of a file by their names; may raise any error on another file.
+        recognises: whether tensors of the reader are in this format; the first matching row counts.
+        network: gives the name of the network of such tensors, None for tensors of no network; no function if the
             format does not tell.
-        as_ours: gives such tensors our names, and our shapes where theirs mean the same.
-        channels: the order of channels that weights in it usually expect, "rgb" or "bgr".
-        sure: whether nobody is known to publish weights of the other order in it.
-        licence: what the licence of the weights that are published in it forbids; "" where that is not known.
-        warning: what the user should check; "" where there is nothing.
+        as_ours: renames such tensors to our names, and reshapes them to our shapes where only the notation differs.
+        channels: order of channels that such weights usually expect, "rgb" or "bgr".
+        sure: whether no published weights in this format are known to expect the other order.
+        licence: a note on the licence of weights published in this format; "" if unknown.
+        warning: a note on what the user should check; "" without one.
     """
 
     name: str
@@ -59,7 +59,7 @@ class WeightFormat:
 
 
 def _tensors_of(layers: Callable[[Path], Layers]) -> Callable[[Path], Weights]:
-    """A reader of tensors from one of layers, each with a weight and a bias."""
+    """A reader of tensors, made from a reader of layers with a weight and a bias each."""
 
     def read(path: Path) -> Weights:
         pairs = layers(path).items()
@@ -81,7 +81,7 @@ _VGG_LICENCE = "VGG-Face's published weights are licensed CC BY-NC 4.0: not for 
 
 
 def _vggface(name: str, **facts: Any) -> WeightFormat:
-    """A row of VGG-Face's own weights as a state dict, where it does not say otherwise."""
+    """A row for VGG-Face's weights, by default as a state dict."""
     usual = {
         "architecture": "vggface",
         "network": lambda tensors: "vggface",
@@ -92,12 +92,12 @@ def _vggface(name: str, **facts: Any) -> WeightFormat:
 
 
 def _vggface_layers(name: str, reader: Callable[[Path], Weights], *suffixes: str, **facts: Any) -> WeightFormat:
-    """A row of VGG-Face's own weights as another framework's file of layers."""
+    """A row for VGG-Face's weights in another framework's file of layers."""
     return _vggface(name, suffixes=suffixes, reader=reader, as_ours=vggface_formats.by_name_or_order, **facts)
 
 
 FACEDAN = WeightFormat(name="facedan")
-"""What facedan writes of any network."""
+"""The format that facedan writes, for any network."""
 
 FORMATS: tuple[WeightFormat, ...] = (
     _vggface_layers("torch7", _torch7, ".t7", channels="bgr"),
@@ -126,11 +126,11 @@ FORMATS: tuple[WeightFormat, ...] = (
     ),
     FACEDAN,
 )
-"""The formats; of those that a file may have, the first that recognises its tensors."""
+"""The formats; the first that recognises a file's tensors counts."""
 
 
 def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[str, Array]]:
-    """The format of a file, and its tensors by the network's names, in its shapes where theirs mean the same.
+    """The format of a file, and its tensors by the network's names and in its shapes as far as possible.
 
     Raises:
         FacedanError: the file cannot be read, or is in none of the formats of this network.

@@ -1,4 +1,4 @@
-"""HDF5 files, for which h5py is needed: it comes with the extra `keras`."""
+"""A reader of HDF5 files by h5py, which the extra `keras` installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from facedan_cli.errors import FacedanError
 
 MOST_WEIGHTS = 1 << 28
-"""Nearly twice the weights of VGG-Face. A file of a few bytes can claim arrays of any size."""
+"""Most elements of a file's arrays, nearly twice VGG-Face's; a small file can claim arrays of any size."""
 
 _MOST_RATIO = 64  # of claimed to stored bytes; weights hardly shrink, and what was never written is not stored at all
 _LEAST_BYTES = 1 << 20
@@ -20,7 +20,7 @@ _LEAST_BYTES = 1 << 20
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """The h5py.File at a path, for reading.
+    """The h5py.File at a path, open for reading.
 
     Raises:
         FacedanError: h5py is missing.
@@ -36,7 +36,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def arrays_in(datasets: Sequence[Any], most: int = MOST_WEIGHTS) -> list[np.ndarray]:
-    """The arrays of h5py.Datasets.
+    """The arrays in h5py datasets.
 
     Args:
         datasets: which.

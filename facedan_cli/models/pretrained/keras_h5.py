@@ -1,4 +1,4 @@
-"""The layers of a Keras network saved as HDF5: its weights alone, or the whole model."""
+"""A reader of the layers of a Keras network in HDF5, saved as weights or as a whole model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facedan_cli.models.pretrained.hdf5 import arrays_in, opened
 
 
 def keras_layers(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of the layers that have both, by name, in order.
+    """Weight and bias of each layer that has both, by name, in order.
 
     Returns:
         Weights as outputs, inputs (, height, width). Keras has outputs last, and flattens feature maps channels last:
@@ -49,7 +49,7 @@ def _kernels(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names among a group's attributes; Keras divides one that is too long into name0, name1, …."""
+    """A list of names in a group's attributes; Keras divides a long list into name0, name1, …."""
     if attribute in group.attrs:
         names = list(group.attrs[attribute])
     else:
@@ -59,7 +59,7 @@ def _names(group: Any, attribute: str) -> list[str]:
 
 
 def _dense(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The weight of a dense layer; one that sees a square feature map is given as the convolution that covers it."""
+    """The weight of a dense layer; on a square feature map, that of the equivalent convolution."""
     side = math.isqrt(len(kernel) // channels) if channels else 0
     if side * side * channels != len(kernel):
         return kernel.T

@@ -1,4 +1,4 @@
-"""Weights that others published: files in the formats of five frameworks (`formats.FORMATS`) → our networks.
+"""Loading of published weights, in the formats of five frameworks (`formats.FORMATS`), into our networks.
 
 Our networks take RGB; where a file's weights
 expect BGR, the input channels of the first convolution are turned round once. Means stay those of the network.
@@ -27,11 +27,11 @@ class PublicWeights:
     """The weights that a network was started from.
 
     Args:
-        format: the one that was recognised.
-        sha256: of the file.
-        channels: the order of the channels that the file's weights expect, "rgb" or "bgr".
-        remarks: what the user should know.
-        warnings: what the user should check.
+        format: name of the recognised format.
+        sha256: digest of the file.
+        channels: order of the channels that the weights expect, "rgb" or "bgr".
+        remarks: notes to the user.
+        warnings: warnings to the user.
     """
 
     format: str
@@ -41,12 +41,12 @@ class PublicWeights:
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, str]:
-        """What a checkpoint says of them (`ModelCard.init`)."""
+        """The entry of these weights in a checkpoint (`ModelCard.init`)."""
         return {"form": self.format, "sha256": self.sha256, "channels": self.channels}
 
 
 def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | None = None) -> PublicWeights:
-    """Start a network from published weights; the classifier is left as it is, for identities differ.
+    """Load published weights into a network; the classifier stays as it is, since identities differ.
 
     VGG-Face is read from .pth, .pt and .safetensors (vgg_face_dag, DeepFace, vgg-face.pytorch, PyVGGFace, torchvision,
     our own), VGG_FACE.t7, VGG_FACE.caffemodel, vgg-face.mat (MatConvNet) and Keras's .h5; FaceNet from state dicts of
@@ -54,8 +54,8 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
 
     Args:
         path: the file.
-        network: changed in place, or not at all where the file does not fit.
-        channels: the order of channels that the weights expect, "rgb" or "bgr"; None: what is usual for the format.
+        network: the network; unchanged if the file does not fit.
+        channels: order of channels that the weights expect, "rgb" or "bgr"; None: the usual one of the format.
 
     Raises:
         FacedanError: the file cannot be read, or its tensors do not fit the network; the message names them.
@@ -80,7 +80,7 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
 
 
 def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> dict[str, Tensor]:
-    """The network's tensors, less its classifier's, from those of a file."""
+    """The tensors of a file for the network without its classifier."""
     ours = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
     missing = sorted(key for key in ours.keys() - found.keys() if not key.endswith(".num_batches_tracked"))
     if missing:

@@ -1,4 +1,4 @@
-"""The layers of a MatConvNet network (SimpleNN, as vgg-face.mat): MATLAB files of version 5 and 7.3."""
+"""A reader of the layers of a MatConvNet network (SimpleNN, as in vgg-face.mat), MATLAB versions 5 and 7.3."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from facedan_cli.models.pretrained.matlab5 import read_matlab5
 
 
 def matconvnet_layers(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of the layers that have them, by name, in order.
+    """Weight and bias of each layer that has them, by name, in order.
 
     Returns:
         Weights as outputs, inputs, height, width: MatConvNet has height, width, inputs, outputs.
@@ -39,7 +39,7 @@ def _version_5(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _filters_and_biases(fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Since 2015 one cell, `weights`, holds them; before, each was a field."""
+    """Filters and biases of a layer: in the cell `weights`, or in two fields in files before 2015."""
     if "filters" in fields:
         return fields["filters"], fields["biases"]
     weights = fields.get("weights", [])
@@ -47,7 +47,7 @@ def _filters_and_biases(fields: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]
 
 
 def _version_7(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """An HDF5 file in which cells are references, text is numbers, and dimensions come in reverse."""
+    """The layers of a file of version 7.3: HDF5, with references for cells, codes for text, and reversed dimensions."""
     with opened(path) as file:
         cells = file["layers"] if "layers" in file else file["net"]["layers"]
         pairs = {}
@@ -63,5 +63,5 @@ def _version_7(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def _small(dataset: Any) -> np.ndarray:
-    """The elements of a list or a text."""
+    """The elements of a short array, such as a list or a text."""
     return arrays_in([dataset], most=10_000)[0].reshape(-1)

@@ -1,4 +1,4 @@
-"""MATLAB's files of version 5 ("MAT-File Format", MathWorks): arrays, text, cells and structures as plain data.
+"""A reader of MATLAB files of version 5 ("MAT-File Format", MathWorks) as arrays, text, cells and structures.
 
 scipy.io.loadmat reads these too, but a damaged file can crash the process in it.
 """
@@ -28,7 +28,7 @@ _NUMERIC = range(6, 16)
 
 
 def read_matlab5(content: bytes, wanted: set[str]) -> dict[str, Any]:
-    """Variables of a file by name.
+    """The variables of a file by name.
 
     Args:
         content: the whole file.
@@ -54,7 +54,7 @@ def read_matlab5(content: bytes, wanted: set[str]) -> dict[str, Any]:
 
 
 def _matrices(elements: Iterator[tuple[int, memoryview]], most: int) -> Iterator[memoryview]:
-    """The variables of a file, decompressed; each has at most so many bytes."""
+    """Yield the variables of a file, decompressed, with at most `most` bytes each."""
     for kind, element in elements:
         if kind == _MATRIX:
             yield element
@@ -74,7 +74,7 @@ def _decompressed(content: memoryview, most: int) -> memoryview:
 
 
 def _elements(content: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The type and the bytes of the elements that follow one another."""
+    """Yield type and bytes of each element of a sequence."""
     at = 0
     while at < len(content):
         kind = int.from_bytes(content[at : at + 4], "little")
@@ -97,7 +97,7 @@ def _next(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
 
 
 def _start(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, list[int], str]:
-    """What every array begins with: its class (the lowest byte of its flags), its sizes and its name."""
+    """The beginning of an array: its class (the lowest byte of its flags), sizes and name."""
     kind = int.from_bytes(_next(parts)[1][:1], "little")
     sizes = _numbers(*_next(parts))[: _MOST_DIMENSIONS + 1].tolist()
     if len(sizes) > _MOST_DIMENSIONS or not all(isinstance(size, int) and 0 <= size <= _MOST_SIZE for size in sizes):
@@ -145,7 +145,7 @@ def _field_names(parts: Iterator[tuple[int, memoryview]]) -> list[str]:
 
 
 def _numbers(kind: int, content: memoryview) -> np.ndarray:
-    """Numbers as they were stored, which may be in a smaller type than the array's."""
+    """The numbers of an element, in the stored type, which may be smaller than the array's."""
     if kind not in _NUMBERS:
         raise ValueError(f"it has numbers of the unknown type {kind}")
     return np.frombuffer(content, _NUMBERS[kind])

@@ -1,4 +1,4 @@
-"""State dicts, as torch.save and safetensors keep them, opened without running any code in them."""
+"""A reader of state dicts of torch.save and safetensors that runs no code in the files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from torch import Tensor
 from facedan_cli.errors import FacedanError
 
 METADATA_KEY = "facedan"
-"""Where safetensors files of ours describe themselves, in their metadata."""
+"""The metadata key under which our safetensors files describe themselves."""
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """A file of safetensors as `safe_open` gives it; its name need not be UTF-8, unlike there.
+    """A safetensors file opened by `safe_open`; its name need not be UTF-8.
 
     Raises:
         SafetensorError: it is no such file.
@@ -38,7 +38,7 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file of safetensors; for the rest as `open_safetensors`."""
+    """All tensors of a safetensors file, opened as by `open_safetensors`."""
     with open_safetensors(path) as file:
         return {key: file.get_tensor(key) for key in sorted(file.keys())}
 
@@ -60,7 +60,7 @@ def is_ours(path: Path) -> bool:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict by name, without what wrappers add to names ("module.", "model.").
+    """The tensors of a state dict by name, without the prefixes of wrappers ("module.", "model.").
 
     Args:
         path: .safetensors, or what torch.save wrote; there the state dict may lie under the key "state_dict".
@@ -93,13 +93,13 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor has its numbers at hand, as many as its shape says."""
+    """Whether a tensor is dense and has as many stored numbers as its shape says."""
     usual = tensor.layout is torch.strided and tensor.device.type == "cpu"
     return usual and not (tensor.is_quantized or tensor.is_complex())
 
 
 def _refuse_deflated(path: Path) -> None:
-    """Refuse a zip archive whose entries are compressed, or claim to be longer than it is.
+    """Raise an error for a zip archive whose entries are compressed or claim to be longer than the file.
 
     torch.save stores entries as they are; a deflated one of some megabytes can unfold to gigabytes.
 

@@ -1,4 +1,4 @@
-"""Torch7's serialisation (binary, longs of 64 bits, as in VGG_FACE.t7), read as plain data.
+"""A reader of Torch7's serialisation (binary, longs of 64 bits, as in VGG_FACE.t7) as plain data.
 
 The layout is that of torch7's File.lua, Tensor.c and Storage.c. Nothing in a file is run: Lua functions are refused.
 """
@@ -38,7 +38,7 @@ class Torch7Object:
     """An object of a Lua class, such as nn.Linear.
 
     Args:
-        name: of the class.
+        name: name of the class.
         fields: its fields by name.
     """
 
@@ -62,7 +62,7 @@ def read_torch7(content: bytes) -> Any:
 
 
 def torch7_layers(content: bytes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Weight and bias of the modules of a saved nn.Sequential that have both, in order, named by their position.
+    """Weight and bias of each module of a saved nn.Sequential that has both, in order, by position.
 
     Raises:
         ValueError: as `read_torch7`.

@@ -1,4 +1,4 @@
-"""How VGG-Face's published weights name and shape their layers: five frameworks' ways → ours."""
+"""Names and shapes of VGG-Face's published weights in five frameworks, translated to ours."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SPELLING = re.compile(r"(?:features\.|fc\.)?(?P<layer>conv_?[1-5]_[1-3]|fc[678]
 
 
 def by_name(tensors: Mapping[str, Array], network: VGGFace) -> dict[str, Array]:
-    """Tensors by our names, in our shapes where theirs mean the same; those of other names as they are.
+    """The tensors with our names, and in our shapes where only the notation differs; unknown names are kept.
 
     Args:
-        tensors: by VGG's names in any spelling, or torchvision's positions.
-        network: whose shapes are wanted.
+        tensors: tensors by VGG's names in any spelling, or by torchvision's positions.
+        network: the network with our shapes.
     """
     shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     channels = network.spec.widths[-1]
@@ -42,7 +42,7 @@ def by_name(tensors: Mapping[str, Array], network: VGGFace) -> dict[str, Array]:
 
 
 def by_name_or_order(tensors: Mapping[str, Array], network: VGGFace) -> dict[str, Array]:
-    """As `by_name`; layers without one of VGG's names are taken to come in its order."""
+    """The tensors as by `by_name`; if no layer has a name of VGG's, they are named in VGG's order."""
     names = _layers(tensors)
     if not {_our_name(name) for name in names} & set(_OURS) and len(names) in {len(_OURS), len(_ALL)}:
         ours = dict(zip(names, _ALL, strict=False))
@@ -52,7 +52,7 @@ def by_name_or_order(tensors: Mapping[str, Array], network: VGGFace) -> dict[str
 
 
 def has_dense_fc7(tensors: Mapping[str, Array]) -> bool:
-    """Whether layers have VGG's names, and dense ones a matrix, as keras-vggface's."""
+    """Whether fc7 is a matrix, as in keras-vggface."""
     return "fc7.weight" in tensors and tensors["fc7.weight"].ndim == 2
 
 
@@ -67,12 +67,12 @@ def is_underscored(tensors: Mapping[str, Array]) -> bool:
 
 
 def has_convolutional_fc6(tensors: Mapping[str, Array]) -> bool:
-    """Whether fc6 is a convolution, as DeepFace's."""
+    """Whether fc6 is a convolution, as in DeepFace."""
     return "fc6.weight" in tensors and tensors["fc6.weight"].ndim == 4
 
 
 def is_whole(tensors: Mapping[str, Array]) -> bool:
-    """Whether there are VGG's layers and no others."""
+    """Whether the layers are exactly VGG's."""
     return _layers(tensors).keys() == set(_ALL)
 
 
@@ -82,7 +82,7 @@ def _layers(tensors: Mapping[str, Array]) -> dict[str, None]:
 
 
 def _our_name(name: str) -> str:
-    """Our name of a layer, by VGG's names in any spelling or torchvision's positions; else the name as it is."""
+    """Our name of a layer named as in VGG (any spelling) or torchvision (position); other names are kept."""
     spelt = _SPELLING.fullmatch(name)
     return spelt["layer"].replace("conv_", "conv") if spelt else _torchvision_names().get(name, name)
 
@@ -99,12 +99,12 @@ def _torchvision_names() -> dict[str, str]:
 
 
 def _reshaped(array: Array, shape: tuple[int, ...], channels: int) -> Array:
-    """A weight or bias in our shape, where its own is another way to write the same; else as it is.
+    """A weight or bias in our shape if its own is an equivalent notation; else unchanged.
 
     Args:
-        array: outputs first.
-        shape: ours.
-        channels: of the feature map that fc6 sees.
+        array: the tensor, outputs first.
+        shape: our shape.
+        channels: number of channels of the feature map below fc6.
     """
     outputs, inputs = shape[0], math.prod(shape[1:])
     if len(shape) == 1:
