@@ -122,7 +122,7 @@ def _read_list(path: Path) -> tuple[Record, ...]:
 
 
 def _srt_names(path: Path) -> list[tuple[int, str]]:
-    """Yield the names in a .srt with their line numbers; a line holds a subject's images, separated by blanks."""
+    """The names in a .srt with their line numbers; a line holds a subject's images, separated by blanks."""
     try:
         text = read_text(path)
     except OSError as error:

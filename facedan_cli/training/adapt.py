@@ -57,19 +57,19 @@ from facedan_cli.workspace import Dataset, Workspace, sha256_file
 
 @dataclass(frozen=True)
 class AdaptJob:
-    """An adaptation that is planned: checked, and not begun.
+    """A checked and planned adaptation.
 
     Args:
         config: resolved.
         source: labelled faces.
         target: unlabelled faces.
         init: the initial checkpoint.
-        card: what it says of its network.
+        card: description of the initial network.
         layers: adapted layers with their weights.
         bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
-        run: where the result lies.
+        run: run of the result.
         caches: directory of decoded faces.
-        shared: how many images are in source and target.
+        shared: number of images in both source and target.
     """
 
     config: AdaptConfig
@@ -85,7 +85,7 @@ class AdaptJob:
 
     @property
     def seed(self) -> int:
-        """Seed of the training: another than that of the training of the initial network."""
+        """The seed of the training, which differs from that of the initial network's training."""
         return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])
 
 
@@ -123,7 +123,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Train what was planned; a finished run is kept, an interrupted one is continued."""
+    """Carry out a planned adaptation; a finished run is kept, an interrupted one is resumed."""
     config, run = job.config, job.run
     if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
         return found
@@ -225,7 +225,7 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset, report
 
 
 def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
-    """The network of the initial checkpoint; with its classifier where identities and head are the same."""
+    """The network of the initial checkpoint, with its classifier if identities and head are the same."""
     card, identities = job.card, job.source.identities
     session.report.note(f"starting from {card.run} ({job.init})")
     network = build(card.model, len(identities), card.network, **session.head(len(identities)))

@@ -1,4 +1,4 @@
-"""γ of each layer before adaptation starts: a given number, or the median over a sample of both domains."""
+"""γ of each layer before adaptation: a given number, or the median over a sample of both domains."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from facedan_cli.training.step import DTYPES, Features
 from facedan_cli.workspace import write_json
 
 BANDWIDTH_SAMPLE = 512
-"""Images of each domain whose distances give the frozen bandwidth."""
+"""Number of images of each domain whose distances give the frozen bandwidth."""
 
 
 def initial_bandwidths(
@@ -34,16 +34,16 @@ def initial_bandwidths(
     streams: tuple[BatchStream, BatchStream],
     seed: int,
 ) -> Mapping[str, float] | None:
-    """γ of each layer, kept in the run's bandwidths.json for when it resumes; None where each batch has its own.
+    """γ of each layer, kept in the run's bandwidths.json for resuming; None if each batch has its own.
 
     Args:
         config: resolved.
         layers: adapted layers.
-        run: where they are kept.
+        run: run that keeps the bandwidths.
         ranks: which process this is; the first one writes.
         network: the initial one.
         streams: batches of source and target.
-        seed: of the dropout in the sample.
+        seed: seed of the dropout in the sample.
 
     Raises:
         FacedanError: the features of the sample have no median distance.
@@ -80,7 +80,7 @@ def _positive(value: object) -> float:
 def _sample_features(
     network: FaceNetwork, streams: tuple[BatchStream, BatchStream], dtype: torch.dtype, seed: int
 ) -> tuple[Features, Features]:
-    """Features of both domains by layer, (n, d) float32; with dropout, as the penalty will see them."""
+    """Features of both domains by layer, (n, d) float32, with dropout, as in the penalty."""
     source, target = streams
     device = next(network.parameters()).device
     network.train()

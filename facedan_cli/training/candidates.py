@@ -1,4 +1,4 @@
-"""Adapted networks as candidates: measured without labels of the target, and the best one chosen.
+"""The candidates of a selection: adapted networks, measured without target labels, and the choice of the best one.
 
 Each network has three measurements:
 
@@ -53,7 +53,7 @@ class Candidate:
 
     Args:
         lambda_: λ of its run.
-        step: of the kept network; 0 is the network before adaptation.
+        step: step of the kept network; 0 is the network before adaptation.
         checkpoint: its file.
         agreement: decidability of two crops of the same target image against crops of different ones (`decidability`).
         source_error: equal error rate on held-out source images.
@@ -69,12 +69,12 @@ class Candidate:
 
 
 class Scorer:
-    """Measures networks that are adapted from the same one, with the same source and target.
+    """Measures networks that were adapted from one network with one source and target.
 
     Args:
         job: one of their adaptations.
         pool: decodes the images.
-        device: where the networks run.
+        device: device of the networks.
         report: warned of images that cannot be read.
 
     Raises:
@@ -115,7 +115,7 @@ def choose(before: Candidate, found: Sequence[Candidate]) -> Candidate:
 
 
 def rejection_reason(candidate: Candidate, before: Candidate) -> str:
-    """Why a network is rejected; empty where it is not."""
+    """The reason why a network is rejected; "" if it is not."""
     if not np.isfinite([candidate.agreement, candidate.source_error, candidate.spread]).all():
         return "its features are not finite"
     if candidate.spread < LEAST_SPREAD * before.spread:
@@ -126,7 +126,7 @@ def rejection_reason(candidate: Candidate, before: Candidate) -> str:
 
 
 def decidability(scores: Tensor) -> float:
-    """d′ between scores of the same image and of different images, in standard deviations (Daugman 2003).
+    """The decidability d′ of scores of the same image and of different images, in standard deviations (Daugman 2003).
 
     (μ_same − μ_different) / √((σ²_same + σ²_different)/2). Unlike an error rate it ranks networks without errors.
 
@@ -144,7 +144,7 @@ def decidability(scores: Tensor) -> float:
 
 
 def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray]:
-    """Images of held-out identities and their names; without these, held-out images with another of each identity.
+    """Images of held-out identities with their names; without any, held-out images and another image of each identity.
 
     Args:
         source: the labelled faces.
@@ -171,7 +171,7 @@ def images_to_verify(source: Source, most: int) -> tuple[FaceDataset, np.ndarray
 
 
 def _images_to_match(job: AdaptJob) -> FaceDataset:
-    """Held-out target images; filled up with others where they are few."""
+    """Held-out target images, filled up with other target images if they are few."""
     kept, held = hold_out(job.target.folder, job.config.holdout, labelled=False)
     rows = np.linspace(0, len(kept) - 1, min(len(kept), max(0, IMAGES - len(held)))).astype(int)
     more = part_of(kept, sorted(set(rows.tolist())))
@@ -180,7 +180,7 @@ def _images_to_match(job: AdaptJob) -> FaceDataset:
 
 @torch.no_grad()
 def _view(network: FaceNetwork, images: FaceStore, seed: tuple[int, ...]) -> Tensor:
-    """Normalised features of a random crop of each image, perhaps mirrored, (n, d)."""
+    """Normalised features of a random, possibly mirrored crop of each image, (n, d)."""
     count = len(images.folder)
     stream = BatchStream(images, np.arange(count), 64, network.crop, seed)
     device = next(network.parameters()).device

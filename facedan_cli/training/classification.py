@@ -1,4 +1,4 @@
-"""The classification loss of a step: of one process or several, with a replicated or a sharded classifier.
+"""The classification loss of a step, in one or several processes, with a replicated or a sharded classifier.
 
 A sharded classifier is partial FC (An et al. 2021): each process holds the weights of its local classes, gathers the
 features of all processes, and computes the scores of the whole batch for its local classes. The sums of the softmax
@@ -23,14 +23,13 @@ from facedan_cli.models.classifier import Classifier
 
 @dataclass(frozen=True)
 class Classification:
-    """What one call adds to the classification of a step: over the calls of a step these sum up to the batch's means.
+    """The share of one call in the classification of a step; the calls of a step sum up to the batch's means.
 
     Args:
-        total: what is minimised; to be differentiated as it is. Where the processes' gradients of everything but a
-            sharded classifier are averaged, they are those of the mean loss of the global batch; a sharded
-            classifier's own gradients are complete already.
+        total: the loss to differentiate. Averaged over the processes, its gradients are those of the mean loss of the
+            global batch; the gradients of a sharded classifier are complete without averaging.
         loss: its value over all processes.
-        accuracy: share of the rows whose own class has the highest score without margin, of the classes that take part.
+        accuracy: share of rows whose own class has the highest score without margin among the sampled classes.
     """
 
     total: Tensor
@@ -48,23 +47,23 @@ def classification_loss(
     step: int = 1,
     sampled: Tensor | None = None,
 ) -> Classification:
-    """Cross-entropy of some rows of a step, as their part in the mean over the global batch.
+    """The cross-entropy of some rows of a step, as their share in the mean over the global batch.
 
-    The processes call it equally often in a step: those that have no rows left with none.
+    All processes must call it equally often in a step, with no rows if none are left.
 
     Args:
-        classifier: the same in all processes, or each with its shard of the classes (`Classifier.sharded`).
+        classifier: the classifier, the same in all processes or a shard of the classes (`Classifier.sharded`).
         x: features of rows of this process, shape (b, features).
         labels: their classes, int64, shape (b,).
-        batch: labelled rows of the global batch: of all processes, and of all calls of the step.
-        smoothing: of labels, a share from 0 to 1, spread evenly over the classes that take part.
-        step: of the training, from 1.
+        batch: number of labelled rows of the global batch, over all processes and all calls of the step.
+        smoothing: label smoothing, a share from 0 to 1, spread evenly over the sampled classes.
+        step: step of the training, from 1.
         sampled: the rows of the classifier's weight that take part, from `sample_classes`; None: all.
     """
     x = classifier.dropout(x)
     if classifier.sharded:
         counts = _counts(len(labels))
-        # Each process's classes give a part of the gradient. Times the number of processes, for it is averaged later.
+        # Each process's classes give a part of the gradient, times the number of processes, since it is averaged later.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         x, labels = gather_counted(wide, counts, world_size()), gather_counted(labels, counts)
     scores = classifier.scores(x, sampled)
@@ -79,17 +78,17 @@ def classification_loss(
 
 
 def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed: int, step: int) -> Tensor | None:
-    """The classes that take part in a step: those of the global batch's labels, and each other one with a probability.
+    """The sampled classes of a step: those of the global batch's labels, and each other class with a probability.
 
     The same step of the same seed samples the same classes with any sharding. A class that is left out has a gradient
     of zero: its weights still decay and follow their momentum.
 
     Args:
-        classifier: with all classes or a shard of them.
-        labels: classes of this process's rows of the step, of all calls of the loss; int64, shape (b,).
+        classifier: the classifier with all classes or a shard of them.
+        labels: classes of this process's rows in all calls of the step, int64, shape (b,).
         rate: the probability, in (0, 1].
-        seed: not negative.
-        step: of the training.
+        seed: seed of the sampling, not negative.
+        step: step of the training.
 
     Returns:
         Rows of the classifier's weight, ascending, int64, shape (c,); None: all, where the rate is 1.
@@ -111,7 +110,7 @@ def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed:
 
 
 def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
-    """A tensor that has a row for each local class, whole: for checkpoints that any number of processes can read.
+    """The whole of a tensor with a row for each local class, for checkpoints that any number of processes can read.
 
     Every process calls it. One process's rows at a time go to the first, on the CPU; their devices hold no more.
 
@@ -138,12 +137,12 @@ def gather_classes(classifier: Classifier, tensor: Tensor) -> Tensor | None:
 
 
 def load_shard(classifier: Classifier, file: Any, key: str) -> Tensor:
-    """This process's rows of a tensor of a file that `gather_classes` made whole; no others are read.
+    """The rows of this process from a file's tensor that `gather_classes` made; no other rows are read.
 
     Args:
         classifier: with all classes or a shard of them.
-        file: what `safetensors.safe_open` gives.
-        key: of the tensor; a number is read as it is.
+        file: the file, opened by `safetensors.safe_open`.
+        key: key of the tensor; a scalar is read whole.
 
     Raises:
         ValueError: the tensor has another number of classes.
@@ -159,11 +158,11 @@ def load_shard(classifier: Classifier, file: Any, key: str) -> Tensor:
 
 
 def load_classifier(classifier: Classifier, file: Any) -> None:
-    """Give a classifier its state from a file in which `gather_classes` made it whole.
+    """Load a classifier's state from a file whose tensors `gather_classes` made.
 
     Args:
         classifier: changed in place.
-        file: what `safetensors.safe_open` gives.
+        file: the file, opened by `safetensors.safe_open`.
 
     Raises:
         ValueError: the state is of another number of classes.
@@ -175,7 +174,7 @@ def load_classifier(classifier: Classifier, file: Any) -> None:
 
 
 def _local_rows(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The rows of local classes, and the columns of these classes in the scores."""
+    """The rows whose classes are local, and the columns of these classes in the scores."""
     local = classifier.local_classes
     rows = torch.arange(len(labels), device=labels.device)
     if classifier.sharded:
@@ -185,7 +184,7 @@ def _local_rows(classifier: Classifier, labels: Tensor, sampled: Tensor | None) 
 
 
 def _correct(classifier: Classifier, scores: Tensor, labels: Tensor, sampled: Tensor | None) -> Tensor:
-    """Whether each row's own class has the highest of all scores, the first of equals; 0 or 1, shape (b,)."""
+    """Whether each row's own class has the highest score, the first among equals; 0 or 1, shape (b,)."""
     if scores.shape[1] > 0:
         highest, columns = scores.max(1)
         classes = classifier.local_classes.start + (columns if sampled is None else sampled[columns])
@@ -200,7 +199,7 @@ def _correct(classifier: Classifier, scores: Tensor, labels: Tensor, sampled: Te
 
 
 def _sharded_cross_entropy(scores: Tensor, rows: Tensor, columns: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of each row, shape (b,), of scores (b, c) of which each process has its local classes.
+    """The cross-entropy of each row, shape (b,), from each process's scores (b, c) of its local classes.
 
     log Σⱼ exp zⱼ − (1 − ε)·z_y − ε·mean z: three sums over classes, of scores that are shifted so that none overflows.
     """
@@ -218,7 +217,7 @@ def _sharded_cross_entropy(scores: Tensor, rows: Tensor, columns: Tensor, smooth
 
 
 class _SumParts(torch.autograd.Function):
-    """Sum over processes of what each computed of its local classes.
+    """The sum over the processes of a value that each computed from its local classes.
 
     The loss is the same in all: its slope in the sum is its slope in each summand, and needs no exchange.
     """
@@ -233,7 +232,7 @@ class _SumParts(torch.autograd.Function):
 
 
 def _counts(rows: int) -> list[int]:
-    """Number of rows of each process."""
+    """The number of rows of each process."""
     counts = torch.zeros(world_size(), dtype=torch.int64)
     counts[rank()] = rows
     return [int(count) for count in sum_over_processes(counts)]

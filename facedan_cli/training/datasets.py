@@ -1,4 +1,4 @@
-"""Shared by pretrain and adapt: the labelled source, held-out samples, seeds and the result."""
+"""The parts that pretrain and adapt share: the labelled source, held-out samples, seeds and the result."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ IMAGES_TO_KEEP = 3
 
 @dataclass(frozen=True)
 class Source:
-    """A labelled data set: the images that lie in identity folders.
+    """A labelled data set: the images in identity folders.
 
     Args:
-        dataset: where it lies.
+        dataset: the data set.
         folder: training images.
-        identities: in the order of the classes.
-        unlabelled: images in no identity folder.
+        identities: identities in the order of the classes.
+        unlabelled: images outside identity folders.
         held_out: images of held-out identities, which no training sees.
     """
 
@@ -56,7 +56,7 @@ class Source:
     held_out: FaceDataset
 
     def labels_of(self, folder: FaceDataset) -> np.ndarray:
-        """Class of each image of (a part of) the data set, int64, shape (images,)."""
+        """The class of each image of the data set or a part of it, int64, shape (images,)."""
         order = {name: index for index, name in enumerate(self.identities)}
         return np.array([order[name] for name in folder.names], np.int64)
 
@@ -66,10 +66,10 @@ class TrainingResult:
     """The result of a training stage.
 
     Args:
-        run: with the checkpoint.
-        skipped: the run was finished already.
-        metrics: the last line of its log.
-        set_aside: the list of images that could not be used; None where there are none.
+        run: run with the checkpoint.
+        skipped: whether the run was finished before.
+        metrics: last line of its log.
+        set_aside: list of images that could not be used; None if there are none.
     """
 
     run: Run
@@ -83,9 +83,9 @@ def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path |
 
     Args:
         dataset: the data set.
-        holdout_identities: how many identities are held out, a tenth at most. The choice depends on the names alone,
-            and a smaller one is part of a larger one.
-        workspace: where digests of the images are kept; None: nowhere.
+        holdout_identities: number of held-out identities, a tenth at most. The choice depends on the names alone, and a
+            smaller sample is part of a larger one.
+        workspace: workspace that keeps digests of the images; None: none.
 
     Raises:
         FacedanError: there is no identity folder, only one, or identity folders lie a level deeper.
@@ -122,7 +122,7 @@ def going_on(stage: str, seed: int, init: str) -> int:
 
     Args:
         stage: "pretrain" or "adapt".
-        seed: that of the run.
+        seed: seed of the run.
         init: SHA-256 of the network's file, hexadecimal.
 
     Returns:
@@ -132,7 +132,7 @@ def going_on(stage: str, seed: int, init: str) -> int:
 
 
 def part_of(folder: FaceDataset, rows: Sequence[int]) -> FaceDataset:
-    """The rows of a data set as a data set."""
+    """The data set of some rows of a data set."""
     paths, names = (tuple(column[row] for row in rows) for column in (folder.paths, folder.names))
     return replace(folder, paths=paths, names=names)
 
@@ -167,7 +167,7 @@ def hold_out(folder: FaceDataset, most: int, *, labelled: bool) -> tuple[FaceDat
 
 
 def _order(name: str) -> bytes:
-    """Sort key of a name: an order that is unrelated to the names and the same everywhere."""
+    """The sort key of a name, for an order that is unrelated to the names and the same everywhere."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
@@ -182,7 +182,7 @@ def describe(dataset: Dataset, folder: FaceDataset) -> dict[str, Any]:
 
 
 def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, report: Report) -> TrainingResult | None:
-    """The result of a run that is finished already; None where it must be trained.
+    """The result of a finished run; None if it must be trained.
 
     Args:
         run: planned.
@@ -205,7 +205,7 @@ def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, rep
 
 
 def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[str, Any]], bool]:
-    """A test of run records: whether a run was trained on these source images, under any name of the data set."""
+    """The test of run records for whether a run was trained on these source images, under any name of the data set."""
 
     @cache
     def contents(holdout_identities: int) -> str:
@@ -221,14 +221,14 @@ def is_of_images(dataset: Dataset, workspace: Workspace) -> Callable[[Mapping[st
 
 
 def warn_of_changes(report: Report, *folders: FaceDataset) -> None:
-    """Warn of data sets that changed while a run read them."""
+    """Warn if data sets changed while a run read them."""
     for folder in folders:
         if not folder.is_as_it_was():
             report.warn(f"images of {folder.root} changed during the run: it may have learnt from either; repeat it")
 
 
 def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
-    """Warn where data sets are aligned differently: the method needs one alignment for all (Section IV-C)."""
+    """Warn if data sets are aligned differently; the method needs one alignment for all (Section IV-C)."""
     manifests = {}
     for dataset in datasets:
         manifest = find_manifest(dataset.root)
@@ -242,7 +242,7 @@ def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
 
 
 def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None:
-    """Report remarks on the data sets, and where the identities may not be the first level of folders."""
+    """Report remarks on the data sets, and warn if identities may not be the first level of folders."""
     for folder in (source.folder, *others):
         if folder.remark:
             report.note(folder.remark)
@@ -252,14 +252,14 @@ def tell_of_inputs(report: Report, source: Source, *others: FaceDataset) -> None
 def write_unusable(
     run: Run, unreadable: Mapping[str, str], unlabelled: tuple[str, ...], skipped: Iterable[tuple[str, str]]
 ) -> Path | None:
-    """Write the list of unusable images, with those before an interruption; None where there are none."""
+    """Write the list of unusable images, with those from before an interruption; None if there are none."""
     unused = dict.fromkeys(unlabelled, "not in an identity folder") | dict(skipped)
     known = read_set_aside(run.set_aside) | unused | dict(unreadable)
     return write_set_aside(run.directory / "set-aside.tsv", sorted(known.items()))
 
 
 def refuse_same(source: Dataset, target: Dataset) -> None:
-    """Refuse a source and a target that are one data set.
+    """Raise an error if source and target are one data set.
 
     Raises:
         UsageError: they are one, or one is a folder of the other.
@@ -279,7 +279,7 @@ def refuse_same(source: Dataset, target: Dataset) -> None:
 
 
 def refuse_shared(source: FaceDataset, target: FaceDataset) -> int:
-    """Refuse a target that holds images of the source: by a list, links or a copy.
+    """Raise an error if the target holds images of the source, by a list, links or copies.
 
     Returns:
         The number of shared images, where they are few.

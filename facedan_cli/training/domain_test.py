@@ -1,4 +1,4 @@
-"""Whether source and target differ beyond chance, on held-out images before and after adaptation."""
+"""The test for a difference of source and target beyond chance, on held-out images before and after adaptation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facedan_cli.training.datasets import LEAST_SAMPLE
 from facedan_cli.training.held_out import HeldOut, features_of, readable
 
 KEY = "two_sample"
-"""Key of the test in the log: a `TwoSampleTest` for each layer."""
+"""The key of the test in the log, with a `TwoSampleTest` for each layer."""
 
 IDENTITIES_UNKNOWN = (
     "the identities of the target are unknown: with several target images of one subject, the two-sample test finds a "
@@ -31,14 +31,14 @@ IDENTITIES_UNKNOWN = (
 class DomainTest:
     """A permutation test of MMD² between the held-out images of both domains, for each layer.
 
-    Its bandwidth is the median of its own sample, so that it means the same before and after. It permutes the
-    identities of the source, and the images of the target, whose identities are unknown.
+    Its bandwidth is the median of its own sample, so that it means the same before and after. It permutes the source by
+    identities, and the target, whose identities are unknown, by images.
 
     Args:
         held_out: the images, and the network that is measured at the call.
         layers: layers whose features are compared.
         bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
-        seed: of the permutations.
+        seed: seed of the permutations.
     """
 
     held_out: HeldOut
@@ -47,7 +47,7 @@ class DomainTest:
     seed: int
 
     def __call__(self) -> dict[str, Any]:
-        """The entry for the log; empty where too few images can be read, or features have collapsed to a point."""
+        """The entry for the log; empty if too few images can be read, or features have collapsed to a point."""
         images = (self.held_out.source, self.held_out.target)
         if any(domain is None or len(readable(domain)) < 2 for domain in images):
             return {}
@@ -73,14 +73,14 @@ class DomainTest:
 
 
 def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Path, report: Report) -> None:
-    """Draw the features of held-out images by the initial and by the adapted network; nothing where they are few.
+    """Draw the features of held-out images by the initial and by the adapted network, unless there are too few.
 
     Args:
         init: checkpoint of the initial network.
         held_out: images of both domains, and the adapted network.
-        layers: whose features are drawn.
-        path: the figure.
-        report: warned where it cannot be drawn.
+        layers: layers of the features.
+        path: file of the figure.
+        report: receives a warning if the figure cannot be drawn.
     """
     images = [domain for domain in (held_out.source, held_out.target) if domain is not None]
     if len(images) < 2 or any(len(readable(domain)) < LEAST_SAMPLE for domain in images):
@@ -100,7 +100,7 @@ def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Pat
 
 
 def tell(log: Path, report: Report) -> None:
-    """Report the test before and after adaptation, and what follows from it."""
+    """Report the test before and after adaptation, with its meaning."""
     try:
         tested = [_tests(entry) for entry in read_entries(log) if KEY in entry]
     except (TypeError, AttributeError) as error:

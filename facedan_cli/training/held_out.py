@@ -36,7 +36,7 @@ class HeldOut:
     target: FaceStore | None = None
 
     def loss(self, penalty: Penalty | None = None) -> float | None:
-        """The training loss of these images, with the penalty; None where there are none.
+        """The training loss of these images, with the penalty; None without images.
 
         It compares steps by labels of the source alone. Labels are not smoothed, and the margin of sphereface is that
         of the first step, so that steps can be compared.
@@ -65,7 +65,7 @@ def readable(images: FaceStore) -> list[int]:
 
 @torch.no_grad()
 def features_of(network: FaceNetwork, images: FaceStore) -> Mapping[str, Tensor]:
-    """Features of the centre crops of all images that can be read, by layer, (n, length) float32."""
+    """The features of the centre crops of all readable images, by layer, (n, length) float32."""
     device = next(network.parameters()).device
     margin, rows = (images.size - network.crop) // 2, readable(images)
     found = []
@@ -84,7 +84,7 @@ def features_of(network: FaceNetwork, images: FaceStore) -> Mapping[str, Tensor]
 
 @contextmanager
 def evaluating(network: FaceNetwork) -> Iterator[None]:
-    """The network in evaluation mode, and afterwards in the mode that it had."""
+    """Set the network to evaluation mode, and afterwards to its earlier mode."""
     training = network.training
     network.eval()
     try:

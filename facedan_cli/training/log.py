@@ -1,4 +1,4 @@
-"""metrics.jsonl of a training, and the warning of collapsed features."""
+"""The log of a training, metrics.jsonl, and the warning about collapsed features."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LEAST_RANK, LEAST_ANGLE = 0.1, 0.01
-"""Features have collapsed where effective rank, or 1 − mean cosine, is below this share of its first value.
+"""Share of its first value below which effective rank, or 1 − mean cosine, shows collapsed features.
 
-The first value is that of the first line of the log: usual values differ between networks."""
+The first value is in the first line of the log, since usual values differ between networks."""
 
 
 class Log:
@@ -48,7 +48,7 @@ class Log:
         self._board = None if tensorboard is None or rank() > 0 else _open_board(tensorboard, start)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Add a line."""
+        """Append a line."""
         self.last = entry
         if entry["step"] > 0:
             self.first = self.first or entry
@@ -61,7 +61,7 @@ class Log:
             self._board.flush()  # a state that is saved later has its numbers on disk, whatever stops the process
 
     def collapse(self, entry: dict[str, Any]) -> str:
-        """A warning, once, where the features of a domain have collapsed; else empty."""
+        """A warning, once, if the features of a domain have collapsed; else ""."""
         for key, now in entry.items():
             if self.warned or not key.startswith("rank_"):
                 continue
@@ -78,7 +78,7 @@ class Log:
 
 
 def check_tensorboard() -> None:
-    """Refuse where TensorBoard is not installed.
+    """Raise an error if TensorBoard is not installed.
 
     Raises:
         FacedanError: with how to install it.
@@ -90,7 +90,7 @@ def check_tensorboard() -> None:
 
 
 def scalars(entry: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of an entry by TensorBoard tags; nested values are named `beta_fc6/0`."""
+    """Yield the numbers of an entry with TensorBoard tags; nested values are named `beta_fc6/0`."""
     for key, value in entry.items():
         if isinstance(value, Mapping | list):
             inner = value if isinstance(value, Mapping) else dict(enumerate(value))
@@ -100,7 +100,7 @@ def scalars(entry: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, f
 
 
 def shape_of_features(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, float]:
-    """Norm, effective rank and mean cosine of the features of each domain: where λ is too high they collapse."""
+    """Norm, effective rank and mean cosine of the features of each domain, which show a collapse if λ is too high."""
     shape = {}
     for domain, features in (("source", source), ("target", target)):
         for layer, rows in features.items():
@@ -111,7 +111,7 @@ def shape_of_features(source: Mapping[str, Tensor], target: Mapping[str, Tensor]
 
 
 def _open_board(directory: Path, start: int) -> SummaryWriter:
-    """The writer of TensorBoard, which hides events of later steps than `start`."""
+    """The TensorBoard writer, which hides earlier events of steps after `start`."""
     check_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
@@ -119,5 +119,5 @@ def _open_board(directory: Path, start: int) -> SummaryWriter:
 
 
 def _lines_up_to(log: Path, step: int) -> list[dict[str, Any]]:
-    """The lines up to a step: a resumed run does the later ones again."""
+    """The lines up to a step; a resumed run repeats the later steps."""
     return [entry for entry in read_entries(log) if entry["step"] <= step and step > 0]

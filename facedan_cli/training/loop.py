@@ -67,7 +67,7 @@ def train(
     validation: Validation = NOTHING,
     report: Report = SILENT,
 ) -> dict[str, Any]:
-    """Train in place, resuming from the saved state where there is one.
+    """Train the network in place, from the saved state if there is one.
 
     With torch.distributed initialised each process takes its shard of every batch; the penalty is that of the global
     batch, gradients are averaged, and the first process writes.
@@ -149,7 +149,7 @@ class _Trained:
         self._losses = Step(network, penalty, plan, self._scaler)
 
     def resume(self) -> int:
-        """Load the saved state where there is one; returns the number of finished steps."""
+        """Load the saved state if there is one; returns the number of finished steps."""
         start, remembered = self._checkpoints.load(self._network, self._optimizer)
         if start and self._penalty is not None:
             tensors = {key.removeprefix(_PENALTY): x for key, x in remembered.items() if key.startswith(_PENALTY)}
@@ -204,7 +204,7 @@ class _Trained:
 
 
 def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.device) -> Iterator[Batch]:
-    """Batches start … stop-1 of both domains."""
+    """Yield batches start … stop-1 of both domains."""
     sources = domains.source.batches(start, stop, device)
     if domains.target is None:
         yield from (Batch(images, labels) for images, labels in sources)
@@ -214,7 +214,7 @@ def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.
 
 
 def _gradient_norm(network: FaceNetwork) -> Tensor:
-    """The norm of the whole gradient, the same in all processes: they must agree on whether it is finite."""
+    """The norm of the whole gradient, the same in all processes, which must agree on whether it is finite."""
     norm = nn.utils.get_total_norm([p.grad for p in replicated(network) if p.grad is not None])
     if network.classifier.sharded:
         own = nn.utils.get_total_norm([p.grad for p in network.classifier.parameters() if p.grad is not None])
@@ -262,7 +262,7 @@ def _stop_request() -> Iterator[_Stop]:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Turn the errors of a process group whose other process has ended into one that says so.
+    """Turn the errors of a process group into one message if another process has ended.
 
     Raises:
         FacedanError: another process has ended.

@@ -1,4 +1,4 @@
-"""PCANet in place of stage 1: filters and whitening, learnt from faces without labels (Chan et al. 2015)."""
+"""Training of PCANet in place of stage 1: filters and whitening from faces without labels (Chan et al. 2015)."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from facedan_cli.training.datasets import TrainingResult, describe, found_finish
 from facedan_cli.workspace import Workspace, write_set_aside, write_text
 
 MOST_IMAGES = 5000
-"""Largest training set; of more images a sample is taken. The whitening costs O(n²), and the authors use no more."""
+"""Largest training set; a sample is taken from more images. Whitening costs O(n²), and the authors use no more."""
 
 
 @dataclass(frozen=True)
 class PCANetJob:
-    """A PCANet that is planned: checked, and not begun.
+    """A checked and planned training of a PCANet.
 
     Args:
-        config: of which PCANet reads `PCANET_OPTIONS`.
+        config: options, of which PCANet reads `PCANET_OPTIONS`.
         source: faces that the filters are learnt from.
         gallery: faces that the whitening is learnt from; None: those of the source.
-        run: where the result lies.
+        run: run of the result.
     """
 
     config: PretrainConfig
@@ -54,7 +54,7 @@ class PCANetJob:
 
 
 def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
-    """Check the inputs; writes nothing. Any tree of faces is a source: no labels are needed.
+    """Plan the training: check its inputs, without writing anything. Unlabelled faces are a source too.
 
     Raises:
         FacedanError: an input is missing, or an option cannot be.
@@ -79,7 +79,7 @@ def plan_pcanet(config: PretrainConfig, workspace: Workspace) -> PCANetJob:
 
 
 def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Learn what was planned; a finished run is kept, an interrupted one begins again.
+    """Carry out a planned training; a finished run is kept, an interrupted one starts again.
 
     Raises:
         FacedanError: another job works in the run, or the faces are too few.
@@ -123,7 +123,7 @@ def _windows(
     unreadable: list[tuple[str, str]],
     report: Report,
 ) -> Tensor:
-    """The grey windows of a data set's faces or of a sample of them, uint8, shape (n, height, width), on the CPU.
+    """The grey windows of a data set's faces, or of a sample, uint8, shape (n, height, width), on the CPU.
 
     Raises:
         FacedanError: not one image can be read.

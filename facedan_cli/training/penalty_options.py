@@ -1,4 +1,4 @@
-"""The penalty's options: parsed, checked, and refused where they would have no effect."""
+"""The penalty's options: parsing, checks, and errors for options without effect."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def resolve_penalty(
     """Check the penalty's options.
 
     Args:
-        config: as it was given.
-        network: what is adapted.
+        config: the given configuration.
+        network: the network that is adapted.
         paths: gives the dotted paths of its modules, which are layers too.
 
     Returns:
@@ -60,7 +60,7 @@ def resolve_penalty(
 
 
 def penalty_values(layers: Mapping[str, float], bandwidth_multipliers: tuple[float, ...]) -> dict[str, Any]:
-    """Layers and kernels as values of options, equal where the settings are equal however they were written."""
+    """Layers and kernels as values of options in one normal form, so that equal settings are equal values."""
     doubling = bandwidth_multipliers == doubling_multipliers(len(bandwidth_multipliers))
     return {
         "layers": ",".join(layer if weight == 1 else f"{layer}:{weight:g}" for layer, weight in layers.items()),
@@ -95,7 +95,7 @@ def _refuse_what_has_no_effect(config: AdaptConfig, layers: Mapping[str, float],
 
 
 def check_batch(config: AdaptConfig) -> None:
-    """Refuse a batch that is too small for optimal kernel weights.
+    """Raise an error if a batch is too small for optimal kernel weights.
 
     Args:
         config: resolved.
@@ -146,7 +146,7 @@ def parse_layers(
 
 
 def parse_multipliers(text: str) -> tuple[float, ...]:
-    """The bandwidths of "0.5,1,2" as multiples of γ, rising.
+    """The bandwidth multipliers of a text such as "0.5,1,2", rising.
 
     Raises:
         UsageError: one is not a positive number that float32 has kernels of, one is named twice, or they are too many.
@@ -161,7 +161,7 @@ def parse_multipliers(text: str) -> tuple[float, ...]:
 
 
 def parse_bandwidth(text: str) -> float | None:
-    """A number given for γ; None for "frozen", "ema" and "batch".
+    """The number given for γ; None for "frozen", "ema" and "batch".
 
     Raises:
         UsageError: it is neither.
@@ -178,7 +178,7 @@ def parse_bandwidth(text: str) -> float | None:
 
 
 def _positive(text: str, limits: tuple[float, float]) -> float:
-    """A positive number within limits, or NaN."""
+    """The positive number in a text if it is within limits, else NaN."""
     try:
         value = float(text)
     except ValueError:

@@ -32,7 +32,7 @@ class Plan(Recipe):
 
 
 def learning_rate(step: int, plan: Plan) -> float:
-    """The rate of a step from 1: constant, or one cycle, a linear rise over a tenth of the steps and half a cosine."""
+    """The learning rate of a step, from 1: constant, or one cycle: linear over a tenth of the steps, then a cosine."""
     if plan.schedule == "constant":
         return plan.lr
     rise = max(1, plan.iterations // 10)
@@ -64,12 +64,12 @@ def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
 
 
 def set_rate(optimizer: optim.Optimizer, rate: float) -> None:
-    """Give each group its multiple of a learning rate."""
+    """Set each group's learning rate to its multiple of a rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
 
 
 def replicated(network: FaceNetwork) -> list[nn.Parameter]:
-    """The parameters that all processes replicate: all but those of a sharded classifier."""
+    """The parameters that are the same in all processes: all but those of a sharded classifier."""
     own = {id(parameter) for parameter in network.classifier.parameters()} if network.classifier.sharded else set()
     return [parameter for parameter in network.parameters() if id(parameter) not in own]

@@ -47,7 +47,7 @@ from facedan_cli.workspace import Workspace, sha256_file
 
 @dataclass(frozen=True)
 class PretrainJob:
-    """A pretraining that is planned: checked, and not begun."""
+    """A checked and planned pretraining."""
 
     config: PretrainConfig
     source: Source
@@ -57,14 +57,14 @@ class PretrainJob:
 
     @property
     def seed(self) -> int:
-        """Seed of the training: another than that of the training of an initial network of facedan."""
+        """The seed of the training, which differs from that of an initial network of facedan."""
         if self.init is None or not is_checkpoint(self.init):
             return self.config.seed
         return going_on("pretrain", self.config.seed, self.run.inputs["init"]["sha256"])
 
 
 def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob | PCANetJob:
-    """Check a configuration and its inputs; writes nothing.
+    """Plan a pretraining: check its configuration and inputs without writing anything.
 
     Raises:
         FacedanError: an input is missing, or an option cannot be.
@@ -95,7 +95,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
 
 
 def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Train what was planned; a finished run is kept, an interrupted one is continued."""
+    """Carry out a planned pretraining; a finished run is kept, an interrupted one is resumed."""
     if isinstance(job, PCANetJob):
         return learn_pcanet(job, force=force, report=report)
     config, source, run = job.config, job.source, job.run

@@ -1,4 +1,4 @@
-"""From what was asked to what is trained: the configuration of each stage, resolved and checked in one step."""
+"""Resolved configurations: the defaults of each stage are filled in and everything is checked in one step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from facedan_cli.training.penalty_options import check_batch, penalty_values, re
 
 
 def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
-    """The configuration of stage 1 with every value that its network and this machine determine.
+    """The configuration of stage 1 with all values that network and machine determine.
 
     Raises:
         UsageError: naming the option that cannot be.
@@ -40,11 +40,11 @@ def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
 def resolve_adapt(
     config: AdaptConfig, card: ModelCard, init: Path
 ) -> tuple[AdaptConfig, Mapping[str, float], tuple[float, ...]]:
-    """The configuration of stage 2 with every value that the initial network and this machine determine.
+    """The configuration of stage 2 with all values that initial network and machine determine.
 
     Args:
-        config: as it was given.
-        card: of the initial network.
+        config: the given configuration.
+        card: description of the initial network.
         init: its checkpoint; without --init the name of its run is the resolved value.
 
     Returns:
@@ -70,7 +70,7 @@ def resolve_adapt(
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """The precision that "auto" stands for: bfloat16 on GPUs that compute in it, else float32."""
+    """The precision; "auto" becomes bfloat16 on GPUs that compute in it, else float32."""
     if precision != "auto":
         return precision
     chosen = resolve_device(device)
@@ -78,11 +78,11 @@ def resolve_precision(precision: str, device: str) -> str:
 
 
 def check_processes(config: TrainingConfig, identities: int) -> None:
-    """Refuse what cannot be divided among the processes, or among the parts of a batch.
+    """Raise an error if batch or identities cannot be divided among the processes or parts.
 
     Args:
         config: resolved.
-        identities: how many the source has.
+        identities: number of identities of the source.
 
     Raises:
         UsageError: naming the option.
@@ -109,7 +109,7 @@ def check_processes(config: TrainingConfig, identities: int) -> None:
 
 
 def _holdout_identities(config: AdaptConfig, card: ModelCard) -> int:
-    """The number of held-out identities in the pretraining: the network knows the others."""
+    """The number of held-out identities, which must be that of the pretraining; the network knows the others."""
     held_out = int(card.config.get("hold_people") or 0)
     if config.holdout_identities not in (None, held_out):
         raise UsageError(
@@ -120,7 +120,7 @@ def _holdout_identities(config: AdaptConfig, card: ModelCard) -> int:
 
 
 def _head_of(config: AdaptConfig, card: ModelCard) -> dict[str, Any]:
-    """The settings of the initial network's head that no option overrides; none where another head is asked for."""
+    """The settings of the initial network's head that no option overrides; none for another head."""
     if config.head is not None and config.head != card.head.get("head"):
         return {}
     given = options(config)

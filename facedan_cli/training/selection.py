@@ -1,4 +1,4 @@
-"""Selection of λ and step by labels of the source and unlabelled target images, never by labels of the target.
+"""Selection of λ and step by labels of the source and by target images, without labels of the target.
 
 Each λ is a run that keeps its networks on the way; `candidates` measures and compares them.
 """
@@ -29,19 +29,19 @@ from facedan_cli.training.datasets import METHOD, TrainingResult, found_finished
 from facedan_cli.workspace import Workspace, write_csv
 
 NETWORKS_KEPT = 6
-"""Networks of each run that are compared, the last one among them."""
+"""Number of networks of each run that are compared, including the last."""
 
 _LAMBDAS_ON_DISK = "strengths"
-"""The key of the tried λ in run identities and checkpoints, as earlier versions wrote it."""
+"""The key of the tried values of λ in run identities and checkpoints, as in earlier versions."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A selection among adaptations that is planned: checked, and not begun.
+    """A checked and planned selection among adaptations.
 
     Args:
         jobs: the adaptations, by λ.
-        run: of the chosen network.
+        run: run of the chosen network.
     """
 
     jobs: Mapping[float, AdaptJob]
@@ -49,7 +49,7 @@ class Selection:
 
 
 def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
-    """Check the configuration of all candidates; writes nothing.
+    """Plan a selection: check all candidates' configurations without writing anything.
 
     Raises:
         FacedanError: an input is missing, or an option cannot be.
@@ -81,7 +81,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
 
 
 def select(selection: Selection, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Train what is missing, measure the kept networks, and save the best one as a run of its own.
+    """Train missing candidates, measure the kept networks, and save the best one as a run of its own.
 
     Raises:
         FacedanError: there are too few images to compare networks by.
@@ -112,7 +112,7 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
 
 
 def parse_lambdas(text: str) -> tuple[float, ...]:
-    """The λ of "0.1,0.5,2", rising.
+    """The values of λ in a text such as "0.1,0.5,2", rising.
 
     Raises:
         UsageError: there are fewer than two, or one is no number from 0.
@@ -129,7 +129,7 @@ def parse_lambdas(text: str) -> tuple[float, ...]:
 def _measured(
     selection: Selection, job: AdaptJob, pool: ThreadPoolExecutor, device: torch.device, report: Report
 ) -> list[Candidate]:
-    """The network before adaptation, and all that were kept."""
+    """The measurements of the network before adaptation and of all kept networks."""
     kept = [(0.0, 0, job.init)]
     for lambda_, of in selection.jobs.items():
         steps = {int(path.stem.partition("-")[2]): path for path in of.run.checkpoint.parent.glob("step-*.safetensors")}

@@ -1,4 +1,4 @@
-"""The training session of both stages: it locks a run, joins the processes, and trains."""
+"""The training session of both stages, which locks a run, joins the processes and trains."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Session:
         config: resolved.
         run: its directory.
         ranks: which process this is.
-        device: of the network.
+        device: device of the network.
         pool: threads that decode images.
         caches: directory of decoded faces.
         report: silent in all processes but the first.
@@ -54,7 +54,7 @@ class Session:
     report: Report
 
     def images(self, folder: FaceDataset, size: int) -> FaceStore:
-        """The faces of a data set, cached as --cache says."""
+        """The faces of a data set, with the cache of --cache."""
         return FaceStore(folder, size, self.pool, self.report, Cache(self.config.cache, self.caches))
 
     def rows(self, batch: int) -> range:
@@ -62,7 +62,7 @@ class Session:
         return shard_range(batch, self.ranks.rank, self.ranks.count)
 
     def head(self, classes: int) -> dict[str, Any]:
-        """The classifier's settings, with the local classes of this process."""
+        """The settings of the classifier, with the local classes of this process."""
         local = shard_range(classes, self.ranks.rank, self.ranks.count) if self.config.shard_classifier else None
         config = self.config
         return {"head": config.head, "margin": config.margin, "scale": config.scale, "local_classes": local}
@@ -70,7 +70,7 @@ class Session:
     def train(
         self, network: FaceNetwork, domains: DomainBatches, card: ModelCard, validation: Validation, seed: int
     ) -> dict[str, Any]:
-        """Train, and draw the learning curves, also where the training is interrupted.
+        """Train, and draw the learning curves, also after an interruption.
 
         Args:
             network: trained in place.
@@ -100,7 +100,7 @@ class Session:
             self._draw()
 
     def unusable(self, *images: FaceStore) -> dict[str, str]:
-        """Images that any process could not read, with the reason; in the first process, empty in the others."""
+        """The images that a process could not read, with the reasons; empty in all processes but the first."""
         found = [(path, reason) for faces in images for path, reason in faces.unreadable.items()]
         return dict(self.ranks.gather(found))
 

@@ -1,4 +1,4 @@
-"""The files of a training: the state that it resumes from, and the networks that are kept."""
+"""The files of a training: the state for resuming, and the kept networks."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _NETWORK, _OPTIMIZER, _LOOP, _CLASSIFIER = "network.", "optimizer.", "loop.", "c
 
 
 class Best(NamedTuple):
-    """The step of the lowest held-out loss, and that loss."""
+    """The step with the lowest held-out loss, and that loss."""
 
     step: int
     loss: float
 
 
 class Checkpoints:
-    """Saves the state and the networks of a training: it copies the tensors, and a thread writes them.
+    """Saves the state and the networks of a training; a thread writes copies of the tensors.
 
     state.safetensors holds all that the next step depends on; random numbers and positions in the data are functions of
     the seed and the step. step-N.safetensors are the networks of every
@@ -47,8 +47,8 @@ class Checkpoints:
     whole or not at all, and the state after the network that it tells of.
 
     Args:
-        directory: where the files lie.
-        card: what the networks' files say of them.
+        directory: directory of the files.
+        card: description of the networks for their files.
         keep_every: 0: of the steps before the last only the best one's network is kept.
     """
 
@@ -77,11 +77,11 @@ class Checkpoints:
 
     @property
     def state(self) -> Path:
-        """The file that an interrupted training resumes from."""
+        """The file with the state for resuming."""
         return self.directory / STATE_FILE
 
     def told(self) -> str:
-        """The kept state, for an error message."""
+        """A sentence on the saved state, for an error message."""
         self._finish()
         if self.saved is None:
             return "no state was saved before it"
@@ -97,7 +97,7 @@ class Checkpoints:
         loss: float | None = None,
         last: bool = False,
     ) -> None:
-        """Save the state after a step. Every process calls it, and the first one writes.
+        """Save the state after a step; all processes must call it, and the first one writes.
 
         Args:
             step: finished steps.
@@ -119,7 +119,7 @@ class Checkpoints:
             self._pending = self._writer.submit(self._write, step, copies, self.best, improved, last)
 
     def load(self, network: FaceNetwork, optimizer: optim.Optimizer) -> tuple[int, dict[str, Tensor]]:
-        """Restore a network and its optimiser from what `save` wrote.
+        """Restore a network and its optimiser from the saved state.
 
         Returns:
             The number of steps that are done, 0 where there is no state; and what else the next step depends on.
@@ -168,7 +168,7 @@ class Checkpoints:
 
 
 def _copies(network: FaceNetwork, optimizer: optim.Optimizer, running_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a state on the CPU: whole in the first process, also those of a sharded classifier."""
+    """Copies of all tensors of a state on the CPU, in the first process also the whole of a sharded classifier."""
     classifier, parameters = network.classifier, _parameters(optimizer)
     sharded = {id(parameter) for parameter in classifier.parameters()} if classifier.sharded else set()
     copies = {}
@@ -186,7 +186,7 @@ def _copies(network: FaceNetwork, optimizer: optim.Optimizer, running_state: Map
 
 
 def _copied(tensor: Tensor) -> Tensor | None:
-    """A copy for the process that writes."""
+    """A copy of a tensor in the process that writes."""
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format) if rank() == 0 else None
 
 
@@ -216,12 +216,12 @@ def _load_optimizer(optimizer: optim.Optimizer, classifier: Classifier, file: An
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """The value in the memory layout of its parameter, which fused kernels rely on."""
+    """The value in its parameter's memory layout, which fused kernels need."""
     return torch.empty_like(parameter.detach()).copy_(value) if value.shape == parameter.shape else value
 
 
 def _parameters(optimizer: optim.Optimizer) -> list[Tensor]:
-    """By the numbers that the optimiser's state gives them."""
+    """The optimiser's parameters by their numbers in its state."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 

@@ -21,7 +21,7 @@ from facedan_cli.training.plan import Plan
 TOO_LARGE = "lower --lr (or --lambda): NaNs and collapsed features almost always come from too large steps"
 
 _AS_WITHOUT: dict[str, Any] = {"fallback_random": True}
-"""A compiled network draws the same random numbers: a run may resume with or without --compile."""
+"""Options with which a compiled network draws the same random numbers, so that a run may resume without --compile."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,7 +30,7 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """The shard of a global batch that this process takes.
+    """This process's shard of a global batch.
 
     Args:
         source: source images, uint8, (n, 3, crop, crop).
@@ -43,19 +43,19 @@ class Batch:
     target: Tensor | None = None
 
     def part(self, rows: slice) -> Batch:
-        """Some rows of each domain."""
+        """A batch of some rows of each domain."""
         return Batch(self.source[rows], self.labels[rows], None if self.target is None else self.target[rows])
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses and features of a step; its gradients are in the parameters.
+    """The losses and features of a step; the parameters hold its gradients.
 
     Args:
         classification: mean over the source rows of the global batch.
         accuracy: share of these rows that are classified correctly.
-        penalty: of the global batch; None in stage 1.
-        discrepancies: by their names in the log.
+        penalty: penalty of the global batch; None in stage 1.
+        discrepancies: discrepancies by their names in the log.
         source: source features by layer, (n, d); with a penalty those of the global batch, (B, d).
         target: target features by layer; empty in stage 1.
     """
@@ -74,7 +74,7 @@ class Losses:
 
 
 class Step:
-    """Classification of the source rows, and the penalty between the domains, of one network.
+    """The losses of a network: classification of the source rows, and the penalty between the domains.
 
     Args:
         network: trained in place.
@@ -92,7 +92,7 @@ class Step:
         self._forward = torch.compile(network, options=_AS_WITHOUT) if plan.compile else network
 
     def __call__(self, batch: Batch, step: int) -> Losses:
-        """Losses of a step; its gradients are added to those of the parameters.
+        """The losses of a step, whose gradients are added to those of the parameters.
 
         Args:
             batch: this process's shard.
@@ -123,7 +123,7 @@ class Step:
         return _losses([classified], penalty, discrepancies, source, target)
 
     def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
-        """The same step as `_whole`, with the memory of a part.
+        """The same step as `_whole`, in parts that need less memory.
 
         The penalty needs all features at once. A first pass without graph gives the features and the gradient of the
         penalty with respect to them; a second pass per part takes that gradient into the network (Gao et al. 2021,
@@ -161,7 +161,7 @@ class Step:
         return _losses(classified, penalty, discrepancies, source, target)
 
     def _joined(self, batch: Batch, step: int, parts: list[slice]) -> list[Features]:
-        """Features of source and target of all parts, (b, d) by layer, as leaves that require a gradient."""
+        """The features of source and target of all parts, (b, d) by layer, as leaves that require a gradient."""
         found = []
         with torch.no_grad():
             for rows in parts:
@@ -177,7 +177,7 @@ class Step:
 
     @contextmanager
     def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
-        """Random numbers and precision of a pass of some rows; masks are those of the global batch."""
+        """Set random numbers, dropout masks (those of the global batch) and precision for a pass of some rows."""
         torch.manual_seed((self.plan.seed * 1_000_003 + step) % (1 << 63))
         local = shard_range(self.plan.batch, rank(), world_size())[rows]
         domains = 1 if batch.target is None else 2
@@ -192,7 +192,7 @@ class Step:
         set_batch_rows(self.network, None, None)
 
     def _features(self, batch: Batch) -> tuple[Features, Features]:
-        """Features of source and target by layer, (n, d) float32, by one pass of both domains."""
+        """The features of source and target by layer, (n, d) float32, from one pass of both domains."""
         images = batch.source if batch.target is None else torch.cat([batch.source, batch.target])
         features = {layer: rows.float() for layer, rows in self._forward(images).items()}
         labelled = len(batch.labels)

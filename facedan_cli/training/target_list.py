@@ -35,7 +35,7 @@ class Target:
 
 
 def read_target(name: str, workspace: Workspace) -> Target:
-    """The faces that `--target` names.
+    """Read the faces of `--target`.
 
     A sigset lists images of the data set with the name of its directory: protocols/gbu/LIST.xml those of `gbu`. They
     are matched by base name. Missing images keep their listed names, so that their reader sets them aside.
@@ -63,7 +63,7 @@ def read_target(name: str, workspace: Workspace) -> Target:
 
 
 def target_images(facts: dict[str, Any]) -> list[str]:
-    """The image names of the target in a run.json; none where the target is gone."""
+    """The image names of the target in a run.json; empty if the target is gone."""
     try:
         if "sigset" in facts:
             return [record.file_name for record in read_sigset(Path(facts["sigset"]))]
