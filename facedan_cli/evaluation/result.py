@@ -135,7 +135,7 @@ class EvaluateResult:
 def _further(measured: Measurement) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
     """Further rates of a partition: measure, at what, value, bounds, and the value with failures."""
     if isinstance(measured, Verification):
-        yield "eer", "", sum(measured.eer) / 2, measured.eer, sum(measured.eer_with_failures) / 2
+        yield "eer", "", measured.eer.mid, measured.eer[:2], measured.eer_with_failures.mid
         if measured.accuracy is not None and measured.accuracy_with_failures is not None:
             yield "accuracy", "", measured.accuracy["mean"], ("", ""), measured.accuracy_with_failures["mean"]
     else:

@@ -142,7 +142,7 @@ def _more(model: ModelResult) -> Mapping[str, str]:
         of = "" if name == "all" else f"{name} "
         if isinstance(measured, Verification):
             if not of:  # beside several partitions' rates it would make the rows too long
-                cells["EER"] = f"{50 * sum(measured.eer):.2f}"
+                cells["EER"] = f"{100 * measured.eer.mid:.2f}"
             if measured.accuracy is not None:
                 mean, error = measured.accuracy["mean"], measured.accuracy["standard_error"]
                 cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
@@ -160,7 +160,7 @@ def _more_with_failures(model: ModelResult) -> Mapping[str, str]:
         of = "" if name == "all" else f"{name} "
         if isinstance(measured, Verification):
             if not of:
-                cells["EER"] = f"{50 * sum(measured.eer_with_failures):.2f}"
+                cells["EER"] = f"{100 * measured.eer_with_failures.mid:.2f}"
             if measured.accuracy_with_failures is not None:
                 mean, error = (measured.accuracy_with_failures[key] for key in ("mean", "standard_error"))
                 cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
@@ -179,7 +179,7 @@ def _cell(rates: Rates, at: str, marks: str = "") -> str:
 
 
 def _eer(measured: Verification) -> str:
-    low, high = (100 * bound for bound in measured.eer)
+    low, high = (100 * bound for bound in measured.eer[:2])
     return f"{low:.2f}" if low == high else f"{low:.2f} to {high:.2f}"
 
 

@@ -16,7 +16,14 @@ from facedan_cli.metrics.accuracy import fold_accuracy, with_failed_pairs
 from facedan_cli.metrics.bootstrap import vr_replicates
 from facedan_cli.metrics.intervals import Interval, rate_interval, wilson
 from facedan_cli.metrics.radix import Streamed
-from facedan_cli.metrics.roc import Curve, OperatingPoint, equal_error_rate, roc_curve, verification_rate
+from facedan_cli.metrics.roc import (
+    Curve,
+    EqualErrorRate,
+    OperatingPoint,
+    equal_error_rate,
+    roc_curve,
+    verification_rate,
+)
 
 LEVEL = 0.95
 OURS = EvaluateConfig.convention
@@ -53,12 +60,11 @@ class Verification:
         points: the operating point at each FAR.
         rates: the verification rates among the comparisons that could be made.
         with_failures: the same where a genuine comparison that could not be made is a false reject.
-        eer: the interval in which the equal error rate lies.
+        eer: the equal error rate.
         curve: the ROC curve.
         scores: genuine and impostor scores; None where they were streamed.
         failed: genuine and impostor comparisons that could not be made, and missing images.
-        eer_with_failures: the interval of the equal error rate where a genuine comparison that could not be made is
-            rejected at every threshold.
+        eer_with_failures: the same where a genuine comparison that could not be made is rejected at every threshold.
         accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
         accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is an error.
         left_out: comparisons of an image with itself, which were not made.
@@ -67,11 +73,11 @@ class Verification:
     points: Mapping[str, OperatingPoint]
     rates: Rates
     with_failures: Rates
-    eer: Interval
+    eer: EqualErrorRate
     curve: Curve
     scores: tuple[np.ndarray, np.ndarray] | None
     failed: tuple[int, int, int]
-    eer_with_failures: Interval
+    eer_with_failures: EqualErrorRate
     accuracy: Mapping[str, Any] | None = None
     accuracy_with_failures: Mapping[str, Any] | None = None
     left_out: LeftOut = NOTHING_LEFT_OUT
@@ -91,7 +97,7 @@ class Verification:
             "false_accepts": {far: point.false_accepts for far, point in points.items()},
             "budget": {far: point.budget for far, point in points.items()},
             "resolved": {far: point.resolved for far, point in points.items()},
-            "eer": _eer_entry(self.eer),
+            "eer": self.eer._asdict(),
             "genuine": self.curve.genuine,
             "impostor": self.curve.impostor,
             "failures": {
@@ -100,7 +106,7 @@ class Verification:
                 "impostor": impostor,
                 "vr": dict(self.with_failures.values),
                 "interval": {far: self.with_failures.interval(far) for far in self.with_failures.intervals},
-                "eer": _eer_entry(self.eer_with_failures),
+                "eer": self.eer_with_failures._asdict(),
             },
             "left_out": left_out_entry(self.left_out),
         }
@@ -108,10 +114,6 @@ class Verification:
             entry["accuracy"] = dict(self.accuracy)
             entry["failures"]["accuracy"] = dict(self.accuracy_with_failures)
         return entry
-
-
-def _eer_entry(bounds: Interval) -> dict[str, float]:
-    return {"low": bounds[0], "high": bounds[1], "mid": sum(bounds) / 2}
 
 
 def left_out_entry(left_out: LeftOut) -> dict[str, int]:
@@ -145,11 +147,11 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
         points=points,
         rates=rates,
         with_failures=with_failures or rates,
-        eer=(eer.low, eer.high),
+        eer=eer,
         curve=roc_curve(compared.genuine, compared.impostor),
         scores=(compared.genuine, compared.impostor),
         failed=(failed, compared.failures.impostor, compared.failures.images),
-        eer_with_failures=(eer_failed.low, eer_failed.high),
+        eer_with_failures=eer_failed,
         left_out=compared.left_out,
     )
 
@@ -165,11 +167,11 @@ def streamed_verification(
         points=found.points,
         rates=rates,
         with_failures=with_failures,
-        eer=(found.eer.low, found.eer.high),
+        eer=found.eer,
         curve=found.curve,
         scores=None,
         failed=(len(failures.genuine), failures.impostor, failures.images),
-        eer_with_failures=(found.eer_with_failures.low, found.eer_with_failures.high),
+        eer_with_failures=found.eer_with_failures,
         left_out=left_out,
     )
 
