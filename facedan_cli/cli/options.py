@@ -11,6 +11,7 @@ import typer
 
 from facedan_cli.cli.console import Console
 from facedan_cli.config.fields import COMMON
+from facedan_cli.config.models import LBP
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.workspace import SETTINGS_FILE, Workspace, read_settings
 
@@ -153,4 +154,4 @@ def complete_runs(context: typer.Context) -> list[str]:
 
 def complete_models(context: typer.Context) -> list[str]:
     """Names of runs, and of the model that needs none, for the shell's completion."""
-    return [*complete_runs(context), "lbp"]
+    return [*complete_runs(context), LBP]

@@ -11,6 +11,7 @@ from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
 from facedan_cli.config.common import PCANET_OPTIONS
+from facedan_cli.config.models import PCANET
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.errors import UsageError
 
@@ -30,7 +31,7 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
 
     console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
-    if settings.model == "pcanet":
+    if settings.model == PCANET:
         _refuse_meaningless(context)
     job = plan_pretrain(settings, workspace_of(context))
     if context.params["dry_run"]:

@@ -259,10 +259,12 @@ NETWORKS: Mapping[str, NetworkEntry] = {
 }
 """The networks by name."""
 
-CLASSICAL: Mapping[str, str] = {"lbp": "LBP", "pcanet": "PCANet"}
+LBP, PCANET = "lbp", "pcanet"
+
+CLASSICAL: Mapping[str, str] = {LBP: "LBP", PCANET: "PCANet"}
 """Models that are not networks, with their names in tables. LBP needs no training."""
 
-TRAINED = (*NETWORKS, "pcanet")
+TRAINED = (*NETWORKS, PCANET)
 """The models of these tables that `pretrain` trains."""
 
 LAYERS = tuple(dict.fromkeys(layer for entry in NETWORKS.values() for layer in entry.layers))

@@ -9,13 +9,13 @@ from typing import Any
 
 from facedan_cli.config.common import INTERVALS, EvaluateConfig
 from facedan_cli.config.fields import COMMON, setting
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
 TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.tabled)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
-TABLE_ROWS = ("lbp", "pcanet", "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
+TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "s7", "s67", "m7", "m67", "fusion")
 """The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models."""
 
 

@@ -35,6 +35,9 @@ from facedan_cli.config.heads import HEADS, head_settings
 from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
 
+LAMBDAS_ON_DISK = "strengths"
+"""The key of the tried values of λ in run identities and checkpoints, as in earlier versions."""
+
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
 _OWN = "A network of your own"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
@@ -232,7 +235,7 @@ class AdaptConfig(TrainingConfig):
         0, "Past features per domain that each batch is compared with as well; 0: none.", min=0, former="queue"
     )
     select: bool = setting(False, "Adapt with each λ of --lambdas, and choose λ and step without target labels.")
-    lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former="strengths")
+    lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former=LAMBDAS_ON_DISK)
     batch: int | None = setting(None, "Source images per step, and as many target images.", recipe=True)
     head: str | None = _head("that of --init")
 

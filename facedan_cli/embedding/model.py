@@ -8,6 +8,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
+from facedan_cli.config import models as known
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, NETWORKS, is_network, network_entry
 from facedan_cli.embedding.published import find_weights, import_network, import_weights, release_of
@@ -25,8 +26,8 @@ class Kind(Enum):
     """The kind of a model."""
 
     NETWORK = "network"
-    PCANET = "pcanet"
-    LBP = "lbp"
+    PCANET = known.PCANET
+    LBP = known.LBP
 
     @classmethod
     def of(cls, model: str) -> Kind:
@@ -56,7 +57,7 @@ class FaceModel:
         return cls(read_card(checkpoint), checkpoint)
 
     def __str__(self) -> str:
-        return CLASSICAL["lbp"] if self.kind is Kind.LBP else str(self.file)
+        return CLASSICAL[known.LBP] if self.kind is Kind.LBP else str(self.file)
 
     @property
     def kind(self) -> Kind:
@@ -112,7 +113,7 @@ class FaceModel:
         return ""
 
 
-LBP = FaceModel(ModelCard("lbp", (), "none", "lbp", {}), None)
+LBP = FaceModel(ModelCard(known.LBP, (), "none", known.LBP, {}), None)
 """LBP, which needs no training."""
 
 
@@ -150,7 +151,7 @@ def find_model(
         return FaceModel.of(checkpoint_of(newest))
     path = Path(name)
     if not path.exists() and not (workspace.root / "runs" / name).exists():
-        if name == "lbp":
+        if name == known.LBP:
             return LBP
         if model := release_of(name):
             weights = find_weights(name, network_entry(model), workspace)

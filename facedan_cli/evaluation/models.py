@@ -13,7 +13,7 @@ import numpy as np
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig, hashed_options
 from facedan_cli.config.models import CLASSICAL
-from facedan_cli.config.training import AdaptConfig
+from facedan_cli.config.training import LAMBDAS_ON_DISK, AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
 from facedan_cli.data.origins import MissingImage, missing_images, read_origins
@@ -195,7 +195,7 @@ def label_of(card: ModelCard) -> str:
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
-    return name + weights + lambda_ + _changes(config) + (" chosen" if "strengths" in config else "")
+    return name + weights + lambda_ + _changes(config) + (" chosen" if LAMBDAS_ON_DISK in config else "")
 
 
 def _changes(config: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.config.models import NETWORKS, NetworkEntry, is_network, is_own, network_entry
+from facedan_cli.config.models import NETWORKS, PCANET, NetworkEntry, is_network, is_own, network_entry
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
 from facedan_cli.models.network import FaceNetwork
@@ -23,8 +23,6 @@ from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
 from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors, open_safetensors
 from facedan_cli.workspace import replacing
-
-PCANET = "pcanet"
 
 _CLASSIFIER = "classifier."
 _KINDS = {"F64", "F32", "F16", "BF16", "I64"}  # I64: how many batches a batch normalisation has seen

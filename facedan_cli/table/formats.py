@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from facedan_cli.config.models import PCANET
 from facedan_cli.evaluation.text_tables import DIFFERENT, UNRESOLVED
 from facedan_cli.figures.page import Table
 from facedan_cli.table.reported import PAPER
@@ -128,7 +129,7 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
         yield f"seed {config.seeds[0]} [95 % interval, binomial: too narrow]"
     if any(UNRESOLVED in cell for cells in rows for cell in cells[1:]):
         yield f"{UNRESOLVED} too few impostors for this FAR: not one false accept is allowed"
-    if "pcanet" in keys:
+    if PCANET in keys:
         yield f"PCANet is learnt from the faces of {config.adapt.target}, without labels"
     if "control" in keys:
         yield "λ = 0 is the control, not in the paper: the same steps without the penalty"

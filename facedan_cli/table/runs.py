@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, network_entry
+from facedan_cli.config.models import CLASSICAL, LBP, PCANET, network_entry
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
@@ -104,8 +104,8 @@ def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
     """
     _check(config, workspace)
     cells = []
-    if "pcanet" in config.rows:
-        cells.append(Cell("pcanet", config.seeds[0], plan_pretrain(_pcanet(config), workspace).run))
+    if PCANET in config.rows:
+        cells.append(Cell(PCANET, config.seeds[0], plan_pretrain(_pcanet(config), workspace).run))
     for seed in config.seeds:
         for row, job in _jobs(config, seed, workspace):
             cells.append(Cell(row, seed, job.run))
@@ -125,7 +125,7 @@ def train_table(config: TableConfig, workspace: Workspace, report: Report) -> di
         FacedanError: something that a run needs is missing or cannot be, or the training was interrupted; what is
             finished until then is kept, and the same table goes on from there.
     """
-    total = sum(cell.row != "pcanet" for cell in plan_table(config, workspace))
+    total = sum(cell.row != PCANET for cell in plan_table(config, workspace))
     fixed = dict(_of_no_seed(config, workspace, report))
     found: dict[int, dict[str, TableModel]] = {}
     done = 0
@@ -151,13 +151,13 @@ def _jobs(config: TableConfig, seed: int, workspace: Workspace) -> Iterator[tupl
 
 
 def _of_no_seed(config: TableConfig, workspace: Workspace, report: Report) -> Iterator[tuple[str, TableModel]]:
-    if "lbp" in config.rows:
-        yield "lbp", TableModel("lbp")
-    if "pcanet" in config.rows:
+    if LBP in config.rows:
+        yield LBP, TableModel(LBP)
+    if PCANET in config.rows:
         job = plan_pretrain(_pcanet(config), workspace)
-        report.note(f"pcanet: {_state(job.run)}")
+        report.note(f"{PCANET}: {_state(job.run)}")
         learnt = pretrain(job, report=report)
-        yield "pcanet", TableModel(str(learnt.run.checkpoint), learnt.run.name, learnt.set_aside)
+        yield PCANET, TableModel(str(learnt.run.checkpoint), learnt.run.name, learnt.set_aside)
     if "vgg" in config.rows:
         yield "vgg", TableModel(str(as_loaded(config.pretrain, workspace, report)))
 
@@ -174,7 +174,7 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
     """PCANet of the target's faces without labels, as its authors learn it of FERET's."""
     like = config.pretrain
     return PretrainConfig(
-        source=config.adapt.target, model="pcanet", seed=config.seeds[0], workers=like.workers, device=like.device
+        source=config.adapt.target, model=PCANET, seed=config.seeds[0], workers=like.workers, device=like.device
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from facedan_cli.config.common import PCANET_OPTIONS, hashed_options, options
 from facedan_cli.config.fields import check_choices
+from facedan_cli.config.models import PCANET
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import read_faces
 from facedan_cli.data.dataset import FaceDataset, read_dataset
@@ -105,7 +106,7 @@ def learn_pcanet(job: PCANetJob, *, force: bool = False, report: Report = SILENT
         write_text(run.log, json.dumps(facts) + "\n")
         set_aside = write_set_aside(run.directory / "set-aside.tsv", unreadable)
         warn_of_changes(report, *folders)
-        card = ModelCard("pcanet", (), run.stage, run.name, _pcanet_options(hashed_options(config)))
+        card = ModelCard(PCANET, (), run.stage, run.name, _pcanet_options(hashed_options(config)))
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         save_tensors(run.checkpoint, tensors, card)
     return TrainingResult(run, False, facts, set_aside)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.models import network_entry, network_settings
+from facedan_cli.config.models import LBP, PCANET, network_entry, network_settings
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
@@ -69,9 +69,9 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     Raises:
         FacedanError: an input is missing, or an option cannot be.
     """
-    if config.model == "lbp":
+    if config.model == LBP:
         raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
-    if config.model == "pcanet":
+    if config.model == PCANET:
         return plan_pcanet(config, workspace)
     config = resolve_pretrain(config)
     source = read_source(workspace.dataset(config.source), config.holdout_identities or 0, workspace.root)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.training import AdaptConfig
+from facedan_cli.config.training import LAMBDAS_ON_DISK, AdaptConfig
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError
@@ -30,9 +30,6 @@ from facedan_cli.workspace import Workspace, write_csv
 
 NETWORKS_KEPT = 6
 """Number of networks of each run that are compared, including the last."""
-
-_LAMBDAS_ON_DISK = "strengths"
-"""The key of the tried values of λ in run identities and checkpoints, as in earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
         "adapt",
         [first.source.dataset.name, first.target.dataset.name],
         config=of_all(options(first.config)) | {"lambdas": tried},
-        hashed_options=of_all(hashed_options(first.config)) | {_LAMBDAS_ON_DISK: tried, "method": METHOD},
+        hashed_options=of_all(hashed_options(first.config)) | {LAMBDAS_ON_DISK: tried, "method": METHOD},
         inputs=first.run.inputs,
         images={"source": first.source.folder, "target": first.target.folder},
     )
@@ -102,7 +99,7 @@ def select(selection: Selection, *, force: bool = False, report: Report = SILENT
         before, *found = _measured(selection, first, pool, device, report)
         best = choose(before, found)
         network, card = load_checkpoint(best.checkpoint)
-        config = dict(card.config) | {"step": best.step, _LAMBDAS_ON_DISK: run.config["lambdas"]}
+        config = dict(card.config) | {"step": best.step, LAMBDAS_ON_DISK: run.config["lambdas"]}
         save_checkpoint(run.checkpoint, network, replace(card, run=run.name, config=config))
         _write(run.directory / "candidates.csv", before, found, best)
     taken = "the network before adaptation" if best is before else f"λ = {best.lambda_:g}, step {best.step}"
