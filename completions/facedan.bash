@@ -40,7 +40,7 @@ _facedan() {
     case $command in
     '')
         options='--version --help -h'
-        kind=word words='align pretrain adapt embed table export demo evaluate'
+        kind=word words='align pretrain adapt embed table export models demo evaluate'
         ;;
     align)
         options='--root --size --template --min-face --second-pass --landmark-offset --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
@@ -127,6 +127,14 @@ _facedan() {
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=run ;;
+        esac
+        ;;
+    models)
+        options='--input --mean --std --layers --workspace -w --config --json --quiet -q --help -h'
+        case $option in
+        --input | --mean | --std | --layers) kind=value ;;
+        --workspace | -w | --config) kind=path ;;
+        *) kind=word words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' ;;
         esac
         ;;
     demo)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from facedan_cli import __version__
-from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, pretrain, table
+from facedan_cli.cli import adapt, align, demo, embed, evaluate, export, models, pretrain, table
 from facedan_cli.cli.command import FormerSpellings
 from facedan_cli.cli.console import Console
 from facedan_cli.cli.stopping import interrupted, stoppable
@@ -57,6 +57,7 @@ app.command("embed")(embed.embed)
 app.add_typer(evaluate.app, name="evaluate")
 app.command("table")(table.table)
 app.command("export")(export.export)
+app.command("models")(models.models)
 app.command("demo")(demo.demo)
 
 

@@ -150,7 +150,7 @@ def _parameter(kind: type, field: Field[Any], annotation: Any, command: str) -> 
         if not default:
             annotation, default = list[str] | None, None
     if facts["argument"]:
-        words = facts["choices"]
+        words = facts["choices"] or facts["suggest"]
         information: Any = typer.Argument(
             metavar=facts["metavar"],
             help=facts["help"],

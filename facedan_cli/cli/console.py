@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,14 +130,20 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} {self.unit}/s" if speed else "", style="progress.data.speed")
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned text table that also reads well in a pipe: the first column to the left, numbers to the right."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
+    """An aligned text table that also reads well in a pipe: words to the left, numbers to the right.
+
+    Args:
+        header: names of the columns.
+        rows: their cells.
+        left: columns of words.
+    """
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            cells[0].ljust(widths[0]),
-            *(cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)),
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return "  ".join(padded).rstrip()
 

@@ -13,11 +13,16 @@ from facedan_cli.config.fields import (
     device_setting,
     flip_setting,
     former_names,
+    input_setting,
     layer_setting,
+    layers_setting,
+    mean_setting,
     seed_setting,
     setting,
+    std_setting,
     workers_setting,
 )
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.templates import TEMPLATE_POINTS
 
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
@@ -156,6 +161,19 @@ class ExportConfig:
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
     force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsConfig:
+    """What `models` lists."""
+
+    name: str | None = setting(
+        None, "A network: its layers are listed. Default: all networks.", argument=True, suggest=NETWORKS
+    )
+    input: str | None = input_setting()
+    mean: str | None = mean_setting()
+    std: str | None = std_setting()
+    layers: str | None = layers_setting()
 
 
 @dataclass(frozen=True, kw_only=True)

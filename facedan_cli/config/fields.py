@@ -12,8 +12,8 @@ from typing import Any
 from facedan_cli.config.models import LAYERS
 from facedan_cli.errors import UsageError, did_you_mean
 
-COMMON = "Common"
-"""The help panel of the options that most commands have; it comes last."""
+COMMON, OWN = "Common", "A network of your own"
+"""Help panels of options that several commands have; `COMMON` comes last."""
 
 
 def setting(
@@ -64,6 +64,28 @@ def setting(
         "metavar": metavar,
     }
     return field(default=default, metadata=facts)
+
+
+def input_setting() -> Any:
+    """--input."""
+    what = "Input of a network that `facedan models` does not list, such as 112x112 or 112x96."
+    return setting(None, what, panel=OWN)
+
+
+def mean_setting() -> Any:
+    """--mean."""
+    return setting(None, "Mean of its input, one number or three, in 0-1 or 0-255. Default: 0.5.", panel=OWN)
+
+
+def std_setting() -> Any:
+    """--std."""
+    return setting(None, "Standard deviation of its input, likewise. Default: 0.5.", panel=OWN)
+
+
+def layers_setting() -> Any:
+    """--layers of a network without a row."""
+    what = "Layers of it that adapt takes by default: dotted paths of modules. Default: the embedding."
+    return setting(None, what, panel=OWN)
 
 
 def seed_setting() -> Any:

@@ -291,7 +291,7 @@ def is_own(name: str) -> bool:
 
 def is_network(name: str) -> bool:
     """Whether a name may be a network's: of a row, a library, an installed package, or a function's."""
-    return name in NETWORKS or is_own(name) or name.partition(":")[0] in _LIBRARIES or name in _brought()
+    return name in NETWORKS or is_own(name) or name.partition(":")[0] in _LIBRARIES or name in brought_networks()
 
 
 def network_entry(name: str, settings: Mapping[str, str] | None = None) -> NetworkEntry:
@@ -315,7 +315,7 @@ def network_entry(name: str, settings: Mapping[str, str] | None = None) -> Netwo
         return _described(_LIBRARIES[library], (argument,), argument, {**_IMAGENET, **settings})
     if is_own(name):
         return _described(name, (), name.partition(":")[2], settings)
-    if point := _brought().get(name):
+    if point := brought_networks().get(name):
         try:
             brought = point.load()
         except Exception as error:  # another package's code may raise anything
@@ -326,7 +326,7 @@ def network_entry(name: str, settings: Mapping[str, str] | None = None) -> Netwo
         if isinstance(brought, NetworkEntry):
             return _without_settings(brought, name, settings)
         return _described(point.value, (), name, settings)
-    known = (*NETWORKS, *_brought())
+    known = (*NETWORKS, *brought_networks())
     raise UsageError(f"there is no network '{name}'", did_you_mean(name, known, of="networks"))
 
 
@@ -337,7 +337,8 @@ def network_settings(config: Any) -> dict[str, str] | None:
     return {name: value for name, value in given.items() if value is not None} or None
 
 
-def _brought() -> dict[str, Any]:
+def brought_networks() -> dict[str, Any]:
+    """The entry points of installed packages that bring networks, by name."""
     return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
 
 

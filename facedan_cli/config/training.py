@@ -24,11 +24,16 @@ from facedan_cli.config.common import (
 )
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.fields import (
+    OWN,
     check_choices,
     device_setting,
+    input_setting,
+    layers_setting,
+    mean_setting,
     seed_setting,
     setting,
     spelling,
+    std_setting,
     workers_setting,
 )
 from facedan_cli.config.heads import HEADS, head_settings
@@ -39,7 +44,6 @@ LAMBDAS_ON_DISK = "strengths"
 """The key of the tried values of λ in run identities and checkpoints, as in earlier versions."""
 
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
-_OWN = "A network of your own"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
@@ -135,18 +139,14 @@ class TrainingConfig:
     )
     log_every: int = setting(20, "Write a line to metrics.jsonl every N steps.", panel=_FILES)
     tensorboard: bool = setting(False, "Write TensorBoard events as well.", panel=_FILES)
-    input: str | None = setting(
-        None, "Input of a network without a row in `facedan models`, such as 112x112 or 112x96.", panel=_OWN
-    )
-    mean: str | None = setting(
-        None, "Mean of its input: one number or three, in units of 0-1 or 0-255. Default: 0.5.", panel=_OWN
-    )
-    std: str | None = setting(None, "Standard deviation of its input, likewise. Default: 0.5.", panel=_OWN)
+    input: str | None = input_setting()
+    mean: str | None = mean_setting()
+    std: str | None = std_setting()
     channels: str = setting(
         "auto",
         "Channel order that its code, or the weights of --init, expect; auto: as their format says, else rgb.",
         choices=CHANNELS,
-        panel=_OWN,
+        panel=OWN,
     )
     workers: int = workers_setting()
     device: str = device_setting()
@@ -169,11 +169,7 @@ class PretrainConfig(TrainingConfig):
         f"Start from a weights file, run or checkpoint, or from published weights: {_RELEASES}.",
         complete="run",
     )
-    layers: str | None = setting(
-        None,
-        "Layers that adapt will adapt by default: dotted paths of modules. Default: the embedding.",
-        panel=_OWN,
-    )
+    layers: str | None = layers_setting()
     gallery: str | None = setting(None, "Faces for the whitening of pcanet. Default: the source.", complete="dataset")
 
 
