@@ -1,4 +1,4 @@
-"""Verification of whole data sets: every image with every other, in memory or, of too many comparisons, streamed."""
+"""Verification of whole data sets: every image with every other, in memory or, if there are too many, streamed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import Dataset, Workspace
 
 MOST_IN_MEMORY = 10_000_000
-"""More comparisons are streamed; fewer are kept, for intervals over subjects, fusion and error examples."""
+"""Most comparisons in memory, where intervals over subjects, fusion and error examples need them; more are streamed."""
 
 
 def evaluate_verify(
@@ -49,20 +49,20 @@ def evaluate_verify(
     *,
     report: Report = SILENT,
 ) -> EvaluateResult:
-    """Every image of one data set with every image of another, or each pair of one data set's images once.
+    """Verify every image of one data set with every image of another, or each pair of one data set's images once.
 
     Folders name the subjects. More than MOST_IN_MEMORY comparisons are streamed, as all are under torchrun, whose
     processes share them: the rates are the same, the intervals Wilson's.
 
     Args:
-        config: the models and how they are measured.
-        workspace: where features and results lie.
+        config: the models and the settings of their measurement.
+        workspace: workspace of features and results.
         query: one data set.
         target: the other; by default the same.
         report: told of the progress.
 
     Raises:
-        UsageError: what is asked for needs all scores in memory.
+        UsageError: an option needs all scores in memory.
         FacedanError: there are no genuine or no impostor comparisons.
     """
     config, ranks = resolve_evaluate(config), DistEnv.of(os.environ)
@@ -175,12 +175,12 @@ def _measure(
 
 
 def _contents(trials: Trials) -> tuple[np.ndarray, np.ndarray] | None:
-    """The contents of both sides, by which an image is kept from itself; None where no image is on both."""
+    """The contents of both sides, by which images compared with themselves are found; None if no image is on both."""
     if not trials.left_out or trials.query.contents is None or trials.target.contents is None:
         return None
     return trials.query.contents, trials.target.contents
 
 
 def _rows(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The features of some images; those of all are not copied."""
+    """The features of some images; all features are returned without a copy."""
     return vectors if len(rows) == len(vectors) else vectors[rows]

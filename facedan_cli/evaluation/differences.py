@@ -28,7 +28,7 @@ class Difference:
         at: the FAR; "1" for rank 1.
         value: rate of b minus rate of a.
         interval: its 95 % interval by paired bootstrap replicates; None without bootstrap.
-        mcnemar: for rank 1, the probes that only one of them finds.
+        mcnemar: for rank 1, the numbers of probes that only one model finds.
     """
 
     partition: str
@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool | None:
-        """Whether the interval excludes 0 or, without one, McNemar's p is below 5 %; None where there is neither."""
+        """Whether the interval excludes 0 or, without one, McNemar's p is below 5 %; None without both."""
         if self.interval is not None:
             return not self.interval[0] <= 0 <= self.interval[1]
         return None if self.mcnemar is None else self.mcnemar.p < 1 - LEVEL
@@ -65,7 +65,7 @@ class Difference:
 
 
 def differences(models: Sequence[tuple[str, Mapping[str, Measurement]]]) -> list[Difference]:
-    """The differences of every two models, partition by partition.
+    """The differences between every two models, partition by partition.
 
     Args:
         models: the name and, by partition, the rates of each, all of the same comparisons.

@@ -19,11 +19,11 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class ErrorExample:
-    """A comparison that is an error, or comes nearest to one.
+    """A comparison that is an error, or nearly one.
 
     Args:
-        model: by which model.
-        partition: in which partition.
+        model: name of the model.
+        partition: name of the partition.
         kind: impostors that were accepted, or genuine comparisons that were rejected.
         files: the two faces, the query or probe first.
         score: their score.
@@ -41,7 +41,7 @@ class ErrorExample:
 def error_examples(
     model: str, partition: str, trials: Trials, scores: np.ndarray, measured: Measurement
 ) -> Iterator[ErrorExample]:
-    """The false accepts and false rejects of a model in a partition that are farthest from the threshold, in order."""
+    """The false accepts and false rejects of a model in a partition, those farthest from the threshold first."""
     if isinstance(measured, Verification):
         threshold = next(iter(measured.points.values())).threshold
         found = [*_of_verification(trials, scores, threshold)]
@@ -65,7 +65,7 @@ def _of_verification(trials: Trials, scores: np.ndarray, threshold: float) -> It
 
 
 def _of_identification(trials: Trials, scores: np.ndarray) -> Iterator[Found]:
-    """Mated probes by how far their best rival is above their best mate: the rival and the mate of each."""
+    """Best rival and best mate of the mated probes with the largest lead of the rival."""
     rivals = np.where(trials.impostor, scores, -np.inf)  # (p, g)
     mates = np.where(trials.genuine, scores, -np.inf)
     mated = np.flatnonzero(trials.genuine.any(axis=1))
@@ -83,6 +83,6 @@ def _lost(mates: np.ndarray, rivals: np.ndarray, probe: int) -> bool:
 
 
 def _extreme(keys: np.ndarray, places: np.ndarray) -> list[int]:
-    """The places with the smallest keys, the smallest first, of equal ones the earlier."""
+    """The indices of the smallest keys, in rising order; earlier ones first among equals."""
     nearest = np.argpartition(keys, min(EXAMPLES, len(keys)) - 1)[:EXAMPLES] if len(keys) else np.array([], np.int64)
     return [int(places[index]) for index in sorted(nearest, key=lambda index: (keys[index], places[index]))]

@@ -1,4 +1,4 @@
-"""What all protocols have in common: embed by each model, score the comparisons, measure, compare models, write."""
+"""The evaluation of any protocol: embed by each model, score the comparisons, measure, compare models, write."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from facedan_cli.runs import provenance
 from facedan_cli.workspace import Dataset, Workspace, digest, write_set_aside
 
 FUSION = "fusion"
-"""The row of the fused scores."""
+"""The name of the row of fused scores."""
 
 Measure = Callable[[Trials, np.ndarray, EvaluateConfig, str], Measurement]
-"""Comparisons, their scores, the settings and the partition's name → rates."""
+"""The measure of a protocol: comparisons, their scores, settings and the partition's name → rates."""
 
 Scores = Mapping[str, Mapping[str, np.ndarray]]
-"""Scores by model, then by partition: shape (queries, targets) of all pairs, (n,) of a list of pairs."""
+"""Scores by model, then by partition: shape (queries, targets) for all pairs, (n,) for a list of pairs."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Protocol:
     """The comparisons of a protocol and their measure.
 
     Args:
-        name: of the row in `config.protocols`.
-        datasets: where its images lie; the queries are in the first, the targets in the last.
-        trials: from the features by any model, the comparisons by partition; it adds the images that it misses, with
-            the reason, to the mapping.
-        measure: scores of a partition turned into rates.
+        name: name of the row in `config.protocols`.
+        datasets: data sets of its images; queries are in the first, targets in the last.
+        trials: makes the comparisons by partition from the features by any model, and adds missing images, with the
+            reason, to the mapping.
+        measure: turns the scores of a partition into rates.
         lists: digests of the protocol's files.
         average: whether the plain mean of the partitions is reported.
     """
@@ -153,10 +153,10 @@ def finish(
     examples: Sequence[ErrorExample] = (),
     write: bool = True,
 ) -> EvaluateResult:
-    """The end of every evaluation: warnings, the list of images set aside, the page, the files.
+    """Finish an evaluation: report warnings, and write the list of images set aside, the page and the files.
 
     Args:
-        result: what was measured.
+        result: the result of the evaluation.
         report: gets the warnings.
         missing: images of the protocol that could not be used, with the reasons.
         examples: errors to show on the page.
@@ -178,11 +178,11 @@ def finish(
 def check_folders(
     report: Report, datasets: Sequence[Dataset], folders: Sequence[FaceDataset], *, labelled: bool
 ) -> None:
-    """Say what else lies in data sets.
+    """Report other files in data sets.
 
     Args:
         report: told of it.
-        datasets: what is measured.
+        datasets: the data sets of the evaluation.
         folders: their images.
         labelled: whether their folders name the subjects.
 
@@ -205,7 +205,7 @@ def result_directory(
     folders: Sequence[FaceDataset],
     lists: Sequence[str],
 ) -> Path:
-    """Where the results lie: the same evaluation lies in the same place."""
+    """The directory of the results, which is the same for the same evaluation."""
     settings = [
         *(config.far, config.fpir, config.convention, config.ci, config.replicates, config.seed),
         *(config.fuse, config.plot, config.layer, config.flip),

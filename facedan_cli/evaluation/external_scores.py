@@ -1,4 +1,4 @@
-"""Measure the scores of any other system: BEE matrices with their masks, and columns of text."""
+"""Evaluation of other systems' scores: BEE matrices with their masks, and columns of text."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def evaluate_scores(
     *,
     report: Report = SILENT,
 ) -> EvaluateResult:
-    """Verification rates of scores in files, a row a file.
+    """Measure verification rates of scores in files, a row for each file.
 
     A matrix of more than MOST_IN_MEMORY comparisons is streamed: the rates are the same, the intervals Wilson's.
 
     Args:
-        config: how they are measured; the options of models are not read.
-        workspace: where the results will lie.
+        config: settings of the measurement; options of models are ignored.
+        workspace: workspace of the results.
         files: BEE matrices, all with the mask `mask`, or text of two, four or five columns.
         mask: the mask of the matrices. Without one, the sigsets that a matrix names must lie beside it.
         report: told of the progress.
 
     Raises:
         UsageError: a mask goes with no matrix, a matrix has no mask, or two files have one name.
-        FacedanError: a file cannot be read as what it should be; the message names the place and the reason.
+        FacedanError: a file has another format; the message names the place and the reason.
     """
     config = resolve_evaluate(config)
     names = [path.name for path in files]
@@ -103,7 +103,7 @@ def evaluate_scores(
 def _measure(
     path: Path, mask: Path | None, config: EvaluateConfig, report: Report
 ) -> tuple[Verification, Comparisons | None]:
-    """The rates of a file; and its scores, where they were kept."""
+    """The rates of a file, and its scores if they were kept."""
     if not _is_matrix(path):
         if mask is not None:
             raise UsageError(
@@ -144,7 +144,7 @@ def _measure(
 
 
 def _failures(genuine: np.ndarray, impostor: int) -> Failures:
-    """Comparisons without a score (NaN), which Bob and others write where an image could not be acquired."""
+    """The failures of a file: comparisons without a score (NaN), as Bob and others write for images not acquired."""
     return Failures(0, genuine.astype(str), impostor)
 
 
@@ -192,7 +192,7 @@ def _in_memory(matrix: BeeMatrix, mask: BeeMatrix | None) -> Comparisons:
 
 
 def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None, failed: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of scores and which are genuine; `failed` gets how many of either kind, genuine first, have no score."""
+    """Yield blocks of scores and whether they are genuine; `failed` counts genuine and impostor ones without score."""
     failed[:] = 0, 0
     for scores, marks in _counted(matrix, mask):
         made = ~np.isnan(scores)
@@ -203,12 +203,12 @@ def _tiles(matrix: BeeMatrix, mask: BeeMatrix | None, failed: list[int]) -> Iter
 
 
 def _counted(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The blocks of `_marked` without comparisons of an image with itself."""
+    """Yield the blocks of `_marked` without comparisons of an image with itself."""
     return without_selves(_marked(matrix, mask), selves(matrix))
 
 
 def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of rows: scores and mask values; without a mask all comparisons count, genuine by equal subjects.
+    """Yield blocks of rows: scores and mask values; without a mask all comparisons count, by their subjects.
 
     Raises:
         FacedanError: the mask has another value than its three.
@@ -226,7 +226,7 @@ def _marked(matrix: BeeMatrix, mask: BeeMatrix | None) -> Iterator[tuple[np.ndar
 
 
 def _subjects(matrix: BeeMatrix) -> tuple[np.ndarray, np.ndarray] | None:
-    """Subjects of rows and columns as numbers, from the sigsets beside the matrix; None where they are not there."""
+    """Subjects of rows and columns as numbers, from the sigsets beside the matrix; None without these."""
     sides = []
     for name, size in zip((matrix.query_sigset, matrix.target_sigset), matrix.values.shape, strict=True):
         path = sigset_beside(matrix, name)
@@ -245,7 +245,7 @@ def _subjects(matrix: BeeMatrix) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _paired(a: Comparisons | None, b: Comparisons | None) -> bool:
-    """Whether two files score the same comparisons in the same order, as far as their subjects tell."""
+    """Whether two files score the same comparisons in the same order, judged by their subjects."""
     if a is None or b is None or a.genuine_subject is None or b.genuine_subject is None:
         return False
     assert a.impostor_subjects is not None

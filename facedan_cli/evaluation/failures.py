@@ -10,15 +10,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Failures:
-    """Failures to acquire (FTA): comparisons without images, which are not aligned, unreadable or not there.
+    """Failures to acquire (FTA): comparisons that could not be made because an image failed or is missing.
 
     Args:
-        images: how many images of the protocol are missing.
-        genuine: the subject of each genuine comparison (in a search: of each mated probe) that could not be made,
-            strings, shape (f,).
-        impostor: how many impostor comparisons could not be made.
-        fold: in pairs with folds, the fold of each pair that could not be made, int64, shape (pairs,).
-        unlabelled: how many of the images have no known subject, so that none of their comparisons is counted.
+        images: number of missing images of the protocol.
+        genuine: subject of each failed genuine comparison (in identification: of each failed mated probe), strings,
+            shape (f,).
+        impostor: number of failed impostor comparisons.
+        fold: fold of each failed pair, int64, shape (pairs,), for pairs with folds.
+        unlabelled: number of missing images without a known subject, none of whose comparisons is counted.
     """
 
     images: int = 0
@@ -38,14 +38,14 @@ def all_pairs_failures(
     symmetric: bool = False,
     lost: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> Failures:
-    """The comparisons of all pairs that could not be made.
+    """The failures among the comparisons of all pairs.
 
     Args:
         query: subjects of all queries that the protocol names, strings, shape (q,).
         target: subjects of all targets, shape (t,).
         query_acquired: which queries have features, bool, shape (q,).
         target_acquired: which targets have features, bool, shape (t,).
-        images: how many images are missing.
+        images: number of missing images.
         symmetric: both are one set, of which each pair counts once.
         lost: names of the queries and of the targets without features, in order. One that is on both sides would only
             have met itself there: that is no failure.
@@ -74,7 +74,7 @@ def identification_failures(
     *,
     lost: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> tuple[Failures, np.ndarray]:
-    """The probes (queries) that cannot be searched in the gallery (targets); arguments as of `all_pairs_failures`.
+    """The probes (queries) that cannot be searched in the gallery (targets); arguments as in `all_pairs_failures`.
 
     A mated probe fails where it has no features, or where none of its mates in the gallery has. The latter probes have
     features but are not searched: they would pass for probes without a mate. A probe without features that is its own
@@ -94,12 +94,12 @@ def identification_failures(
 
 
 def genuine_of_subjects(query: np.ndarray, target: np.ndarray, subjects: int, symmetric: bool) -> np.ndarray:
-    """How many genuine comparisons each subject has, int64, shape (subjects,).
+    """The number of genuine comparisons of each subject, int64, shape (subjects,).
 
     Args:
         query: subjects of the queries as numbers from 0, shape (q,).
         target: subjects of the targets, shape (t,).
-        subjects: how many there are.
+        subjects: number of subjects.
         symmetric: both are one set, of which each pair counts once.
     """
     counts = np.bincount(query, minlength=subjects)
@@ -111,7 +111,7 @@ def genuine_of_subjects(query: np.ndarray, target: np.ndarray, subjects: int, sy
 def _selves(
     query: np.ndarray, target: np.ndarray, lost: tuple[Sequence[str], Sequence[str]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each lost query is among the lost targets: under its subject, and in all; both of shape (lost,).
+    """How often each lost query is among the lost targets, under its subject and in all, both of shape (lost,).
 
     Args:
         query: subjects of the lost queries, as numbers.

@@ -1,4 +1,4 @@
-"""Identification: rates of scores, with and without failures to acquire."""
+"""Identification rates from scores, with and without failures to acquire."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MAX_RANK = 50
 
 @dataclass(frozen=True)
 class Identification:
-    """One model on one set of probes.
+    """The identification rates of one model on one set of probes.
 
     Args:
-        rates: the rank-1 rate, under "1", among the mated probes that could be searched.
-        with_failures: the same where a mated probe that could not be searched is not found.
+        rates: the rank-1 rate, under "1", of the mated probes that could be searched.
+        with_failures: the rank-1 rate that counts failed mated probes as not found.
         correct: whether each mated probe is found at rank 1, shape (p,).
         curve: the CMC, from rank 1.
-        open_set: rates of detection and identification at each FPIR; empty where every probe has a mate.
-        gallery: images in the gallery.
-        without_mate: probes whose subject is not in the gallery.
-        failed: mated probes that could not be searched, and missing images.
+        open_set: rates of detection and identification at each FPIR; empty if every probe has a mate.
+        gallery: number of images in the gallery.
+        without_mate: number of probes whose subject is not in the gallery.
+        failed: numbers of failed mated probes and of missing images.
         left_out: searches in which an image would have found itself.
     """
 
@@ -47,17 +47,17 @@ class Identification:
 
     @property
     def _searched(self) -> float:
-        """The share of the mated probes that could be searched."""
+        """The share of mated probes that could be searched."""
         return len(self.correct) / (len(self.correct) + self.failed[0])
 
     @property
     def curve_with_failures(self) -> np.ndarray:
-        """The CMC where a mated probe that could not be searched is found at no rank."""
+        """The CMC that counts failed mated probes as found at no rank."""
         return self.curve * self._searched
 
     @property
     def open_set_with_failures(self) -> Mapping[str, float]:
-        """The detection and identification rates likewise, at the thresholds of the searches that could be made."""
+        """The detection and identification rates that count failed mated probes as not found."""
         return {fpir: point.dir * self._searched for fpir, point in self.open_set.items()}
 
     def summary(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _open_set_entry(point: OpenSetPoint) -> dict[str, Any]:
 
 
 def identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig) -> Identification:
-    """Rank-1 rate, its interval, the CMC and open-set rates of probes (queries) searched in a gallery (targets).
+    """Rank-1 rate with interval, CMC and open-set rates of probes (queries) searched in a gallery (targets).
 
     Raises:
         FacedanError: no probe's subject is in the gallery, or a score is NaN.

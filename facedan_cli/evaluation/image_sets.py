@@ -1,4 +1,4 @@
-"""The images of a protocol as the two sides of comparisons, by the subjects that lists or folders name."""
+"""The images of a protocol as the two sides of comparisons, with subjects by lists or folders."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from facedan_cli.protocols.sigset import Record
 
 
 def measure_verification(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Verification:
-    """Verification rates of a partition."""
+    """The verification rates of a partition."""
     what = "the protocol" if name == "all" else f"partition {name}"
     return verification(trials.compare(scores), config, what)
 
 
 def measure_identification(trials: Trials, scores: np.ndarray, config: EvaluateConfig, name: str) -> Identification:
-    """Identification rates of a probe set."""
+    """The identification rates of a probe set."""
     return identification(trials, scores, config)
 
 
@@ -34,11 +34,11 @@ class LabelledImages:
     """The images of a data set whose subjects are known.
 
     Args:
-        images: those that have features.
+        images: images with features.
         subjects: the subject of every image, those without features last, strings, shape (n,).
         acquired: which of them have features, bool, shape (n,).
         unlabelled: images without features and without a known subject.
-        lost: where the images without features lie, in the order of `subjects`.
+        lost: paths of the images without features, in the order of `subjects`.
     """
 
     images: ImageSet
@@ -49,7 +49,7 @@ class LabelledImages:
 
 
 def labelled_images(embedded: EmbeddedSet, missing: dict[str, str]) -> LabelledImages:
-    """The images whose subject a folder or a list names; the others are left out.
+    """The images whose subject a folder or a list names; others are left out.
 
     Args:
         embedded: a data set's features.
@@ -75,7 +75,7 @@ def labelled_images(embedded: EmbeddedSet, missing: dict[str, str]) -> LabelledI
 
 
 def image_set(embedded: EmbeddedSet, rows: np.ndarray, subjects: np.ndarray) -> ImageSet:
-    """Some images of a data set, which may repeat, as one side of comparisons."""
+    """One side of comparisons: some images of a data set, which may repeat."""
     contents = None if embedded.contents is None else embedded.contents[rows]
     return ImageSet(rows, subjects, [embedded.files[row] for row in rows], contents)
 
@@ -88,7 +88,7 @@ def trials_of_lists(
     *,
     search: bool = False,
 ) -> Trials:
-    """Every query with every target, among those that have features.
+    """The comparisons of every query with every target, among images with features.
 
     Args:
         query: the queries or probes, whose files are matched by base name.

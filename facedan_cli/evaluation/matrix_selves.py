@@ -1,4 +1,4 @@
-"""Where an image meets itself in a matrix of scores: the diagonal of one set with itself, and what two sets share."""
+"""Comparisons of an image with itself in a matrix of scores: its diagonal, or the images that two sets share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from facedan_cli.protocols.bee import IGNORED, MATCH, BeeMatrix, sigset_beside
 from facedan_cli.protocols.sigset import read_sigset
 
 Places = tuple[np.ndarray, np.ndarray]
-"""Rows and columns of comparisons, of one shape, the rows rising."""
+"""Rows and columns of comparisons, of one shape, by rising rows."""
 
 
 def selves(matrix: BeeMatrix) -> Places:
-    """The comparisons of an image with itself, as far as the matrix tells.
+    """The comparisons of an image with itself, as far as the matrix shows them.
 
-    Where rows and columns are of one sigset they are the diagonal; else those whose sigsets, which must lie beside the
-    matrix, name the same files for both.
+    If rows and columns have one sigset, they are the diagonal; else those of signatures with the same files, if the
+    sigsets lie beside the matrix.
     """
     queries, targets = matrix.values.shape
     if matrix.query_sigset and matrix.query_sigset == matrix.target_sigset and queries == targets:
@@ -34,7 +34,7 @@ def selves(matrix: BeeMatrix) -> Places:
 
 
 def _images(sigset: Path) -> dict[tuple[str, ...], list[int]]:
-    """The signatures of a sigset by the files that they hold."""
+    """The signatures of a sigset by their files."""
     files: defaultdict[int, list[str]] = defaultdict(list)
     for record in read_sigset(sigset):
         files[record.signature].append(record.file_name.replace("\\", "/"))
@@ -47,7 +47,7 @@ def _images(sigset: Path) -> dict[tuple[str, ...], list[int]]:
 def without_selves(
     blocks: Iterable[tuple[np.ndarray, np.ndarray]], places: Places
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of rows, scores and what they are, in which the comparisons of an image with itself are ignored."""
+    """Yield blocks of rows (scores and marks), in which comparisons of an image with itself are marked as ignored."""
     start = 0
     for scores, marks in blocks:
         here = slice(*np.searchsorted(places[0], [start, start + len(marks)]))
@@ -62,12 +62,12 @@ def without_selves(
 
 
 def left_out_of(places: Places, mask: BeeMatrix | None, subjects: tuple[np.ndarray, np.ndarray] | None) -> LeftOut:
-    """How many comparisons would count if an image could meet itself.
+    """The numbers of comparisons of an image with itself that the mask or the subjects would count.
 
     Args:
-        places: as `selves` gives them.
-        mask: says what they are.
-        subjects: of rows and columns; they say it where there is no mask.
+        places: the comparisons, from `selves`.
+        mask: mask of the matrix; None without one.
+        subjects: subjects of rows and columns, used without a mask.
     """
     rows, columns = places
     if mask is not None:

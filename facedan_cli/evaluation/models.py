@@ -1,4 +1,4 @@
-"""The models that an evaluation compares, by their names in tables, and the features that each gives."""
+"""The models of an evaluation with their names in tables, and their features."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class EmbeddedSet:
     Args:
         root: the aligned faces' directory.
         vectors: features, shape (n, d).
-        paths: the faces below `root`.
-        subjects: the subject of each; "" where neither folder nor list names one.
-        origins: the file that each was made from, below `root`; "" where no manifest names it.
-        failed: images that have no features (failures to acquire).
-        contents: numbers that the images of one content share, in all data sets of the evaluation, int64, shape (n,);
-            None where they were not read.
+        paths: paths of the faces, relative to `root`.
+        subjects: subject of each face; "" if neither folder nor list names one.
+        origins: original file of each face, relative to `root`; "" if no manifest names it.
+        failed: images without features (failures to acquire).
+        contents: a number for the content of each image, equal for copies in all data sets of the evaluation, int64,
+            shape (n,); None if they were not read.
     """
 
     root: Path
@@ -56,11 +56,11 @@ class EmbeddedSet:
         return [self.root / path for path in self.paths]
 
     def with_contents(self, folder: FaceDataset, contents: np.ndarray) -> EmbeddedSet:
-        """The same with the contents of its images.
+        """The set with the contents of its images.
 
         Args:
             folder: the data set.
-            contents: of all its images, as `contents_of_sets` gives them.
+            contents: contents of all its images, from `contents_of_sets`.
         """
         rows = {path: row for row, path in enumerate(folder.paths)}
         return replace(self, contents=contents[[rows[path] for path in self.paths]])
@@ -68,7 +68,7 @@ class EmbeddedSet:
 
 @dataclass(frozen=True)
 class Model(FaceModel):
-    """A model that is measured, by its name in tables."""
+    """A measured model with its name in tables."""
 
     name: str
 
@@ -99,7 +99,7 @@ def embed_faces(
     report: Report,
     ranks: DistEnv = SINGLE,
 ) -> EmbeddedSet:
-    """The features of a data set, from the workspace or made now; by several processes where they have joined."""
+    """The features of a data set, from the workspace or computed now, by all processes of the job."""
     how = EmbedConfig(
         dataset=dataset.name,
         layer=config.layer,
@@ -128,9 +128,9 @@ def find_images(
     """Match the names of a protocol to the images of a data set, those without features included.
 
     Args:
-        names: as the protocol has them; of the faces, or of the files that they were made from.
+        names: names in the protocol, of the faces or of their original files.
         embedded: the data set's features.
-        by_base_name: as `match_images` has it.
+        by_base_name: see `match_images`.
 
     Returns:
         The rows of the names that have features, and why each other name has none; and the failed images by name.
@@ -157,7 +157,7 @@ def find_images(
 
 
 def _labels(models: Sequence[FaceModel]) -> list[str]:
-    """Names for a table, as the paper has them; models that would share one get their run's hash, then a number too."""
+    """Names for a table, as in the paper; equal names get their run's hash, then a number."""
     names = [label_of(model.card) + _step_of(model.checkpoint) for model in models]
     counts = Counter(names)
     names = [
@@ -170,7 +170,7 @@ def _labels(models: Sequence[FaceModel]) -> list[str]:
 
 
 def _step_of(checkpoint: Path | None) -> str:
-    """The step of a run's checkpoint, as " step 50"; "" of the last one and of files elsewhere."""
+    """The step of a run's checkpoint, such as " step 50"; "" for the last one and for files elsewhere."""
     if checkpoint is None or checkpoint.parent.name != "checkpoints" or checkpoint.stem == "model":
         return ""
     return " " + checkpoint.stem.replace("-", " ")
@@ -199,7 +199,7 @@ def label_of(card: ModelCard) -> str:
 
 
 def _changes(config: Mapping[str, Any]) -> str:
-    """Settings of the penalty other than the defaults, for the name of a row."""
+    """The penalty's settings that are not defaults, for the name of a row."""
     said = {  # by the names on disk
         "estimator": "{}",
         "multipliers": "γ×{}",

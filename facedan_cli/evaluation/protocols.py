@@ -1,4 +1,4 @@
-"""Protocols of images, a function each: GBU, FERET, LFW's View 2, a list of pairs, identification in a gallery.
+"""The protocols, a function each: GBU, FERET, LFW's View 2, a list of pairs, identification in a gallery.
 
 `evaluation.all_pairs` verifies whole data sets, `evaluation.external_scores` measures the scores of other systems.
 `config.protocols` has a row for each.
@@ -40,7 +40,7 @@ from facedan_cli.workspace import Dataset, Workspace, sha256_file
 def evaluate_gbu(
     config: EvaluateConfig, workspace: Workspace, images: Dataset, protocol: Path, *, report: Report = SILENT
 ) -> EvaluateResult:
-    """Verification on the partitions of GBU (Phillips et al. 2012): every query image with every target image.
+    """Verify on the partitions of GBU (Phillips et al. 2012): every query image with every target image.
 
     Args:
         config: the models and how they are measured.
@@ -72,7 +72,7 @@ def evaluate_feret(
     any_lists: bool = False,
     report: Report = SILENT,
 ) -> EvaluateResult:
-    """Closed-set identification by the FERET protocol of 1996: fb, fc, dup1 and dup2 searched in the gallery fa.
+    """Identify by the FERET protocol of 1996, closed set: fb, fc, dup1 and dup2 searched in the gallery fa.
 
     Args:
         config: the models and how they are measured.
@@ -108,7 +108,7 @@ def evaluate_feret(
 def evaluate_lfw(
     config: EvaluateConfig, workspace: Workspace, images: Dataset, pairs: Path, *, report: Report = SILENT
 ) -> EvaluateResult:
-    """LFW's View 2: accuracy over ten folds, the threshold for each chosen on the others (Huang et al. 2007).
+    """Measure the accuracy of LFW's View 2: ten folds, each with the threshold of the others (Huang et al. 2007).
 
     Args:
         config: the models and how they are measured.
@@ -137,7 +137,7 @@ def evaluate_lfw(
 def evaluate_pairs(
     config: EvaluateConfig, workspace: Workspace, images: Dataset, file: Path, *, report: Report = SILENT
 ) -> EvaluateResult:
-    """Verification on a list of pairs, LFW's pairs.txt or three plain columns.
+    """Verify on a list of pairs, LFW's pairs.txt or three plain columns.
 
     Args:
         config: the models and how they are measured.
@@ -155,7 +155,7 @@ def evaluate_pairs(
 def evaluate_identify(
     config: EvaluateConfig, workspace: Workspace, gallery: Dataset, probe: Dataset, *, report: Report = SILENT
 ) -> EvaluateResult:
-    """Identification: each probe is searched in the gallery; folders, or the lists' second column, name the subjects.
+    """Identify each probe in the gallery; folders, or the lists' second column, name the subjects.
 
     Where some probes have no mate in the gallery, open-set rates are measured as well.
 

@@ -1,4 +1,4 @@
-"""Warnings about the comparisons of a protocol: images that would meet themselves, and images without a subject."""
+"""Warnings about a protocol's comparisons: images compared with themselves, and images without a subject."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from facedan_cli.evaluation.trials import LeftOut, Trials
 
 
 def remarks(trials: Mapping[str, Trials]) -> list[str]:
-    """Warnings about the comparisons, each of all partitions that it holds for.
+    """Warnings about the comparisons, each once for all its partitions.
 
     Args:
         trials: the comparisons by partition.

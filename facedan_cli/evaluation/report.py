@@ -33,10 +33,10 @@ CURVES = {
 
 
 def write_evaluation(result: EvaluateResult, examples: Sequence[ErrorExample] = ()) -> EvaluateResult:
-    """Draw the curves and write the page, the tables and last summary.json.
+    """Draw the curves and write the page, the tables and, at last, summary.json.
 
     Args:
-        result: what was measured.
+        result: the result of the evaluation.
         examples: errors to show on the page as pairs of faces.
 
     Returns:
@@ -58,7 +58,7 @@ def write_report(result: EvaluateResult, examples: Sequence[ErrorExample], drawn
     """Write the page into the results directory.
 
     Args:
-        result: what it shows.
+        result: the result on the page.
         examples: errors to show as pairs of faces.
         drawn: SVG of each figure, as `draw` returns them.
     """
@@ -128,7 +128,7 @@ def _face(path: Path) -> Face:
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as lines: "versions torch" and "2.11"."""
+    """Yield nested facts as pairs of texts, such as "versions torch" and "2.11"."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key} ")

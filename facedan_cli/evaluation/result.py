@@ -26,12 +26,12 @@ class ModelResult:
     """The results of a model by partition.
 
     Args:
-        name: as the tables have it.
-        run: the name of the run that made it; None where the scores came from elsewhere or were fused.
+        name: name in the tables.
+        run: name of its run; None for scores of other systems and fused scores.
         checkpoint: its file; None likewise.
-        partitions: the rates by partition.
-        mean: the plain mean of the partitions' rank-1 rates, where the protocol asks for it.
-        mean_with_failures: the same of the rates where a probe that could not be searched is not found.
+        partitions: rates by partition.
+        mean: plain mean of the partitions' rank-1 rates, if the protocol has one.
+        mean_with_failures: plain mean of the rates that count failed probes as not found.
     """
 
     name: str
@@ -59,14 +59,14 @@ class EvaluateResult:
     """A finished evaluation.
 
     Args:
-        protocol: of the row in `config.protocols`.
+        protocol: name of the row in `config.protocols`.
         directory: holds summary.json, figures.csv, the curves as CSV and as figures, and report.html.
         models: one entry a model, in the order given; the fused one, if there is one, is last.
-        differences: of every two models.
-        config: how it was measured.
-        warnings: what may make the rates wrong.
-        provenance: with what they were made.
-        set_aside: the list of images that the protocol names and that could not be used, if there are any.
+        differences: differences between every two models.
+        config: settings of the measurement.
+        warnings: warnings about the rates.
+        provenance: command line, versions and inputs.
+        set_aside: list of images of the protocol that could not be used; None if there are none.
     """
 
     protocol: str
@@ -80,17 +80,17 @@ class EvaluateResult:
 
     @property
     def verifies(self) -> bool:
-        """Whether it is verification, else identification."""
+        """Whether the protocol is verification; else it is identification."""
         return isinstance(next(iter(self.models[0].partitions.values())), Verification)
 
     @property
     def plot(self) -> Path:
-        """The figure of the curves: ROC of verification, CMC of identification."""
+        """The figure of the curves: ROC for verification, CMC for identification."""
         return self.directory / f"{'roc' if self.verifies else 'cmc'}.{self.config.plot}"
 
     @property
     def page(self) -> Path:
-        """The page that shows everything."""
+        """The page with all results."""
         return self.directory / "report.html"
 
     def summary(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class EvaluateResult:
 
 
 def _further(measured: Measurement) -> Iterator[tuple[str, str, float, tuple[object, object], float]]:
-    """Further rates of a partition: measure, at what, value, bounds, and the value with failures."""
+    """Yield further rates of a partition: measure, operating point, value, bounds, and value with failures."""
     if isinstance(measured, Verification):
         yield "eer", "", measured.eer.mid, measured.eer[:2], measured.eer_with_failures.mid
         if measured.accuracy is not None and measured.accuracy_with_failures is not None:
@@ -144,7 +144,7 @@ def _further(measured: Measurement) -> Iterator[tuple[str, str, float, tuple[obj
 
 
 def write_results(result: EvaluateResult) -> None:
-    """Write the curves, the rates, the differences, and last summary.json."""
+    """Write the curves, the rates, the differences and, at last, summary.json."""
     make_directory(result.directory)
     write_curves(result)
     write_csv(result.directory / "figures.csv", CSV_HEADER, result.rows())
@@ -191,7 +191,7 @@ def write_curves(result: EvaluateResult) -> None:
 
 
 def draw(result: EvaluateResult) -> dict[str, str]:
-    """Draw the curves once: as files beside the page, in the format of --plot, and as SVG for the page.
+    """Draw the curves, as files in the format of --plot and as SVG for the page.
 
     Returns:
         The SVG of each figure, by its name: "roc", "det" and "scores" (not of streamed ones), or "cmc".

@@ -1,4 +1,4 @@
-"""Scores written so that other tools can check them: BEE matrices of crosses, Bob's columns of lists of pairs."""
+"""Score files that other tools can check: BEE matrices for all pairs, Bob's columns for lists of pairs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save_scores(directory: Path, trials: Mapping[str, Trials], scores: Mapping[s
     Args:
         directory: made where it does not exist.
         trials: the comparisons by partition.
-        scores: by model, then by partition.
+        scores: scores by model, then by partition.
     """
     stems = file_names(trials)
     models = file_names(scores, taken=("mask",))
@@ -103,5 +103,5 @@ def _write_columns(path: Path, trials: Trials, scores: np.ndarray) -> None:
 
 
 def _word(text: str) -> str:
-    """One column: blanks would part it."""
+    """A text as one column, without blanks."""
     return re.sub(r"\s", "_", text)

@@ -1,4 +1,4 @@
-"""The settings of an evaluation: checked and resolved before any work."""
+"""The settings of an evaluation, checked and resolved before any work."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def resolve_evaluate(config: EvaluateConfig) -> EvaluateConfig:
 
 
 def without_bootstrap(config: EvaluateConfig, reason: str, report: Report) -> EvaluateConfig:
-    """The settings where subjects cannot be resampled: Wilson's intervals, and a note that says so.
+    """The settings without bootstrap, for unknown subjects: Wilson's intervals, with a note.
 
     Args:
         config: resolved.

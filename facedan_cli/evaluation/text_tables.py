@@ -1,4 +1,4 @@
-"""An evaluation's rates as tables of text, for the terminal and for the page."""
+"""Text tables of an evaluation's rates, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNRESOLVED, DIFFERENT = "*", "†"
 
 
 def main_table(result: EvaluateResult) -> Table:
-    """One row a model, as in the paper's tables: per cent, with 95 % intervals where they were asked for."""
+    """The main table, a row for each model, in per cent, with 95 % intervals if requested."""
     differing = {
         (found.partition, found.b, found.at)
         for found in result.differences
@@ -55,7 +55,7 @@ def main_table(result: EvaluateResult) -> Table:
 
 
 def failures_table(result: EvaluateResult) -> Table | None:
-    """The same rates where comparisons that could not be made count as errors; None where all could be made."""
+    """The table of the rates that count failed comparisons as errors; None if none failed."""
     partitions = result.models[0].partitions
     if not any(_failed(measured) for measured in partitions.values()):
         return None
@@ -72,12 +72,12 @@ def failures_table(result: EvaluateResult) -> Table | None:
 
 
 def _failed(measured: Measurement) -> bool:
-    """Whether comparisons could not be made: of impostor ones the accuracy knows."""
+    """Whether comparisons failed; failed impostor comparisons matter for the accuracy only."""
     return any(measured.failed[:2]) if isinstance(measured, Verification) else measured.failed[0] > 0
 
 
 def points_table(result: EvaluateResult) -> Table:
-    """Thresholds, achieved rates and counts behind the rates."""
+    """The table of thresholds, achieved rates and counts."""
     rows = []
     for model in result.models:
         for name, measured in model.partitions.items():
@@ -107,7 +107,7 @@ def points_table(result: EvaluateResult) -> Table:
 
 
 def differences_table(result: EvaluateResult) -> Table | None:
-    """Every two models' paired difference; None of a single model, or where scores are not paired."""
+    """The table of paired differences between every two models; None for one model or unpaired scores."""
     if not result.differences:
         return None
     header = ["models", "partition", "at", "difference", "95 % interval", "distinguishable"]
@@ -154,7 +154,7 @@ def _more(model: ModelResult) -> Mapping[str, str]:
 
 
 def _more_with_failures(model: ModelResult) -> Mapping[str, str]:
-    """The rates of `_more` where comparisons that could not be made count as errors."""
+    """The rates of `_more` that count failed comparisons as errors."""
     cells = {} if model.mean_with_failures is None else {"mean": f"{100 * model.mean_with_failures:.2f}"}
     for name, measured in model.partitions.items():
         of = "" if name == "all" else f"{name} "

@@ -1,4 +1,4 @@
-"""Warnings about models that have learnt from images or subjects of the protocol that they are tested on."""
+"""Warnings about models that learnt from images or subjects of the protocol."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name in tables."""
+        """The model's name in tables."""
 
     @property
     def card(self) -> ModelCard:
-        """The card in its file."""
+        """The model's card."""
 
     @property
     def checkpoint(self) -> Path | None:
-        """Its file; None for a model without training."""
+        """The model's file; None without training."""
 
 
 def seen_in_training(models: Sequence[Named], trials: Mapping[str, Trials], workspace: Workspace) -> list[str]:
-    """Warnings about models that have learnt from images or subjects of the protocol.
+    """Warnings about models that learnt from images or subjects of the protocol.
 
-    Images are found by what their files hold and by where these are, in the source, in the target and in those of the
-    runs that a model started from; subjects of the target also by names.
+    Images are found by contents and real paths, in source and target of a model and of the runs that it started from;
+    subjects of the target also by names.
 
     Args:
-        models: those that are measured.
+        models: the measured models.
         trials: the comparisons by partition.
-        workspace: where the runs lie; nothing is said of runs that are not there.
+        workspace: workspace of the runs; missing runs are ignored.
     """
     sides = [side for part in trials.values() for side in (part.query, part.target)]
     records = [record for side in sides for record in _records(side)]
@@ -59,7 +59,7 @@ def seen_in_training(models: Sequence[Named], trials: Mapping[str, Trials], work
 
 
 class _Measured:
-    """The images of a protocol, each once: what their files hold, and where these are."""
+    """The images of a protocol, each once, by contents and real paths."""
 
     def __init__(self, contents: np.ndarray, places: np.ndarray) -> None:
         self.contents, self.places = contents, places
@@ -75,7 +75,7 @@ class _Measured:
         return cls(np.array(list(known.values()), np.int64), places_of(known))
 
     def among(self, learnt: Learnt) -> int:
-        """How many of the images a run learnt from."""
+        """The number of the images that a run learnt from."""
         by_place = np.isin(self.places, learnt.places, kind="sort")
         return len(np.unique(self.contents[by_place | np.isin(self.contents, learnt.contents, kind="sort")]))
 
@@ -86,7 +86,7 @@ class _Measured:
 def _of(
     model: Named, checkpoint: Path, measured: _Measured, records: Sequence[Record], workspace: Workspace
 ) -> Iterator[str]:
-    """The warnings about one model: at most one for each data set that it learnt from."""
+    """Yield the warnings about one model, at most one for each data set that it learnt from."""
     named = _by_name(model, records, workspace)
     seen: dict[tuple[str, str], int] = {}
     for learnt in learnt_images(checkpoint, model.card.run, workspace):
@@ -108,7 +108,7 @@ def _of(
 
 
 def _by_name(model: Named, records: Sequence[Record], workspace: Workspace) -> Overlap:
-    """Subjects of the protocol that have target images, as far as names tell."""
+    """The subjects of the protocol with target images, judged by names."""
     target = read_record(workspace.root / "runs" / model.card.run).get("inputs", {}).get("target")
     return overlap(target_images(target) if target else [], records)
 

@@ -21,10 +21,10 @@ class ImageSet:
 
     Args:
         rows: the row of each image in its data set's features, int64, shape (n,).
-        subjects: the subject of each, strings, shape (n,).
-        files: the aligned faces.
-        contents: numbers that the images of one content share, on both sides, int64, shape (n,); None where they
-            were not read.
+        subjects: subject of each image, strings, shape (n,).
+        files: aligned faces.
+        contents: a number for the content of each image, equal for copies on both sides, int64, shape (n,); None if
+            they were not read.
     """
 
     rows: np.ndarray
@@ -33,7 +33,7 @@ class ImageSet:
     contents: np.ndarray | None = None
 
     def part(self, kept: np.ndarray) -> ImageSet:
-        """Some of the images, by a mask of shape (n,)."""
+        """The images of a mask, shape (n,)."""
         files = [file for file, keep in zip(self.files, kept, strict=True) if keep]
         return ImageSet(
             self.rows[kept], self.subjects[kept], files, None if self.contents is None else self.contents[kept]
@@ -42,13 +42,13 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Comparisons of an image with itself, which are not made: the same file, a link to it, or a copy.
+    """Comparisons of an image with itself (the same file, a link or a copy), which are not made.
 
     Args:
-        genuine: how many would have been genuine.
-        impostor: how many would have been of two subjects: one image has two names.
-        images: how many images, each counted once, would have met themselves.
-        probes: in a search, probes whose only mates in the gallery are themselves: they are not searched.
+        genuine: number of those that would be genuine.
+        impostor: number of those that would be impostor comparisons, because one image has two subjects.
+        images: number of images, each counted once, that would be compared with themselves.
+        probes: in identification, number of probes whose only mate is the same image; they are not searched.
     """
 
     genuine: int = 0
@@ -65,15 +65,15 @@ NOTHING_LEFT_OUT = LeftOut()
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Scores, and who was compared with whom.
+    """Scores of genuine and impostor comparisons, with their subjects.
 
     Args:
         genuine: scores of genuine comparisons, shape (g,).
         impostor: scores of impostor comparisons, shape (n,).
-        genuine_subject: the subject of each genuine comparison, shape (g,); None where it is unknown.
+        genuine_subject: subject of each genuine comparison, shape (g,); None if unknown.
         impostor_subjects: the two subjects of each impostor comparison, both of shape (n,).
-        failed_subject: the subject of each genuine comparison that could not be made, shape (f,).
-        failures: the same in numbers, and what else is missing.
+        failed_subject: subject of each failed genuine comparison, shape (f,).
+        failures: numbers of failed comparisons and missing images.
         left_out: comparisons of an image with itself, which were not made.
     """
 
@@ -92,14 +92,14 @@ class Trials:
 
     Args:
         query: one side.
-        target: the other.
-        all_pairs: every query meets every target, scores have shape (queries, targets); else they meet in pairs, one
-            row of `query` with the same row of `target`, and scores have shape (n,).
-        same: in pairs, which are of one subject, shape (n,); of all pairs, equal subjects are.
-        symmetric: both sides are one set; each pair counts once (i < j) and no image meets itself.
-        fold: in pairs, the fold of each, shape (n,); None where there are none.
-        failures: what is missing.
-        left_out: what is not made because an image would meet itself; of pairs these are not among the rows.
+        target: the other side.
+        all_pairs: whether every query is compared with every target, with scores of shape (queries, targets); else row
+            i of `query` is compared with row i of `target`, with scores of shape (n,).
+        same: for pairs, whether each is genuine, shape (n,); None: equal subjects are.
+        symmetric: whether both sides are one set, whose pairs count once (i < j).
+        fold: for pairs, fold of each, shape (n,); None without folds.
+        failures: comparisons that could not be made.
+        left_out: comparisons of an image with itself, which are not made; pairs of this kind have no row.
     """
 
     query: ImageSet
@@ -112,7 +112,7 @@ class Trials:
     left_out: LeftOut = NOTHING_LEFT_OUT
 
     def score(self, query: np.ndarray, target: np.ndarray, similarity: Similarity = COSINE) -> np.ndarray:
-        """Similarities, given the features of both sides' data sets."""
+        """The similarities of the comparisons, from the features of both sides' data sets."""
         if self.all_pairs:
             return np.asarray(similarity.all_pairs(query[self.query.rows], target[self.target.rows]))
         scores = np.empty(len(self.query.rows), np.float32)
@@ -123,7 +123,7 @@ class Trials:
 
     @cached_property
     def codes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Subjects as numbers from 0: of the queries, of the targets, and of the failed genuine comparisons."""
+        """Subjects as numbers from 0, for the queries, the targets and the failed genuine comparisons."""
         sides = [self.query.subjects, self.target.subjects, self.failures.genuine]
         codes = np.unique(np.concatenate(sides), return_inverse=True)[1].astype(np.int64)
         first, second = len(sides[0]), len(sides[0]) + len(sides[1])
@@ -131,20 +131,20 @@ class Trials:
 
     @cached_property
     def genuine(self) -> np.ndarray:
-        """Which comparisons are of one subject, in the shape of the scores."""
+        """Whether each comparison is genuine, in the shape of the scores."""
         if self.same is not None:
             return self.same
         return self._made(np.equal.outer(self.codes[0], self.codes[1]))
 
     @cached_property
     def impostor(self) -> np.ndarray:
-        """Which comparisons are of two subjects, in the shape of the scores."""
+        """Whether each comparison is an impostor comparison, in the shape of the scores."""
         if not self.all_pairs:
             return ~self.genuine
         return self._made(np.not_equal.outer(self.codes[0], self.codes[1]))
 
     def _made(self, mask: np.ndarray) -> np.ndarray:
-        """Restrict a mask of all pairs to those that count: each once, and no image with itself."""
+        """A mask of all pairs without repeated pairs and without images with themselves."""
         if self.left_out:
             assert self.query.contents is not None
             assert self.target.contents is not None
@@ -152,7 +152,7 @@ class Trials:
         return np.triu(mask, 1) if self.symmetric else mask
 
     def sides(self, place: int | np.integer) -> tuple[int, int]:
-        """Query and target of the comparison at a place of the scores, counted row by row."""
+        """Query and target of the comparison at an index of the flattened scores."""
         return divmod(int(place), len(self.target.rows)) if self.all_pairs else (int(place), int(place))
 
     def compare(self, scores: np.ndarray) -> Comparisons:
@@ -172,7 +172,7 @@ class Trials:
 
 
 def all_pairs_trials(query: ImageSet, target: ImageSet, failures: Failures, *, symmetric: bool = False) -> Trials:
-    """Every query with every target, but no image with itself; arguments as of `Trials`."""
+    """The comparisons of every query with every target, without images with themselves; arguments as in `Trials`."""
     return Trials(
         query,
         target,
@@ -183,7 +183,7 @@ def all_pairs_trials(query: ImageSet, target: ImageSet, failures: Failures, *, s
 
 
 def identification_trials(query: ImageSet, target: ImageSet, failures: Failures) -> Trials:
-    """A search of queries (probes) among targets (the gallery), in which no image finds itself.
+    """The comparisons of queries (probes) with targets (the gallery) in a search where no image finds itself.
 
     A probe whose mates in the gallery are all itself is not searched: its subject is in the gallery, itself alone.
     """
@@ -205,7 +205,7 @@ def identification_trials(query: ImageSet, target: ImageSet, failures: Failures)
 
 
 def count_left_out(query: ImageSet, target: ImageSet, *, symmetric: bool = False) -> LeftOut:
-    """The comparisons of all pairs in which an image would meet itself, counted without a matrix."""
+    """The numbers of comparisons of an image with itself among all pairs, counted without a matrix."""
     if query.contents is None or target.contents is None:
         return NOTHING_LEFT_OUT
     if symmetric:

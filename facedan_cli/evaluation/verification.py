@@ -1,4 +1,4 @@
-"""Verification: rates of scores, with and without failures to acquire."""
+"""Verification rates from scores, with and without failures to acquire."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from facedan_cli.metrics.roc import (
 
 LEVEL = 0.95
 OURS = EvaluateConfig.convention
-"""The convention whose rates the bootstrap draws."""
+"""The convention of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Rates by what they are taken at (a FAR; "1" for rank 1), with their intervals.
+    """Rates by operating point (a FAR; "1" for rank 1), with their intervals.
 
     Args:
         values: the rates.
         intervals: their 95 % intervals; may be empty.
-        replicates: the bootstrap replicates behind the intervals, shape (replicates,) each, of which one column is one
-            draw of subjects whatever the model; empty without bootstrap.
+        replicates: bootstrap replicates of each rate, shape (replicates,); replicate i has the same subjects for all
+            models; empty without bootstrap.
         subjects: number of subjects whose comparisons or probes are counted; 0 without bootstrap.
     """
 
@@ -48,25 +48,25 @@ class Rates:
     subjects: int = 0
 
     def interval(self, at: str) -> list[float] | None:
-        """The bounds for JSON."""
+        """The bounds of an interval, for JSON."""
         return list(self.intervals[at]) if at in self.intervals else None
 
 
 @dataclass(frozen=True)
 class Verification:
-    """One model on one set of comparisons.
+    """The verification rates of one model on one set of comparisons.
 
     Args:
         points: the operating point at each FAR.
-        rates: the verification rates among the comparisons that could be made.
-        with_failures: the same where a genuine comparison that could not be made is a false reject.
+        rates: verification rates of the comparisons that could be made.
+        with_failures: verification rates that count failed genuine comparisons as false rejects.
         eer: the equal error rate.
         curve: the ROC curve.
-        scores: genuine and impostor scores; None where they were streamed.
-        failed: genuine and impostor comparisons that could not be made, and missing images.
-        eer_with_failures: the same where a genuine comparison that could not be made is rejected at every threshold.
-        accuracy: mean and standard error over the folds, and the thresholds; None where there are no folds.
-        accuracy_with_failures: mean, standard error and folds where a pair that could not be compared is an error.
+        scores: genuine and impostor scores; None if they were streamed.
+        failed: numbers of failed genuine and impostor comparisons, and of missing images.
+        eer_with_failures: equal error rate that rejects failed genuine comparisons at every threshold.
+        accuracy: mean and standard error over the folds, and the thresholds; None without folds.
+        accuracy_with_failures: mean, standard error and folds that count failed pairs as errors.
         left_out: comparisons of an image with itself, which were not made.
     """
 
@@ -117,12 +117,12 @@ class Verification:
 
 
 def left_out_entry(left_out: LeftOut) -> dict[str, int]:
-    """The entry of summary.json on comparisons of an image with itself."""
+    """The entry of summary.json about comparisons of an image with itself."""
     return {"images": left_out.images, "genuine": left_out.genuine, "impostor": left_out.impostor}
 
 
 def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Verification:
-    """Verification rates, their intervals, the equal error rate and the ROC of a set of scores.
+    """Verification rates with intervals, equal error rate and ROC of a set of scores.
 
     Raises:
         FacedanError: there is no genuine or no impostor comparison, or a score is NaN.
@@ -159,7 +159,7 @@ def verification(compared: Comparisons, config: EvaluateConfig, what: str) -> Ve
 def streamed_verification(
     found: Streamed, failures: Failures, left_out: LeftOut, config: EvaluateConfig
 ) -> Verification:
-    """The rates of comparisons whose scores were not kept; intervals are Wilson's, or none."""
+    """The rates of streamed comparisons, with Wilson's intervals or none."""
     rates, with_failures = wilson_rates(found.points), wilson_rates(found.points, len(failures.genuine))
     if config.ci == "none":
         rates, with_failures = Rates(rates.values, {}), Rates(with_failures.values, {})
@@ -177,7 +177,7 @@ def streamed_verification(
 
 
 def wilson_rates(points: Mapping[str, OperatingPoint], failed: int = 0) -> Rates:
-    """Verification rates with binomial intervals, `failed` false rejects more than there are scores."""
+    """Verification rates with binomial intervals, and with `failed` false rejects beside the scores."""
     values = {far: point.vr * point.genuine / (point.genuine + failed) for far, point in points.items()}
     intervals = {
         far: wilson(round(point.vr * point.genuine), point.genuine + failed, LEVEL) for far, point in points.items()
@@ -208,7 +208,7 @@ def _rates(
 
 
 def bootstrapped(values: Mapping[str, float], replicates: Mapping[str, np.ndarray], subjects: np.ndarray) -> Rates:
-    """Rates with the intervals of their replicates; `subjects` are those of the comparisons or probes, shape (n,)."""
+    """Rates with the intervals of their replicates; `subjects` belong to the comparisons or probes, shape (n,)."""
     count = len(np.unique(subjects))
     intervals = {
         at: rate_interval(values[at], row, subjects=count, trials=len(subjects), level=LEVEL)
@@ -220,9 +220,9 @@ def bootstrapped(values: Mapping[str, float], replicates: Mapping[str, np.ndarra
 def _rates_with_failures(
     points: Mapping[str, OperatingPoint], compared: Comparisons, config: EvaluateConfig
 ) -> Rates | None:
-    """Each genuine comparison that could not be made is a false reject; None where all could be made.
+    """The rates that count failed genuine comparisons as false rejects; None if none failed.
 
-    The threshold stays that of the comparisons which were made: none of the missing can be a false accept.
+    The threshold stays that of the comparisons that were made, since a failed comparison cannot be a false accept.
     """
     failed = len(compared.failed_subject)
     if not failed:
@@ -242,10 +242,10 @@ def _rates_with_failures(
 
 
 def accuracy(trials: Trials, scores: np.ndarray) -> tuple[dict[str, Any], dict[str, Any]]:
-    """LFW's View-2 accuracy: for each fold the threshold that is best on the others.
+    """The accuracy of LFW's View 2, with the best threshold of the other folds for each fold.
 
     Returns:
-        Among the pairs that could be compared; and where the others are errors, by the same thresholds.
+        The accuracy of the pairs that could be compared, and the accuracy that counts the others as errors.
 
     Raises:
         FacedanError: all pairs that are there are of one fold.

@@ -90,7 +90,7 @@ class AdaptJob:
 
 
 def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILENT) -> AdaptJob:
-    """Check a configuration and its inputs; writes nothing but the checkpoint of imported weights.
+    """Plan an adaptation: check configuration and inputs; only the checkpoint of imported weights is written.
 
     Raises:
         FacedanError: an input is missing, or an option cannot be.
