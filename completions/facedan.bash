@@ -150,14 +150,15 @@ _facedan() {
         kind=word words='gbu feret lfw pairs identify verify scores'
         ;;
     'evaluate gbu')
-        options='--model --far --images --protocol --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --protocol --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -165,13 +166,14 @@ _facedan() {
         esac
         ;;
     'evaluate feret')
-        options='--model --images --protocol --any-lists --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --images --protocol --any-lists --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
+        --embeddings | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
         --ci) kind=value words='bootstrap wilson none' ;;
-        --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -179,14 +181,15 @@ _facedan() {
         esac
         ;;
     'evaluate lfw')
-        options='--model --far --images --pairs --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --pairs --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --pairs | --workspace | -w | --config) kind=path ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -194,13 +197,14 @@ _facedan() {
         esac
         ;;
     'evaluate pairs')
-        options='--images --model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--images --model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --images) kind=dataset ;;
         --model) kind=model ;;
-        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -209,12 +213,13 @@ _facedan() {
         esac
         ;;
     'evaluate identify')
-        options='--gallery --probe --model --fpir --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--gallery --probe --model --embeddings --fpir --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --gallery | --probe) kind=dataset ;;
         --model) kind=model ;;
-        --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
         --ci) kind=value words='bootstrap wilson none' ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;
@@ -223,12 +228,13 @@ _facedan() {
         esac
         ;;
     'evaluate verify')
-        options='--model --far --convention --ci --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
+        --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --device) kind=value words='auto cpu cuda' ;;

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import table
+from pyarrow.parquet import write_table
 from safetensors.torch import save_file
 
 from facedan_cli.alignment.index import ManifestIndex
@@ -29,6 +31,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.models.checkpoint import load_pcanet, read_card
 from facedan_cli.models.pretrained.state_dict import read_state_dict
 from facedan_cli.protocols.bee import read_matrix, write_matrix
+from facedan_cli.protocols.embeddings import read_embeddings
 from facedan_cli.protocols.feret import read_feret
 from facedan_cli.protocols.pairs import read_pairs
 from facedan_cli.protocols.scores import read_scores
@@ -119,6 +122,27 @@ def state_dict(place: Path, *, legacy: bool) -> bytes:
     return (place / "s").read_bytes()
 
 
+def npz(place: Path) -> bytes:
+    np.savez_compressed(place / "e.npz", paths=["a/1.jpg", "a/2.jpg"], vectors=np.ones((2, 3), np.float32))
+    return (place / "e.npz").read_bytes()
+
+
+def parquet(place: Path) -> bytes:
+    write_table(table({"path": ["a/1.jpg", "a/2.jpg"], "vector": [[1.0, 2.0], [3.0, 4.0]]}), place / "e.parquet")
+    return (place / "e.parquet").read_bytes()
+
+
+def npy(_: Path) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ones((2, 3), np.float32))
+    return file.getvalue()
+
+
+def vectors_beside_table(path: Path) -> None:
+    (path.parent / "images.csv").write_text("row,path,identity\n0,a/1.jpg,a\n1,a/2.jpg,a\n", encoding="utf-8")
+    np.asarray(read_embeddings(path.parent).vectors).sum()
+
+
 def take(found: Iterable[SourceImage]) -> None:
     """Read the images of an archive, as align does."""
     for number, one in enumerate(found):
@@ -158,6 +182,9 @@ READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
     "plain pairs": ("pairs.csv", lambda _: b'a,b,1\n"c,d",e,0\n', read_pairs),
     "scores": ("x.txt", lambda _: b"1 0.5\n0 0.25\n" * 9, read_scores),
     "packed scores": ("x.gz", lambda _: gzip.compress(b"a b p 0.5\na a p 0.25\n" * 9), read_scores),
+    "npz": ("x.npz", npz, read_embeddings),
+    "parquet": ("x.parquet", parquet, read_embeddings),
+    "npy": ("vectors.npy", npy, vectors_beside_table),
     "landmarks": (
         "eyes.csv",
         lambda _: b"path,righteyex,righteyey,lefteyex,lefteyey\na.jpg,1,2,3,4\n",

@@ -59,7 +59,7 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     words = _words(context, _EVALUATE | _INPUTS)
     words += [str(given[protocol]) for protocol in _ARGUMENTS if given[protocol] is not None]
     test = _parsed(context, "evaluate", words, given["by"])
-    evaluate = replace(configured(EvaluateConfig, test), model=())
+    evaluate = replace(configured(EvaluateConfig, test), model=(), embeddings=())
     rows = resolve_rows(given["rows"], given["by"], pretrain.init)
     return TableConfig(rows=rows, seeds=_seeds(given["seeds"]), pretrain=pretrain, adapt=adapt, evaluate=evaluate), test
 

@@ -40,6 +40,7 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "onecycle")
 CONVENTIONS = ("max-tar", "bob", "openbr", "nearest")
 INTERVALS = ("bootstrap", "wilson", "none")
+DISTANCES = ("cosine", "euclidean")
 PLOT_FORMATS = ("png", "svg", "pdf")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
@@ -108,6 +109,11 @@ class EvaluateConfig:
         complete="model",
         leading=True,
     )
+    embeddings: tuple[str, ...] = setting(
+        (),
+        "Embeddings by any system, one row each; repeatable: vectors.npy beside images.csv, .npz or .parquet.",
+        leading=True,
+    )
     far: tuple[str, ...] = setting(("0.001",), "False-accept rate; repeatable.", leading=True)
     fpir: tuple[str, ...] = setting(
         ("0.01",),
@@ -124,6 +130,7 @@ class EvaluateConfig:
         "95 % intervals: bootstrap over subjects, wilson (binomial, too narrow) or none.",
         choices=INTERVALS,
     )
+    embeddings_distance: str = setting("cosine", "Comparison of --embeddings: cosine or euclidean.", choices=DISTANCES)
     replicates: int = setting(1000, "Bootstrap replicates; 0: no intervals.", min=0)
     seed: int = seed_setting()
     fuse: bool = setting(False, "Add a row for the sum of the models' z-normalised scores.")

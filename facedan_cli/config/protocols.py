@@ -183,7 +183,10 @@ class ScoresInputs:
 
 
 _IMAGES = "facedan_cli.evaluation.protocols"
-_OF_MODELS = ("model", "fuse", "save_scores", "layer", "flip", "batch", "workers", "device", "force")
+_OF_MODELS = (
+    *("model", "embeddings", "embeddings_distance", "fuse", "save_scores"),
+    *("layer", "flip", "batch", "workers", "device", "force"),
+)
 
 PROTOCOLS: Mapping[str, ProtocolEntry] = {
     "gbu": ProtocolEntry(

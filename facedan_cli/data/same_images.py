@@ -25,7 +25,7 @@ from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace, replacing
 
 _HEX = re.compile("[0-9a-f]{16}")
-_NO_CONTENTS = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
+NO_CONTENTS = np.frombuffer(b"".join(mark[:8] for mark in (MISSING, UNREADABLE, NO_FILE)), "<i8")
 """The numbers of missing and unreadable files."""
 
 IMAGES_FILE = "images.safetensors"
@@ -71,7 +71,7 @@ def contents_of_sets(folders: Sequence[FaceDataset]) -> list[np.ndarray]:
     faces = np.concatenate(contents)
     made_from = np.concatenate([_made_from(folder) for folder in folders])
     # Missing files share one number, which must not join their original images.
-    known = np.flatnonzero((made_from != 0) & ~np.isin(faces, _NO_CONTENTS))
+    known = np.flatnonzero((made_from != 0) & ~np.isin(faces, NO_CONTENTS))
     if not known.size:
         return contents
     # Digests are the nodes of a graph, in which each face is joined to its image: a component is one image.
@@ -94,7 +94,7 @@ def _made_from(folder: FaceDataset) -> np.ndarray:
 
 def contents_that_are_there(folder: FaceDataset) -> np.ndarray:
     """The numbers of `contents_of_images`, sorted, each once, without those of missing and unreadable files."""
-    return np.setdiff1d(contents_of_images(folder), _NO_CONTENTS)
+    return np.setdiff1d(contents_of_images(folder), NO_CONTENTS)
 
 
 def places_of(files: Iterable[str | Path]) -> np.ndarray:

@@ -19,14 +19,16 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.evaluate import (
     Protocol,
     check_folders,
+    embed_rows,
     evaluate,
     finish,
     provenance_of,
     result_directory,
 )
+from facedan_cli.evaluation.external_embeddings import ExternalEmbeddings, read_rows
 from facedan_cli.evaluation.failures import all_pairs_failures
 from facedan_cli.evaluation.image_sets import labelled_images, measure_verification
-from facedan_cli.evaluation.models import EmbeddedSet, embed_faces, find_models
+from facedan_cli.evaluation.models import EmbeddedSet, Model, find_models
 from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.settings import resolve_evaluate, without_bootstrap
@@ -71,22 +73,19 @@ def evaluate_verify(
     datasets = [query] if symmetric else [query, target]
     sizes = [len(read_dataset(dataset.root)) for dataset in datasets]
     comparisons = sizes[0] * (sizes[0] - 1) // 2 if symmetric else sizes[0] * sizes[1]
+    protocol = Protocol("verify", datasets, _trials, measure_verification)
     if ranks.count == 1 and comparisons <= MOST_IN_MEMORY:
-
-        def trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
-            return {"all": _trials(embedded, missing)}
-
-        return evaluate(Protocol("verify", datasets, trials, measure_verification), config, workspace, report)
+        return evaluate(protocol, config, workspace, report)
     if config.fuse or config.save_scores or config.convention != OURS:
         raise UsageError(
             f"{comparisons} comparisons are streamed: --fuse, --save-scores and other conventions need all scores",
             f"compare fewer than {MOST_IN_MEMORY}, in one process",
         )
     config = without_bootstrap(config, f"{comparisons} comparisons are streamed", report)
-    return _stream(config, workspace, datasets, ranks, report if ranks.first else SILENT)
+    return _stream(protocol, config, workspace, ranks, report if ranks.first else SILENT)
 
 
-def _trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> Trials:
+def _trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> dict[str, Trials]:
     sides = [labelled_images(one, missing) for one in embedded]
     symmetric = len(sides) == 1
     query, target = sides[0], sides[-1]
@@ -100,49 +99,49 @@ def _trials(embedded: Sequence[EmbeddedSet], missing: dict[str, str]) -> Trials:
         lost=(query.lost, target.lost),
     )
     failures = replace(failures, unlabelled=sum(side.unlabelled for side in sides))
-    return all_pairs_trials(query.images, target.images, failures, symmetric=symmetric)
+    return {"all": all_pairs_trials(query.images, target.images, failures, symmetric=symmetric)}
 
 
 def _stream(
-    config: EvaluateConfig, workspace: Workspace, datasets: Sequence[Dataset], ranks: DistEnv, report: Report
+    protocol: Protocol, config: EvaluateConfig, workspace: Workspace, ranks: DistEnv, report: Report
 ) -> EvaluateResult:
+    datasets = protocol.datasets
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in datasets]
     check_folders(report, datasets, folders, labelled=True)
     models = find_models(config, workspace)
-    for model in models:
-        if model.similarity is not COSINE:
+    external = read_rows(config, datasets, [model.name for model in models])
+    rows: list[Model | ExternalEmbeddings] = [*models, *external]
+    for row in rows:
+        if row.similarity is not COSINE:
             raise UsageError(
-                f"so many comparisons are streamed, which needs an inner product; '{model.name}' has none",
+                f"so many comparisons are streamed, which needs an inner product; '{row.name}' has none",
                 "leave it out, or compare fewer images, in one process",
             )
     missing: dict[str, str] = {}
     results = []
-    trials: dict[str, Trials] = {}
-    known = list(zip(folders, contents_of_sets(folders), strict=True))
+    by_name = {model.name: model for model in models}
     with ranks.joined():
-        for model in models:
-            report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
-            embedded = [  # the processes share the images that have no features yet
-                embed_faces(config, dataset, folder, model, workspace, report, ranks)
-                for dataset, folder in zip(datasets, folders, strict=True)
-            ]
-            trials = {
-                "all": _trials([one.with_contents(*of) for one, of in zip(embedded, known, strict=True)], missing)
-            }
+        by_row, lacking = embed_rows(config, protocol, folders, models, external, workspace, report, ranks)
+        known = zip(next(iter(by_row.values())), folders, contents_of_sets(folders), strict=True)
+        trials = protocol.trials([one.with_contents(folder, contents) for one, folder, contents in known], missing)
+        for name, embedded in by_row.items():
             measured = _measure(trials["all"], embedded, config, ranks, report)
-            results.append(ModelResult(model.name, model.card.run, model.checkpoint, {"all": measured}))
+            model = by_name.get(name)
+            run, checkpoint = (model.card.run, model.checkpoint) if model else (None, None)
+            results.append(ModelResult(name, run, checkpoint, {"all": measured}))
         ranks.gather([])
     named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
-    warnings += alignment_warnings({model.name: model for model in models}, named, report)
+    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace)
+    if models:
+        warnings += alignment_warnings(by_name, named, report)
     result = EvaluateResult(
         protocol="verify",
-        directory=result_directory("verify", config, workspace, models, folders, []),
+        directory=result_directory("verify", config, workspace, rows, folders, []),
         models=results,
         differences=[],
         config=config,
         warnings=warnings,
-        provenance=provenance_of(models, datasets, folders, config),
+        provenance=provenance_of(models, external, datasets, folders, config),
     )
     return finish(result, report, missing=missing, write=ranks.first)
 

@@ -13,11 +13,13 @@ from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.data.same_images import contents_of_sets
+from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.alignment import alignment_warnings
 from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation.differences import Measurement, differences
 from facedan_cli.evaluation.error_examples import ErrorExample, error_examples
-from facedan_cli.evaluation.models import EmbeddedSet, Model, embed_faces, find_models
+from facedan_cli.evaluation.external_embeddings import ExternalEmbeddings, embed_externally, read_rows
+from facedan_cli.evaluation.models import FUSION, EmbeddedSet, Model, embed_faces, find_models, of_common_images
 from facedan_cli.evaluation.remarks import remarks
 from facedan_cli.evaluation.report import write_evaluation
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
@@ -29,9 +31,6 @@ from facedan_cli.metrics.fusion import fuse
 from facedan_cli.report import Report
 from facedan_cli.runs import provenance
 from facedan_cli.workspace import Dataset, Workspace, digest, write_set_aside
-
-FUSION = "fusion"
-"""The name of the row of fused scores."""
 
 Measure = Callable[[Trials, np.ndarray, EvaluateConfig, str], Measurement]
 """The measure of a protocol: comparisons, their scores, settings and the partition's name → rates."""
@@ -52,6 +51,7 @@ class Protocol:
         measure: turns the scores of a partition into rates.
         lists: digests of the protocol's files.
         average: whether the plain mean of the partitions is reported.
+        by_base_name: whether base names alone tell its images apart.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Protocol:
     measure: Measure
     lists: Sequence[str] = ()
     average: bool = False
+    by_base_name: bool = False
 
 
 def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, report: Report) -> EvaluateResult:
@@ -74,9 +75,11 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
     check_folders(report, protocol.datasets, folders, labelled=not protocol.lists)
     models = find_models(config, workspace)
-    # One model at a time, so that the features of one alone are open: scores of shape (queries, targets), or (n,).
+    external = read_rows(config, protocol.datasets, [model.name for model in models])
+    rows: list[Model | ExternalEmbeddings] = [*models, *external]
+    embedded, lacking = embed_rows(config, protocol, folders, models, external, workspace, report)
     missing: dict[str, str] = {}
-    trials, scores = _score(protocol, models, folders, missing, config, workspace, report)
+    trials, scores = _score(protocol, rows, embedded, folders, missing)
     # The fusion is a row like the others: z-normalised scores of all models, summed, in the shape of each.
     if config.fuse:
         scores |= {FUSION: {name: fuse([by_part[name] for by_part in scores.values()]) for name in trials}}
@@ -86,9 +89,10 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     results = [_measure(protocol, trials, by_part, config, name, by_name.get(name)) for name, by_part in scores.items()]
     # What may make the rates wrong goes with them into every output.
     named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
-    warnings = remarks(trials) + seen_in_training(models, trials, workspace)
-    warnings += alignment_warnings(by_name, named, report)
-    directory = result_directory(protocol.name, config, workspace, models, folders, protocol.lists)
+    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace)
+    if models:
+        warnings += alignment_warnings(by_name, named, report)
+    directory = result_directory(protocol.name, config, workspace, rows, folders, protocol.lists)
     if config.save_scores:
         save_scores(directory / "scores", trials, scores)
     result = EvaluateResult(
@@ -98,51 +102,71 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         differences=differences([(model.name, model.partitions) for model in results]),
         config=config,
         warnings=warnings,
-        provenance=provenance_of(models, protocol.datasets, folders, config),
+        provenance=provenance_of(models, external, protocol.datasets, folders, config),
     )
     return finish(result, report, missing=missing, examples=_examples(trials, scores, results))
 
 
 def _score(
     protocol: Protocol,
-    models: Sequence[Model],
+    rows: Sequence[Model | ExternalEmbeddings],
+    embedded: Mapping[str, Sequence[EmbeddedSet]],
     folders: Sequence[FaceDataset],
     missing: dict[str, str],
+) -> tuple[Mapping[str, Trials], dict[str, dict[str, np.ndarray]]]:
+    """The comparisons by partition, and their scores by row and partition; adds to `missing` as the protocol does."""
+    # The comparisons depend on which images have features, never on the features: they are the same for every row.
+    known = zip(embedded[rows[0].name], folders, contents_of_sets(folders), strict=True)
+    trials = protocol.trials([one.with_contents(folder, contents) for one, folder, contents in known], missing)
+    return trials, {
+        row.name: {  # of shape (queries, targets), or (n,)
+            name: part.score(embedded[row.name][0].vectors, embedded[row.name][-1].vectors, row.similarity)
+            for name, part in trials.items()
+        }
+        for row in rows
+    }
+
+
+def embed_rows(
     config: EvaluateConfig,
+    protocol: Protocol,
+    folders: Sequence[FaceDataset],
+    models: Sequence[Model],
+    external: Sequence[ExternalEmbeddings],
     workspace: Workspace,
     report: Report,
-) -> tuple[Mapping[str, Trials], dict[str, dict[str, np.ndarray]]]:
-    """The comparisons by partition, and their scores by model and partition; adds to `missing` as the protocol does.
+    ranks: DistEnv = SINGLE,
+) -> tuple[dict[str, list[EmbeddedSet]], list[str]]:
+    """The features of each row by its name, all of the same images; features that the workspace has are taken.
 
-    Raises:
-        FacedanError: two models have features of different images.
+    Args:
+        config: how models give features.
+        protocol: names the data sets, one or two.
+        folders: their images.
+        models: the rows of models.
+        external: the rows of embeddings.
+        workspace: where features lie.
+        report: told of the progress.
+        ranks: of several processes that have joined, which share the images without features.
+
+    Returns:
+        The features, and warnings about images that some rows alone have features of.
     """
-    trials: Mapping[str, Trials] = {}
-    paths: list[list[str]] = []
-    scores: dict[str, dict[str, np.ndarray]] = {}
+    rows: dict[str, list[EmbeddedSet]] = {}
     for model in models:
         report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
-        embedded = [  # vectors of shape (images, d), one data set or two; those that the workspace has are taken
-            embed_faces(config, dataset, folder, model, workspace, report)
+        rows[model.name] = [  # vectors of shape (images, d), memory-mapped
+            embed_faces(config, dataset, folder, model, workspace, report, ranks)
             for dataset, folder in zip(protocol.datasets, folders, strict=True)
         ]
-        # The comparisons depend on which images have features, never on the features: the first model makes them, and
-        # the others must have the same images. Else rates would not be paired.
-        if not trials:
-            contents = contents_of_sets(folders)
-            known = [
-                one.with_contents(folder, held) for one, folder, held in zip(embedded, folders, contents, strict=True)
-            ]
-            trials, paths = protocol.trials(known, missing), [one.paths for one in embedded]
-        elif paths != [one.paths for one in embedded]:
+        if [one.paths for one in rows[model.name]] != [one.paths for one in rows[models[0].name]]:
             raise FacedanError(
                 f"'{model.name}' has features of other images than '{models[0].name}'", "repeat it with --force"
             )
-        scores[model.name] = {
-            name: part.score(embedded[0].vectors, embedded[-1].vectors, model.similarity)
-            for name, part in trials.items()
-        }
-    return trials, scores
+    for row in external:
+        report.note(f"measuring the embeddings {row.path} as '{row.name}'")
+        rows[row.name] = embed_externally(row, protocol.datasets, folders, report, by_base_name=protocol.by_base_name)
+    return of_common_images(rows)
 
 
 def finish(
@@ -201,7 +225,7 @@ def result_directory(
     protocol: str,
     config: EvaluateConfig,
     workspace: Workspace,
-    models: Sequence[Model],
+    rows: Sequence[Model | ExternalEmbeddings],
     folders: Sequence[FaceDataset],
     lists: Sequence[str],
 ) -> Path:
@@ -212,7 +236,7 @@ def result_directory(
     ]
     identity = digest(
         {
-            "models": [model.sha256 for model in models],
+            "models": [row.sha256 for row in rows],
             "images": [folder.fingerprint for folder in folders],
             "lists": list(lists),
             "config": settings,
@@ -222,22 +246,31 @@ def result_directory(
 
 
 def provenance_of(
-    models: Sequence[Model], datasets: Sequence[Dataset], folders: Sequence[FaceDataset], config: EvaluateConfig
+    models: Sequence[Model],
+    external: Sequence[ExternalEmbeddings],
+    datasets: Sequence[Dataset],
+    folders: Sequence[FaceDataset],
+    config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Models, images and options of an evaluation, for its summary."""
-    return provenance() | {
-        "models": {model.name: model.sha256 for model in models},
-        "images": {
-            dataset.name: {
-                "root": str(dataset.root.resolve()),
-                "images": len(folder),
-                "contents": folder.fingerprint,
-            }
-            for dataset, folder in zip(datasets, folders, strict=True)
-        },
-        "layer": config.layer,
-        "flip": config.flip,
-    }
+    embeddings = {"embeddings": {row.name: row.provenance() for row in external}} if external else {}
+    return (
+        provenance()
+        | embeddings
+        | {
+            "models": {model.name: model.sha256 for model in models},
+            "images": {
+                dataset.name: {
+                    "root": str(dataset.root.resolve()),
+                    "images": len(folder),
+                    "contents": folder.fingerprint,
+                }
+                for dataset, folder in zip(datasets, folders, strict=True)
+            },
+            "layer": config.layer,
+            "flip": config.flip,
+        }
+    )
 
 
 def _examples(trials: Mapping[str, Trials], scores: Scores, results: Sequence[ModelResult]) -> list[ErrorExample]:
@@ -258,12 +291,11 @@ def _measure(
     name: str,
     model: Model | None,
 ) -> ModelResult:
-    """The rates of one row; the fusion has no model."""
+    """The rates of one row; embeddings and the fusion have no model."""
     measured = {part: protocol.measure(trials[part], scores[part], config, part) for part in trials}
     means: tuple[float, ...] = ()
     if protocol.average:
         both = ([one.rates for one in measured.values()], [one.with_failures for one in measured.values()])
         means = tuple(float(np.mean([rate for one in rates for rate in one.values.values()])) for rates in both)
-    if model is None:
-        return ModelResult(name, None, None, measured, *means)
-    return ModelResult(name, model.card.run, model.checkpoint, measured, *means)
+    run, checkpoint = (model.card.run, model.checkpoint) if model else (None, None)
+    return ModelResult(name, run, checkpoint, measured, *means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.training import LAMBDAS_ON_DISK, AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
-from facedan_cli.data.origins import MissingImage, missing_images, read_origins
+from facedan_cli.data.origins import MissingImage, Origins, missing_images, read_origins
+from facedan_cli.data.same_images import NO_CONTENTS, places_of
 from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.embed import embed
 from facedan_cli.embedding.model import FaceModel, find_model
@@ -25,6 +26,9 @@ from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
 from facedan_cli.report import Report
 from facedan_cli.workspace import Dataset, Workspace, read_set_aside
+
+FUSION = "fusion"
+"""The row of the fused scores."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,23 @@ class EmbeddedSet:
             contents: contents of all its images, from `contents_of_sets`.
         """
         rows = {path: row for row, path in enumerate(folder.paths)}
-        return replace(self, contents=contents[[rows[path] for path in self.paths]])
+        own = contents[[rows[path] for path in self.paths]]
+        if (absent := np.isin(own, NO_CONTENTS)).any():  # embeddings of others may be of files that are not here
+            own[absent] = places_of(self.files[row] for row in np.flatnonzero(absent))
+        return replace(self, contents=own)
+
+    def only(self, kept: Collection[str], failed: Sequence[MissingImage]) -> EmbeddedSet:
+        """A part of the images.
+
+        Args:
+            kept: their paths.
+            failed: all images of the data set that are left out.
+        """
+        rows = [row for row, path in enumerate(self.paths) if path in kept]
+        paths, subjects, origins = (
+            [values[row] for row in rows] for values in (self.paths, self.subjects, self.origins)
+        )
+        return EmbeddedSet(self.root, self.vectors[rows], paths, subjects, origins, failed)
 
 
 @dataclass(frozen=True)
@@ -80,14 +100,16 @@ def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
         UsageError: there is only one to fuse, or one has no such layer.
         FacedanError: there is no such model.
     """
-    named = [find_model(workspace, name) for name in config.model or (None,)]
+    names = config.model or (() if config.embeddings else (None,))
+    named = [find_model(workspace, name) for name in names]
     found = list({model.checkpoint and model.checkpoint.resolve(): model for model in named}.values())
-    if config.fuse and len(found) < 2:
+    if config.fuse and len(found) + len(set(config.embeddings)) < 2:
         raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
+    if not found and (config.layer is not None or config.flip):
+        raise UsageError("--layer and --flip mean nothing for embeddings", "leave them out")
     for model in found:
         model.layer(config.layer, flip=config.flip)
-    names = _labels(found)
-    return [Model(model.card, model.checkpoint, name) for model, name in zip(found, names, strict=True)]
+    return [Model(model.card, model.checkpoint, name) for model, name in zip(found, _labels(found), strict=True)]
 
 
 def embed_faces(
@@ -110,6 +132,14 @@ def embed_faces(
         force=config.force,
     )
     embedded = embed(how, folder, model, workspace, ranks=ranks, report=report)
+    origins = origins_of(dataset, folder, report)
+    vectors, paths, subjects = embedded.load()
+    failed = missing_images(folder, origins, read_set_aside(embedded.set_aside))
+    return EmbeddedSet(folder.root, vectors, paths, subjects, [origins.files.get(path, "") for path in paths], failed)
+
+
+def origins_of(dataset: Dataset, folder: FaceDataset, report: Report) -> Origins:
+    """The origins of a data set's images, with a warning about damaged lines of its manifest."""
     odd: list[OddLine] = []
     origins = read_origins(dataset.root, folder, odd)
     if odd:
@@ -117,9 +147,34 @@ def embed_faces(
             f"{len(odd)} lines of the manifest of '{dataset.name}' are damaged, the first is line {odd[0].number}: "
             "images that failed there are not counted; the same facedan align again mends it"
         )
-    vectors, paths, subjects = embedded.load()
-    failed = missing_images(folder, origins, read_set_aside(embedded.set_aside))
-    return EmbeddedSet(folder.root, vectors, paths, subjects, [origins.files.get(path, "") for path in paths], failed)
+    return origins
+
+
+def of_common_images(rows: Mapping[str, Sequence[EmbeddedSet]]) -> tuple[dict[str, list[EmbeddedSet]], list[str]]:
+    """The features of the images that every row has features of, so that rates are paired.
+
+    Args:
+        rows: for each row by name, the features of each data set.
+
+    Returns:
+        The rows; of images that some have and others have not, warnings.
+    """
+    common: dict[str, list[EmbeddedSet]] = {name: [] for name in rows}
+    lacking = Counter[str]()
+    for of_set in zip(*rows.values(), strict=True):
+        kept = set.intersection(*(set(one.paths) for one in of_set))
+        failed = list({image.path: image for one in of_set for image in one.failed}.values())
+        there = set.union(*(set(one.paths) for one in of_set))
+        for name, one in zip(rows, of_set, strict=True):
+            lacking[name] += len(there.difference(one.paths))
+            common[name].append(one if len(kept) == len(one.paths) else one.only(kept, failed))
+    named = [f"'{name}' has no features of {count} images" for name, count in lacking.items() if count]
+    if not named:
+        return common, []
+    return common, [
+        f"{', '.join(named)} that other rows have: no row is measured on them, and they are failures of each; "
+        "a command of its own measures a row on all its images"
+    ]
 
 
 def find_images(

@@ -60,7 +60,8 @@ def evaluate_gbu(
         }
 
     lists = [sha256_file(path) for path in sorted(protocol.glob("*.xml"))]
-    return evaluate(Protocol("gbu", [images], trials, measure_verification, lists), config, workspace, report)
+    whole = Protocol("gbu", [images], trials, measure_verification, lists, by_base_name=True)
+    return evaluate(whole, config, workspace, report)
 
 
 def evaluate_feret(
@@ -101,7 +102,7 @@ def evaluate_feret(
         return parts
 
     digests = [sha256_file(path) for path in sorted(protocol.iterdir()) if path.suffix.lower() in (".xml", ".srt")]
-    whole = Protocol("feret", [images], trials, measure_identification, digests, average=True)
+    whole = Protocol("feret", [images], trials, measure_identification, digests, average=True, by_base_name=True)
     return evaluate(whole, config, workspace, report)
 
 
