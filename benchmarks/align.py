@@ -38,6 +38,8 @@ from facedan_cli.data.templates import POINT_NAMES, TEMPLATES, similarity, three
 from facedan_cli.data.walk import walk
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
+SIZE = TEMPLATES["vggface"].entry.size
+
 
 def draw(directory: Path, images: int) -> None:
     """Draw faces of 250 × 250 pixels, for want of images."""
@@ -51,7 +53,7 @@ def draw(directory: Path, images: int) -> None:
 def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
     """The plain loop: one image after the other through MTCNN.detect; returns the chosen face's five points."""
     detector = MTCNN(min_face_size=min_face)
-    template = TEMPLATES[AlignConfig.template].points(AlignConfig.size)
+    template = TEMPLATES["vggface"].points(SIZE)
     points_of = {}
     for path in walk(raw):
         picture = read_image(raw / path)
@@ -63,7 +65,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
             for box, probability, five in zip(boxes, probabilities, points, strict=True)
         ]
         chosen = choose(faces, picture.shape[1], picture.shape[0])
-        face = warp(picture, similarity(three_points(chosen.points), template), AlignConfig.size)
+        face = warp(picture, similarity(three_points(chosen.points), template), SIZE)
         target = (out / path).with_suffix(".jpg")
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), face[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))

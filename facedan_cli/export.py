@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from facedan_cli import __version__
 from facedan_cli.config.common import EXPORT_FORMATS, EXPORT_SUFFIXES, ExportConfig
 from facedan_cli.config.fields import check_choice
-from facedan_cli.data.manifest import template_and_size
+from facedan_cli.data.alignments import template_and_size
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
 from facedan_cli.models.embedder import Embedder

@@ -20,7 +20,7 @@ def test_files_that_are_named_exist(path: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("NETWORKS", "DISCREPANCIES", "PROTOCOLS", "HEADS", "TEMPLATE_POINTS"),
+        *("NETWORKS", "DISCREPANCIES", "PROTOCOLS", "HEADS", "TEMPLATES"),
         *("_AS_BEFORE", "_NOT_DETERMINING", "CSV_HEADER"),
     ],
 )

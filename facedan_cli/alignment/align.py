@@ -21,9 +21,10 @@ from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import CHUNK, Job, Plan
 from facedan_cli.alignment.ranks import manifest_of, merge_parts
 from facedan_cli.alignment.settings import SET_ASIDE, check_config, check_settings, start_over
+from facedan_cli.alignment.target import Target, resolved
 from facedan_cli.alignment.workers import Work, in_order, workers
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
-from facedan_cli.data.manifest import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
+from facedan_cli.data.manifest import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import DistEnv
 from facedan_cli.report import SILENT, Report
@@ -89,11 +90,15 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
             be read, or another process of the job has failed.
         OSError: the aligned tree cannot be written. What is in it is whole, and the same command goes on from there.
     """
+    config = resolved(config)
     check_config(config)
     ranks = DistEnv.of(os.environ)
     device = torch.device("cpu") if config.no_align else ranks.device(resolve_device(config.device))
-    work = _work(config, device)
+    target = Target.of(config)
+    work = _work(config, target, device)
     manifest = config.out / MANIFEST_FILE
+    if isinstance(work, Aligner) and work.landmarks is not None and work.landmarks.eyes_alone and target.points == 5:
+        report.note(f"{config.landmarks} has the eyes alone: its faces are fitted by two points, not by five")
     with ranks.joined(), _prepared(config, ranks):
         # All processes wait here until the first has prepared the tree; then each aligns its share of the images.
         ranks.gather([])
@@ -132,15 +137,15 @@ def _without(line: OddLine) -> str:
     return f"damaged: {line.reason}; it was removed, and its image is treated as new"
 
 
-def _work(config: AlignConfig, device: torch.device) -> Work:
+def _work(config: AlignConfig, target: Target, device: torch.device) -> Work:
     """The function that the workers apply to a batch: an aligner, or a copier with `--no-align`."""
     if config.no_align:
-        return Copier(Output(config, GIVEN))
+        return Copier(Output(config, target))
     root = config.raw if config.raw.is_dir() else config.root
     landmarks = read_landmarks(config.landmarks, root) if config.landmarks else None
     reference = config.landmark_offset == REFERENCE_OFFSET
     detector = Detector(device, config.min_face, config.second_pass, reference=reference)
-    return Aligner(Output(config, config.template), landmarks, detector)
+    return Aligner(Output(config, target), landmarks, detector)
 
 
 @contextmanager

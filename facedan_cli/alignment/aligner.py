@@ -16,10 +16,13 @@ from facedan_cli.alignment.output import Output
 from facedan_cli.alignment.plan import Job
 from facedan_cli.data.images import DecodedImage, UnreadableImage, read_image, read_reduced
 from facedan_cli.data.manifest import AlignedRecord
-from facedan_cli.data.templates import POINT_NAMES, TEMPLATE_SIZE, TEMPLATES, similarity, three_points, warp
+from facedan_cli.data.templates import POINT_NAMES, TEMPLATES, Template, anchors, similarity, warp
 
 EXCHANGED = "landmarks, left and right exchanged"
 """The manifest's `source` of given landmarks whose left and right were swapped."""
+
+_SEARCHED = 250
+"""Side of the aligned faces that are searched to tell which eye is left, pixels."""
 
 BYTES_AT_ONCE = 100_000_000
 """Most bytes of decoded images in a worker; it detects faces in fewer images at a time where they are large."""
@@ -77,7 +80,7 @@ class Aligner:
         return self._draw(
             job,
             image,
-            three_points(points),
+            points,
             faces=len(faces),
             box=_rounded(face.box, 2),
             probability=round(face.probability, 5),
@@ -97,8 +100,11 @@ class Aligner:
         if wrong:
             given = exchanged(given)
             points = np.array([given[name] for name in POINT_NAMES if name in given])
-        anchors = three_points(points) if len(points) == len(POINT_NAMES) else points
-        return self._draw(job, image, anchors, points=dict(given), source=EXCHANGED if wrong else "landmarks")
+        return self._draw(job, image, points, points=dict(given), source=EXCHANGED if wrong else "landmarks")
+
+    @property
+    def _template(self) -> Template:
+        return TEMPLATES[self.output.target.template]
 
     def _are_exchanged(self, image: DecodedImage, given: Points) -> bool | None:
         """Whether given landmarks have left and right exchanged; None if unknown.
@@ -110,21 +116,21 @@ class Aligner:
             return bool(by_mouth)
         if self.landmarks is not None and self.landmarks.mostly_turned:
             return True
-        template = TEMPLATES[self.output.template].points(TEMPLATE_SIZE)[:2]
+        template = self._template.points(_SEARCHED, 2)
         eyes = [np.array([points[name] for name in POINT_NAMES[:2]]) for points in (given, exchanged(given))]
         try:
-            both = [warp(image.pixels, similarity(two, template), TEMPLATE_SIZE) for two in eyes]
+            both = [warp(image.pixels, similarity(two, template), _SEARCHED) for two in eyes]
         except ValueError:
             return False  # that they coincide is said when the face is drawn
         as_given, swapped = (_upright(faces, template) for faces in self.detector.detect(both))
         return None if as_given == swapped else swapped > as_given
 
-    def _draw(self, job: Job, image: DecodedImage, anchors: np.ndarray, **facts: Any) -> AlignedRecord:
-        """Warp the face to the template by the eyes, and the mouth if known, and write it."""
-        size = self.output.config.size
-        template = TEMPLATES[self.output.template].points(size)
+    def _draw(self, job: Job, image: DecodedImage, known: np.ndarray, **facts: Any) -> AlignedRecord:
+        """Warp the face to the template by the points that are known, five or the eyes, and write it."""
+        target = self.output.target
+        fitted = anchors(known, target.points) if len(known) == len(POINT_NAMES) else known
         try:
-            matrix = similarity(anchors, template[: len(anchors)])
+            matrix = similarity(fitted, self._template.points(target.size, len(fitted)))
         except ValueError as error:
             return self.output.failed(job, f"its landmarks are unusable: {error}")
         transform = tuple(_rounded(row, 6) for row in matrix)
@@ -134,15 +140,15 @@ class Aligner:
             return self.output.failed(job, str(error))
         if reason := lacks_contrast(face):
             return self.output.failed(job, reason, faces=facts.get("faces"))
-        return self.output.aligned(job, face, transform=transform, **facts)
+        return self.output.aligned(job, face, transform=transform, fitted=5 if len(fitted) == 5 else None, **facts)
 
     def _warp(self, job: Job, image: DecodedImage, matrix: np.ndarray) -> np.ndarray:
         """The warped face, from the decoded pixels if they are enough, else from the file at full size."""
         steps, shift = enlargement((image.pixels.shape[1], image.pixels.shape[0]), image.size)
         if steps.max() > 1 and math.hypot(matrix[0, 0], matrix[1, 0]) * steps.max() > 1:
-            return warp(read_image(job.image.open()), matrix, self.output.config.size)
+            return self._template.draw(read_image(job.image.open()), matrix, self.output.target.size)
         from_pixels = np.column_stack([matrix[:, :2] * steps, matrix[:, :2] @ shift + matrix[:, 2]])
-        return warp(image.pixels, from_pixels, self.output.config.size)
+        return self._template.draw(image.pixels, from_pixels, self.output.target.size)
 
 
 def _upright(faces: Iterable[Face], eyes: np.ndarray) -> float:

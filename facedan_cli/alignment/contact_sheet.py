@@ -88,7 +88,7 @@ def _tile(record: AlignedRecord, face: Image.Image) -> Image.Image:
     tile = face.resize((side, side), Image.Resampling.LANCZOS)
     draw = ImageDraw.Draw(tile)
     if record.template in TEMPLATES:
-        for x, y in (TEMPLATES[record.template].points(side)).tolist():
+        for x, y in TEMPLATES[record.template].shown(record.size, side, record.fitted or 3).tolist():
             for dx, dy in ((8, 0), (0, 8)):
                 draw.line((x - dx, y - dy, x + dx, y + dy), REFERENCE, 2)
     if record.points is not None and record.transform is not None:

@@ -45,6 +45,11 @@ class Landmarks:
         turned = sum(is_turned(points) for points in self.by_path.values() if points)
         return len(self.by_path) >= LEAST_LINES and turned > len(self.by_path) / 2
 
+    @property
+    def eyes_alone(self) -> bool:
+        """Whether no line has more than the eyes."""
+        return all(len(points) <= 2 for points in self.by_path.values())
+
     def find(self, path: str) -> Points | None:
         """The points of an image by its path, else by its name; empty if its lines disagree, None without a line.
 

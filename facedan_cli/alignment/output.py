@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from facedan_cli.alignment.plan import Job
+from facedan_cli.alignment.target import Target
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.data.manifest import ALIGNED, FAILED, AlignedRecord, leads_outside
 from facedan_cli.workspace import make_directory
@@ -28,11 +29,11 @@ class Output:
 
     Args:
         config: configuration with the aligned tree.
-        template: the template that the records name.
+        target: template and size that the records name.
     """
 
     config: AlignConfig
-    template: str
+    target: Target
 
     def aligned(self, job: Job, face: np.ndarray | bytes, **facts: Any) -> AlignedRecord:
         """Write a face (RGB pixels or a JPEG file) and return its record, a failure if its name cannot be used."""
@@ -57,8 +58,8 @@ class Output:
     def _record(self, job: Job, **facts: Any) -> AlignedRecord:
         return AlignedRecord(
             path=job.image.path,
-            template=self.template,
-            size=self.config.size,
+            template=self.target.template,
+            size=self.target.size,
             bytes=job.image.size,
             modified=job.image.modified,
             changed=job.image.state[0] if job.image.state else None,

@@ -9,10 +9,12 @@ from typing import Any
 
 from facedan_cli.alignment.source_image import SourceImage
 from facedan_cli.alignment.sources import source_images
+from facedan_cli.alignment.target import Target
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.config.fields import check_choices
+from facedan_cli.config.templates import POINT_COUNTS
 from facedan_cli.data.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
-from facedan_cli.data.manifest import leads_outside, read_records
+from facedan_cli.data.manifest import GIVEN, leads_outside, read_records
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.json_files import read_object
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
@@ -20,6 +22,9 @@ from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 SETTINGS = "align.json"
 SET_ASIDE = "set-aside.tsv"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+_LEFT_OUT = (("template", None), ("points", 3))
+"""Settings that align.json does not name: of given faces no template; three points, as all versions before fitted."""
 
 
 def check_config(config: AlignConfig) -> None:
@@ -31,12 +36,14 @@ def check_config(config: AlignConfig) -> None:
     """
     check_choices(config)
     for option, value, least in (
-        ("--size", config.size, 1),
+        ("--size", 1 if config.size is None else config.size, 1),
         ("--min-face", config.min_face, 12),  # what P-Net looks at
         ("--detector-batch", config.detector_batch, 1),
     ):
         if value < least:
             raise UsageError(f"{option} {value} is too small", f"give {least} or more")
+    if config.points is not None and config.points not in POINT_COUNTS:
+        raise UsageError(f"--points {config.points} is impossible", f"give {' or '.join(map(str, POINT_COUNTS))}")
     if config.no_align and config.landmarks:
         raise UsageError("--no-align and --landmarks exclude each other", "leave one of them out")
     if config.contact_sheet and config.contact_sheet.suffix.lower() not in SHEET_SUFFIXES:
@@ -79,10 +86,16 @@ def check_settings(config: AlignConfig) -> None:
         FacedanError: the tree was aligned with others.
     """
     path = config.out / SETTINGS
-    settings: dict[str, Any] = {"no_align": config.no_align, "size": config.size}
+    target = Target.of(config)
+    template = None if target.template == GIVEN else target.template
+    settings: dict[str, Any] = {
+        "no_align": config.no_align,
+        "size": target.size,
+        "template": template,
+        "points": target.points,
+    }
     if not config.no_align:
         settings |= {
-            "template": config.template,
             "min_face": config.min_face,
             "second_pass": config.second_pass,
             "landmark_offset": config.landmark_offset,
@@ -90,13 +103,13 @@ def check_settings(config: AlignConfig) -> None:
         }
     fix = "give another directory for the aligned faces, or align everything again with --force"
     if not path.exists():
-        write_json(path, settings)
+        write_json(path, {key: value for key, value in settings.items() if (key, value) not in _LEFT_OUT})
         return
     try:
         earlier = read_object(path)
     except ValueError as error:
         raise FacedanError(f"{path} is damaged", fix) from error
-    earlier.setdefault("landmark_offset", REFERENCE_OFFSET)
+    earlier = {"landmark_offset": REFERENCE_OFFSET, **dict(_LEFT_OUT)} | earlier
     different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]
     if different:
         raise FacedanError(f"the faces in {config.out} were aligned with another {', '.join(different)}", fix)

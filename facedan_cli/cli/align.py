@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from facedan_cli.cli.command import command
 from facedan_cli.cli.console import Console
-from facedan_cli.cli.options import console_of
+from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.errors import UsageError
@@ -33,14 +33,16 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
     A second run does only what is missing. Archives in the directory are read. Under torchrun the processes share the
     images.
 
-    Example: facedan align ./raw ./aligned
+    Example: facedan align ./raw ./aligned --for facenet
     """
     from facedan_cli.alignment.align import align as run
     from facedan_cli.alignment.plan import inspect
+    from facedan_cli.alignment.target import resolved
     from facedan_cli.distributed import DistEnv
 
     console = console_of(context)
     ranks = DistEnv.of(os.environ)
+    settings = resolved(_as_typed(context, settings), workspace_of(context))
     console.quiet |= not ranks.first
     with _listed(settings.raw, settings.out, alone=ranks.count == 1) as source:
         settings = replace(settings, raw=source)
@@ -56,6 +58,22 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
         # A launcher takes every exit code but 0 for a crash.
         with suppress(typer.Exit) if ranks.count > 1 else nullcontext():
             set_aside_exit(console, result.set_aside)
+
+
+def _as_typed(context: typer.Context, settings: AlignConfig) -> AlignConfig:
+    """The settings without those of facedan.toml or the environment that mean nothing beside what is typed.
+
+    A typed --for has precedence over their template, size and points, each of these over their `for`, and --no-align
+    says nothing of a template without a typed one.
+    """
+    typed = {name for name in vars(settings) if (of := context.get_parameter_source(name)) and of.name == "COMMANDLINE"}
+    place = {"template", "size", "points"}
+    if "for_" in typed:
+        untyped: dict[str, Any] = dict.fromkeys(place - typed)
+        return replace(settings, **untyped)
+    if settings.for_ is not None and (typed & place or settings.no_align):
+        settings = replace(settings, for_=None)
+    return replace(settings, template=None) if settings.no_align and "template" not in typed else settings
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from facedan_cli.config.fields import (
     workers_setting,
 )
 from facedan_cli.config.models import NETWORKS
-from facedan_cli.config.templates import TEMPLATE_POINTS
+from facedan_cli.config.templates import POINT_COUNTS, TEMPLATES
 
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
@@ -46,6 +46,9 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
 CHANNELS = ("auto", "rgb", "bgr")
 
+_SIZES = ", ".join(f"{entry.size} ({name})" for name, entry in TEMPLATES.items())
+_FIVE = ", ".join(name for name, entry in TEMPLATES.items() if entry.fitted == 5)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
@@ -57,9 +60,19 @@ class AlignConfig:
     )
     out: Path = setting(help="Directory of the aligned faces, which mirrors the tree of RAW.", argument=True)
     root: Path = setting(Path(), "Directory whose tree is mirrored, where RAW is a list.")
-    size: int = setting(250, "Side of an aligned face in pixels.", min=32)
-    template: str = setting(
-        "vggface", f"Positions of eyes and mouth: {', '.join(TEMPLATE_POINTS)}.", choices=TEMPLATE_POINTS
+    for_: str | None = setting(
+        None,
+        "Align as a network expects it: its name, a run or a checkpoint; sets --template, --size and --points.",
+        suggest=NETWORKS,
+    )
+    size: int | None = setting(None, f"Side of an aligned face in pixels. Default: {_SIZES}.", min=32)
+    template: str | None = setting(
+        None, f"Positions of eyes, nose and mouth: {', '.join(TEMPLATES)}. Default: vggface.", choices=TEMPLATES
+    )
+    points: int | None = setting(
+        None,
+        f"Points that are fitted: 3 (eyes, mouth) or 5 (also the nose). Default: 5 of {_FIVE}, else 3.",
+        suggest=map(str, POINT_COUNTS),
     )
     min_face: int = setting(40, "Smallest face to detect, in pixels.", min=20)
     second_pass: bool = setting(True, "Search again, more thoroughly, where no face was found.")
@@ -70,7 +83,9 @@ class AlignConfig:
     )
     detector_batch: int = setting(32, "Images per batch of the detector.", min=1)
     landmarks: Path | None = setting(None, "CSV of eye or five-point coordinates, used instead of detected ones.")
-    no_align: bool = setting(False, "Copy faces that are aligned already; scale those of another size.")
+    no_align: bool = setting(
+        False, "Copy faces that are aligned already, by --template or --for on that template; scale other sizes."
+    )
     contact_sheet: Path | None = setting(None, "File for a sheet of the 100 least certain faces with their landmarks.")
     workers: int = setting(0, "Worker processes (threads with a GPU); 0: one per core.", min=0, panel=COMMON)
     device: str = device_setting()

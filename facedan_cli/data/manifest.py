@@ -41,7 +41,7 @@ class AlignedRecord:
         source: origin of the points: "mtcnn", "mtcnn, contrast stretched" (at the second try), "landmarks" or
             "landmarks, left and right exchanged"; for faces aligned before, "copied" or "resized".
         transform: transform from the upright image to the aligned face, two rows of three.
-        template: a name of `templates.TEMPLATES`; "given" for faces aligned before.
+        template: a name of `config.templates.TEMPLATES`; "given" for faces aligned before on a template not stated.
         size: side of the aligned face, pixels.
         bytes: size of the image's file.
         modified: mtime of that file, whole seconds since 1970.
@@ -49,6 +49,7 @@ class AlignedRecord:
             versions wrote neither this nor the following fields.
         inode: inode of that file or archive.
         digest: SHA-256 of the image's bytes, in hex; "" if they could not be read.
+        fitted: 5 for a similarity of all five points; None (no key in the line) for the eyes alone or with the mouth.
     """
 
     path: str
@@ -69,6 +70,7 @@ class AlignedRecord:
     changed: int | None = None
     inode: int | None = None
     digest: str | None = None
+    fitted: int | None = None
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -79,7 +81,10 @@ class AlignedRecord:
 
     def to_line(self) -> str:
         """The record as a line of the manifest."""
-        return json.dumps(asdict(self), ensure_ascii=False, allow_nan=False) + "\n"
+        fields = asdict(self)
+        if self.fitted is None:  # as earlier versions wrote it
+            del fields["fitted"]
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> AlignedRecord:
@@ -151,6 +156,7 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     "changed": lambda value: value is None or _whole(value),
     "inode": lambda value: value is None or _whole(value),
     "digest": lambda value: value is None or isinstance(value, str),
+    "fitted": lambda value: value in (None, 5),
 }
 """The checks of a line's fields. Trees may be foreign, and faces are written and removed at the paths in lines."""
 
@@ -289,11 +295,3 @@ def _whole_lines(file: FileIO) -> int:
 def stays_inside(path: str) -> bool:
     """Whether a relative path, with forward slashes, stays below its start."""
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path and path.strip("./") != ""
-
-
-def template_and_size(manifest: Path) -> str:
-    """Template and size of the first aligned image of a manifest."""
-    for record in read_records(manifest, []):
-        if record.output is not None:
-            return f"{record.template} at {record.size} pixels"
-    return "no template"

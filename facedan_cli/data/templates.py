@@ -8,30 +8,66 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from facedan_cli.config.templates import TEMPLATE_POINTS
+from facedan_cli.config import templates as table
+from facedan_cli.config.templates import TemplateEntry
 
 POINT_NAMES = ("image_left_eye", "image_right_eye", "nose", "image_left_mouth", "image_right_mouth")
 """The five points; left and right are the image's, so that image_left_eye is the subject's right eye."""
 
-TEMPLATE_SIZE = 250
-
 
 @dataclass(frozen=True)
 class Template:
-    """Where three points of a face lie in an aligned image of 250×250: (x, y) in pixels, 0 the first pixel's centre."""
+    """Where points of a face lie in an aligned image: (x, y) in pixels, 0 the first pixel's centre."""
 
-    image_left_eye: tuple[float, float]
-    image_right_eye: tuple[float, float]
-    mouth: tuple[float, float]
+    entry: TemplateEntry
 
-    def points(self, size: int) -> np.ndarray:
-        """The three points for aligned images of another size, shape (3, 2)."""
-        points = np.array([self.image_left_eye, self.image_right_eye, self.mouth])
+    def points(self, size: int, count: int | None = None) -> np.ndarray:
+        """The points for aligned images of a size, shape (count, 2).
+
+        Args:
+            size: side of the image, pixels.
+            count: 2 (the eyes), 3 (and the mouth's centre) or 5 (those of `POINT_NAMES`); by default as many as the
+                similarity fits.
+        """
+        return _scaled(anchors(np.array(self.entry.points), count or self.entry.fitted), self.entry, size)
+
+    def shown(self, size: int, scaled_to: int, count: int | None = None) -> np.ndarray:
+        """The same for images of `size` that are then scaled to `scaled_to` pixels, as readers of faces do."""
+        if self.entry.scaling == "edge":
+            return self.points(scaled_to, count)
+        return (self.points(size, count) + 0.5) * (scaled_to / size) - 0.5
+
+    def draw(self, image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+        """The aligned face, as `warp`; with a margin the middle of a larger one, which has the same pixels there."""
+        margin = round(self.entry.margin * size)
+        if not margin:
+            return warp(image, matrix, size)
+        larger = warp(image, matrix + np.array([[0, 0, margin]] * 2), size + 2 * margin)
+        return np.ascontiguousarray(larger[margin:-margin, margin:-margin])
+
+
+def _scaled(points: np.ndarray, entry: TemplateEntry, size: int) -> np.ndarray:
+    scale = size / entry.size
+    if entry.scaling == "edge":
         # An image scales about its corner, which lies half a pixel outside the centre of the first pixel.
-        return (points + 0.5) * (size / TEMPLATE_SIZE) - 0.5
+        return (points + 0.5) * scale - 0.5
+    if entry.scaling == "insightface" and size % 112 and not size % 128:
+        points, scale = points + np.array([8, 0]), size / 128
+    return points * scale
 
 
-TEMPLATES = {name: Template(*points) for name, points in TEMPLATE_POINTS.items()}
+TEMPLATES = {name: Template(entry) for name, entry in table.TEMPLATES.items()}
+
+
+def shows_the_same(template: str, size: int, other: str, other_size: int) -> bool:
+    """Whether faces on two templates in two sizes differ by scale alone, to half a hundredth of their side."""
+    one, two = (TEMPLATES[name].shown(side, 1000, 5) for name, side in ((template, size), (other, other_size)))
+    return bool(np.abs(one - two).max() < 5)
+
+
+def anchors(points: np.ndarray, count: int) -> np.ndarray:
+    """Of the five points of `POINT_NAMES`, (5, 2), those that a similarity of `count` fits, (count, 2)."""
+    return points if count == 5 else three_points(points)[:count]
 
 
 def three_points(points: np.ndarray) -> np.ndarray:

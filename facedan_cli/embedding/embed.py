@@ -18,7 +18,7 @@ from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import SINGLE, DistEnv, shard_range
-from facedan_cli.embedding.extractor import extractor, template_of
+from facedan_cli.embedding.extractor import ASSUMED, extractor, framed_by
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
@@ -77,15 +77,15 @@ def embed(
         FacedanError: not one image can be read, images were written to meanwhile, or another process has ended.
     """
     layer = model.layer(config.layer, flip=config.flip)
-    template = template_of(folder, report) if model.classical else ""  # a network sees the faces as they are
-    seen = [template] if model.classical else [layer, config.flip]
+    aligned = framed_by(folder, report) if model.classical else ASSUMED  # a network sees the faces as they are
+    seen = [aligned.template] if model.classical else [layer, config.flip]
     facts = {"model": model.sha256, "seen": seen, "contents": folder.fingerprint}
     folder.contents.keep()
     directory = _directory(workspace, config.dataset, facts)
     if not config.force and _is_complete(directory, facts):
         return _found(directory, skipped=True)
     device = ranks.device(resolve_device(config.device))
-    ready = extractor(model, layer, template, flip=config.flip, device=device)
+    ready = extractor(model, layer, aligned, flip=config.flip, device=device)
     own = shard_range(len(folder), ranks.rank, ranks.count)
     workers = config.workers or max(1, worker_count(0) // ranks.local_count)
     with ExitStack() as held:

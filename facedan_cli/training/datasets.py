@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from facedan_cli.data.alignments import template_and_size
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
-from facedan_cli.data.manifest import template_and_size
 from facedan_cli.data.same_images import contents_that_are_there
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.report import Report

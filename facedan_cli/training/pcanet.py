@@ -23,7 +23,7 @@ from facedan_cli.data.images import UnreadableImage
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import DistEnv
-from facedan_cli.embedding.extractor import FRAMED_FROM, framed, template_of
+from facedan_cli.embedding.extractor import FRAMED_FROM, framed, framed_by
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, save_tensors
 from facedan_cli.models.pcanet import FRAME, PCANet, Spec, fit
@@ -133,7 +133,7 @@ def _windows(
     if len(folder) > MOST_IMAGES:
         rows = np.sort(np.random.default_rng(config.seed).choice(rows, MOST_IMAGES, replace=False))
         report.note(f"{MOST_IMAGES} of the {len(folder)} images of {folder.root} are taken")
-    template = template_of(folder, report)
+    aligned = framed_by(folder, report)
     windows = []
     with (
         ThreadPoolExecutor(worker_count(config.workers)) as pool,
@@ -143,7 +143,7 @@ def _windows(
             if isinstance(face, UnreadableImage):
                 unreadable.append((folder.paths[row], str(face)))
             else:
-                windows.append(framed(face[None], FRAME, template, device).cpu())
+                windows.append(framed(face[None], FRAME, aligned, device).cpu())
             advance(1, "")
     if not windows:
         raise FacedanError(f"no image under {folder.root} can be read", "check what the files are")

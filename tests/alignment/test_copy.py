@@ -82,7 +82,7 @@ def test_copied_and_aligned_faces_are_not_mixed(config: AlignConfig) -> None:
     with pytest.raises(FacedanError, match="with another --no-align"):
         align(replace(config, no_align=False))
     with pytest.raises(FacedanError, match=r"with another --size$"):
-        align(replace(config, size=100, template="lfw"))
+        align(replace(config, size=100))
     assert json.loads((config.out / "align.json").read_text()) == {"no_align": True, "size": 112}
 
 

@@ -106,3 +106,31 @@ def test_second_pass_and_no_align_come_from_the_settings_too(facedan: Callable, 
     Path("facedan.toml").write_text("[align]\nno_align = true\nsecond_pass = false\nsize = 48\n")
     assert facedan("align", "raw", "aligned").code == 3
     assert json.loads(Path("aligned/align.json").read_text()) == {"no_align": True, "size": 48}
+
+
+def test_a_network_names_template_size_and_points(facedan: Callable, faces: Path) -> None:
+    ended = facedan("align", "raw", "aligned", "--no-align", "--for", "facenet")
+    assert ended.code == 3
+    assert json.loads(Path("aligned/align.json").read_text()) == {"no_align": True, "size": 182, "template": "arcface"}
+    ended = facedan("align", "raw", "other", "--for", "facenet", "--size", 112)
+    assert ended.code == 2
+    assert "--size 112 contradicts --for facenet" in ended.err
+    ended = facedan("align", "raw", "other", "--for", "facenett")
+    assert ended.code != 0
+    assert "facenett" in ended.err
+    assert not Path("other").exists()
+
+
+def test_what_is_typed_has_precedence_over_what_a_file_says_of_the_template(facedan: Callable, faces: Path) -> None:
+    Path("facedan.toml").write_text('[align]\ntemplate = "lfw"\nsize = 48\n')
+    facedan("align", "raw", "one", "--no-align")  # no word of these faces' template
+    assert json.loads(Path("one/align.json").read_text()) == {"no_align": True, "size": 48}
+    facedan("align", "raw", "two", "--no-align", "--for", "vggface-mini")
+    assert json.loads(Path("two/align.json").read_text()) == {"no_align": True, "size": 72, "template": "vggface"}
+    Path("facedan.toml").write_text('[align]\nfor = "facenet"\n')
+    facedan("align", "raw", "three")
+    assert json.loads(Path("three/align.json").read_text())["template"] == "arcface"
+    facedan("align", "raw", "four", "--template", "dlib", "--points", 3)
+    settings = json.loads(Path("four/align.json").read_text())
+    assert (settings["template"], settings["size"], settings.get("points")) == ("dlib", 150, None)
+    assert facedan("align", "raw", "five", "--points", 4).code == 2

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from facedan_cli.data.templates import TEMPLATES, Template, similarity, three_points, warp
+from facedan_cli.config.templates import TemplateEntry
+from facedan_cli.data.templates import TEMPLATES, Template, shows_the_same, similarity, three_points, warp
 
 coordinates = st.floats(-1000, 1000).map(lambda x: round(x, 3))
 
@@ -94,12 +95,12 @@ def test_the_mouth_is_the_mean_of_its_corners() -> None:
 
 def test_templates_face_the_viewer_and_scale_with_the_image() -> None:
     for template in TEMPLATES.values():
-        left, right, mouth = template.points(250)
+        left, right, mouth = template.points(250, 3)
         assert left[0] < mouth[0] < right[0]
         assert mouth[1] > max(left[1], right[1])
     # The last pixel's centre stays the last pixel's centre, and the middle stays the middle.
-    corners = Template((-0.5, 249.5), (124.5, 124.5), (0.5, 0.5))
-    np.testing.assert_allclose(corners.points(500), [(-0.5, 499.5), (249.5, 249.5), (1.5, 1.5)])
+    entry = TemplateEntry(points=((-0.5, 249.5), (124.5, 124.5), (0.5, 0.5), (9, 9), (9, 9)), size=250, purpose="")
+    np.testing.assert_allclose(Template(entry).points(500, 5)[:3], [(-0.5, 499.5), (249.5, 249.5), (1.5, 1.5)])
 
 
 def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -167,3 +168,96 @@ def test_a_square_that_shows_nothing_of_the_image_is_drawn_from_its_edge() -> No
     drawn = warp(image, transform(0.01, 0, (5000, 5000)), 10)
     assert drawn.shape == (10, 10, 3)
     assert np.ptp(drawn.astype(int), axis=(0, 1)).max() == 0
+
+
+def umeyama(points: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Umeyama's own solution, eqs. 40-42 (1991), by the singular values of the covariance."""
+    centred, wanted = points - points.mean(0), targets - targets.mean(0)
+    u, d, vt = np.linalg.svd(wanted.T @ centred / len(points))
+    sign = np.diag([1, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    turn = u @ sign @ vt
+    scale = np.trace(np.diag(d) @ sign) / (centred**2).sum(1).mean()
+    return np.column_stack([scale * turn, targets.mean(0) - scale * turn @ points.mean(0)])
+
+
+@given(sets_of_points(5), st.sampled_from(sorted(TEMPLATES)), st.sampled_from([112, 128, 150, 250]))
+def test_five_points_are_fitted_as_umeyama_fits_them(points: np.ndarray, name: str, size: int) -> None:
+    assume(points.std(0).max() > 1)
+    targets = TEMPLATES[name].points(size, 5)
+    expected = umeyama(points, targets)
+    assume(np.hypot(*expected[:, 0]) > 1e-3)
+    np.testing.assert_allclose(
+        apply(similarity(points, targets), points), apply(expected, points), atol=1e-6 * max(1, np.abs(points).max())
+    )
+
+
+ARCFACE = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (112, ARCFACE),
+        (224, ARCFACE * 2),
+        (128, ARCFACE + (8, 0)),  # noqa: RUF005  # arrays
+        (256, ARCFACE * 2 + (16, 0)),
+        (896, ARCFACE * 8),  # a multiple of both
+        (250, ARCFACE * (250 / 112)),
+    ],
+)
+def test_arcface5_is_insightfaces_template_in_all_its_sizes(size: int, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(TEMPLATES["arcface5"].points(size), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [112, 224])
+def test_the_middle_of_the_frame_is_arcface5(size: int) -> None:
+    frame, template = TEMPLATES["arcface5-frame"], TEMPLATES["arcface5"]
+    side, margin = size * 8 // 7, size // 14
+    np.testing.assert_allclose(frame.points(side) - margin, template.points(size), atol=1e-9)
+    image = random_image(300, 280)
+    for scale, angle in ((0.3, 0.4), (0.8, 0.1), (1, -0.2), (1.7, 0.3)):
+        points = apply(transform(1 / scale, angle, (60, 40)), template.points(size) * (112 / size))
+        matrices = [similarity(points, of.points(pixels)) for of, pixels in ((frame, side), (template, size))]
+        whole, middle = frame.draw(image, matrices[0], side), template.draw(image, matrices[1], size)
+        assert (whole.shape, middle.shape) == ((side, side, 3), (size, size, 3))
+        np.testing.assert_array_equal(whole[margin:-margin, margin:-margin], middle)
+
+
+@given(st.floats(1, 3), st.floats(-1, 1))
+def test_networks_of_112_by_96_take_the_middle_columns(scale: float, angle: float) -> None:
+    image, template = random_image(90, 100), TEMPLATES["arcface5"].points(112)
+    points = apply(transform(1 / scale, angle, (20, 10)), template)
+    left = similarity(points, template - (8, 0))
+    narrow = cv2.warpAffine(image, left, (96, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    square = warp(image, similarity(points, template), 112)
+    np.testing.assert_allclose(square[:, 8:104].astype(int), narrow, atol=1)  # rounded from other last bits
+
+
+@pytest.mark.parametrize("name", ["vggface", "lfw", "arcface"])
+def test_the_mouth_of_earlier_templates_is_what_it_was(name: str) -> None:
+    mouths = {"vggface": (125.21, 178.99), "lfw": (125.6, 156.9), "arcface": (125.31, 205.99)}
+    assert tuple(TEMPLATES[name].points(250)[2]) == tuple((np.array(mouths[name]) + 0.5) - 0.5)
+    five = TEMPLATES[name].points(250, 5)
+    own = apply(umeyama(ARCFACE, five), ARCFACE)
+    assert np.abs(own - five).max() < (3 if name == "lfw" else 0.01)  # ArcFace's, and LFW's mean face
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("arcface5", 112), ("arcface5", 250), True),
+        (("arcface5", 112), ("arcface5", 128), False),
+        (("arcface5", 112), ("arcface", 250), True),
+        (("vggface", 250), ("vggface", 72), True),
+        (("arcface5-frame", 128), ("arcface5", 112), False),
+        (("dlib", 150), ("vggface", 250), False),
+    ],
+)
+def test_faces_that_differ_by_scale_alone(one: tuple[str, int], other: tuple[str, int], same: bool) -> None:
+    assert shows_the_same(*one, *other) == same == shows_the_same(*other, *one)
+
+
+def test_points_of_faces_that_are_scaled() -> None:
+    template = TEMPLATES["arcface5"]
+    np.testing.assert_allclose(template.shown(112, 112), ARCFACE)
+    np.testing.assert_allclose(template.shown(128, 64, 2), ((ARCFACE + (8, 0))[:2] + 0.5) / 2 - 0.5)  # noqa: RUF005

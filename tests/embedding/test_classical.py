@@ -16,11 +16,13 @@ from tiny import ADAPT, Notes
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig
 from facedan_cli.config.training import PretrainConfig
-from facedan_cli.data.batches import read_face
+from facedan_cli.data.alignments import Alignment
+from facedan_cli.data.batches import read_face, square_face
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.manifest import ALIGNED, AlignedRecord
 from facedan_cli.data.templates import TEMPLATES
 from facedan_cli.embedding.embed import EmbedResult, embed
+from facedan_cli.embedding.extractor import framed
 from facedan_cli.embedding.model import LBP, FaceModel, find_model
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
@@ -309,3 +311,20 @@ def test_torchruns_processes_are_too_many(workspace: Workspace, monkeypatch: pyt
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match="pcanet is learnt by one process"):
         plan_pretrain(PCANET, workspace)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("size", [112, 128, 150, 250])
+def test_a_window_has_the_eyes_of_faces_on_every_template_in_every_size(name: str, size: int) -> None:
+    x, y = np.meshgrid(np.arange(size), np.arange(size))
+    eyes = TEMPLATES[name].points(size, 2)
+    blobs = sum(np.exp(-((x - eye[0]) ** 2 + (y - eye[1]) ** 2) / (size / 30) ** 2) for eye in eyes)
+    face = square_face(np.dstack([(255 * blobs).astype(np.uint8)] * 3), 250)
+    (window,) = framed(face[None], lbp.FRAME, Alignment(name, size), torch.device("cpu")).numpy().astype(float)
+    for where in (lbp.FRAME.image_left_eye, lbp.FRAME.image_right_eye):
+        middle = lbp.FRAME.width / 2
+        half = (np.arange(lbp.FRAME.width) < middle) == (where[0] < middle)
+        weight = np.where(half, window, 0) ** 2
+        rows, columns = np.indices(window.shape)
+        centre = (columns * weight).sum() / weight.sum(), (rows * weight).sum() / weight.sum()
+        np.testing.assert_allclose(centre, where, atol=0.35)

@@ -76,4 +76,7 @@ def test_green_is_light_and_blue_is_dark(colour: tuple[int, int, int], grey: int
 def test_the_windows_stay_within_aligned_faces(frame: Frame, template: str) -> None:
     edge = torch.full((1, 3, 250, 250), 255, dtype=torch.uint8)
     edge[:, :, 1:-1, 1:-1] = 0
-    assert not frame.cut(edge, TEMPLATES[template].points(250)[:2]).any()
+    seen = frame.cut(edge, TEMPLATES[template].points(250, 2))
+    # dlib's chip ends above the brows: PCANet's window repeats its edge there.
+    beyond = 10 if (template, frame) == ("dlib", pcanet.FRAME) else 0
+    assert not seen[:, beyond:].any()

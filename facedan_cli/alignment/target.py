@@ -1,0 +1,129 @@
+"""Where an alignment puts a face: the template, the size and how many points are fitted, also by a network's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from facedan_cli.config.common import AlignConfig
+from facedan_cli.config.fields import spelling
+from facedan_cli.config.models import CLASSICAL, NETWORKS, NetworkEntry, is_network, network_entry
+from facedan_cli.config.templates import TEMPLATES
+from facedan_cli.data.manifest import GIVEN
+from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.runs import find_checkpoint
+from facedan_cli.workspace import Workspace
+
+DEFAULT_TEMPLATE = "vggface"
+
+_GIVEN_SIZE = 250
+"""Side of copied faces of which nothing is stated, pixels."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where faces are drawn.
+
+    Args:
+        template: a name of `config.templates.TEMPLATES`; "given" of copied faces of which no template is stated.
+        size: side of the aligned face, pixels.
+        points: how many points the similarity fits where all five are known: 3 or 5.
+    """
+
+    template: str
+    size: int
+    points: int
+
+    @classmethod
+    def of(cls, config: AlignConfig) -> Target:
+        """The target of a configuration; what is not set is the template's own."""
+        if config.no_align and config.template is None:
+            return cls(GIVEN, _GIVEN_SIZE if config.size is None else config.size, 3)
+        name = config.template or DEFAULT_TEMPLATE
+        entry = TEMPLATES[name]
+        size = entry.size if config.size is None else config.size
+        return cls(name, size, entry.fitted if config.points is None else config.points)
+
+
+def resolved(config: AlignConfig, workspace: Workspace | None = None) -> AlignConfig:
+    """The configuration with what --for stands for in the place of it.
+
+    Args:
+        config: of an alignment.
+        workspace: where runs are looked for; by default the current directory.
+
+    Raises:
+        UsageError: other options contradict the network, or it takes faces on any template.
+        FacedanError: there is no such network, or it does not say what it expects.
+    """
+    if config.for_ is None:
+        return config
+    wanted = expected_by(config.for_, workspace or Workspace.open(Path()))
+    values: dict[str, Any] = {"template": wanted.template, "size": wanted.size, "points": wanted.points}
+    for name, value in values.items():
+        given = getattr(config, name)
+        if given is not None and given != value:
+            raise UsageError(
+                f"{spelling(name)} {given} contradicts --for {config.for_}, which takes {value}",
+                f"leave {spelling(name)} out, or give --template, --size and --points without --for",
+            )
+    return replace(config, for_=None, **values)
+
+
+def expected_by(name: str, workspace: Workspace) -> Target:
+    """The target of the faces that a network takes: its row's, or what its checkpoint learnt from.
+
+    Args:
+        name: a network's, as `config.models.network_entry` takes it, or of published weights or a run in the workspace;
+            or the path of a run, a checkpoint or published weights.
+        workspace: where runs are looked for.
+
+    Raises:
+        UsageError: it is LBP or PCANet, which take faces on any template.
+        FacedanError: there is no such network, or it learnt from faces that others had aligned.
+    """
+    if name in CLASSICAL and not Path(name).exists():
+        raise UsageError(
+            f"{CLASSICAL[name]} takes faces on any template", "leave --for out, or name a template by --template"
+        )
+    if model := _network_named(name, workspace):
+        entry = network_entry(model)
+        return _target(entry.template, entry)
+    from facedan_cli.models.checkpoint import is_checkpoint, read_card  # torch is slow to import, and names need none
+    from facedan_cli.models.pretrained.formats import network_of
+
+    if Path(name).is_file() and not is_checkpoint(Path(name)):
+        entry = network_entry(network_of(Path(name)))
+        return _target(entry.template, entry)
+    card = read_card(find_checkpoint(workspace, name))
+    if card.template == GIVEN:
+        raise FacedanError(
+            f"{name} learnt from faces that others had aligned, and their template is unknown",
+            "align by the same means, and take the faces in by --no-align",
+        )
+    if card.model in CLASSICAL:
+        if not card.template:
+            raise FacedanError(f"{name} does not say which template it learnt from", "name one by --template")
+        return _target(card.template, None)
+    return _target(card.template or card.entry.template, card.entry)
+
+
+def _network_named(name: str, workspace: Workspace) -> str | None:
+    """The network that a name or the name of a published release means; None of anything that lies on disk."""
+    if name in NETWORKS:
+        return name
+    if Path(name).exists() or (workspace.root / "runs" / name).exists():
+        return None
+    of_release = next((model for model, entry in NETWORKS.items() if name in entry.releases), None)
+    return of_release or (name if is_network(name) else None)
+
+
+def _target(template: str, network: NetworkEntry | None) -> Target:
+    """A template in the size that a network reads."""
+    known = TEMPLATES.get(template)
+    if known is None:
+        raise FacedanError(f"this version has no template '{template}'", "update facedan, or name one by --template")
+    # Only faces that scale about the image's edge may have any size; others keep the one that they are known by.
+    fits = network is not None and (known.scaling == "edge" or template == network.template)
+    return Target(template, network.image_size if network is not None and fits else known.size, known.fitted)
