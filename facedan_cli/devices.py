@@ -19,7 +19,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU where there is one, else the CPU.
+    """The device of a name; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
         UsageError: there is no such device: no silent fall-back to a slower one.
@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
 
 
 def serve(parent: int) -> None:
-    """What a process does first that works for another: it leaves interrupts to that one and does not outlive it.
+    """Prepare a worker process: it leaves interrupts to its parent and ends with it.
 
     Args:
         parent: the other process's number.
@@ -60,5 +60,5 @@ def serve(parent: int) -> None:
 
 
 def worker_count(asked: int) -> int:
-    """Number of decoding threads: as given, or the processors that this process may use."""
+    """The number of decoding threads: the given one, or the number of processors that this process may use."""
     return asked or len(os.sched_getaffinity(0))

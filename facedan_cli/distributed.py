@@ -1,4 +1,4 @@
-"""Several processes of one job, started by torchrun: their ranks, and what they exchange.
+"""The processes of a torchrun job: their ranks, and the exchange of tensors and objects.
 
 Each process takes a shard of the data; in training, a shard of every batch.
 """
@@ -17,10 +17,10 @@ from torch import Tensor, distributed, nn
 from facedan_cli.errors import FacedanError, UsageError
 
 PATIENCE = timedelta(days=7)
-"""Timeout of processes that wait for each other: at the end of a job some have the slower disk."""
+"""Timeout of processes that wait for each other, long enough for slower disks at the end of a job."""
 
 PATIENCE_ON_GPUS = timedelta(hours=2)
-"""The same with NCCL, which notices only by its timeout that another process has died."""
+"""Timeout with NCCL, which notices the end of another process only by its timeout."""
 
 ENDED = ("another process of this job has ended", "its own message says why; the same command resumes")
 
@@ -29,7 +29,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class DistEnv:
-    """The rank of this process and the world size, as torchrun gives them; a single process is rank 0 of 1.
+    """The rank of this process and the world size, by torchrun; a single process is rank 0 of 1.
 
     Args:
         rank: number among all processes.
@@ -51,7 +51,7 @@ class DistEnv:
 
     @property
     def first(self) -> bool:
-        """Whether this process is rank 0, which does what is done once."""
+        """Whether this process is rank 0, which does the work that is done once."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
@@ -92,7 +92,7 @@ class DistEnv:
             distributed.destroy_process_group()
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
-        """The items of all processes, in the first one; also a barrier.
+        """The items of all processes in the first process, and none in the others; also a barrier.
 
         Raises:
             FacedanError: another process has ended too early.
@@ -122,12 +122,12 @@ def world_size() -> int:
 
 
 def shard_range(batch: int, part: int, parts: int) -> range:
-    """The contiguous rows of a global batch that one of several parts takes, divided as evenly as possible."""
+    """The contiguous rows of one part of a global batch, which is divided as evenly as possible."""
     return range(batch * part // parts, batch * (part + 1) // parts)
 
 
 def gather_rows(rows: Tensor, batch: int) -> Tensor:
-    """The rows of all processes in the order of the global batch, with a gradient.
+    """The rows of all processes in the order of the global batch, with gradients.
 
     A loss of the gathered rows is the same in all processes. Its gradient with respect to the rows of one process is
     multiplied by the number of processes, so that averaging the gradients of the parameters gives that of the loss.
@@ -146,10 +146,10 @@ def gather_rows(rows: Tensor, batch: int) -> Tensor:
 
 
 def gather_counted(rows: Tensor, counts: Sequence[int], factor: int = 1) -> Tensor:
-    """The rows of all processes, in the order of the processes, with a gradient where they have one.
+    """The rows of all processes in the order of the processes; rows with gradients keep them.
 
     Args:
-        rows: of this process, shape (counts[rank], …).
+        rows: rows of this process, shape (counts[rank], …).
         counts: rows of each process.
         factor: the gradient of a row is this times the sum of the gradients that the processes have for it.
 

@@ -1,4 +1,4 @@
-"""The errors that facedan raises on purpose: what happened, and what to do about it."""
+"""The errors of facedan: each says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class FacedanError(Exception):
 
 
 class UsageError(FacedanError):
-    """The command was asked for something that cannot be (exit code 2)."""
+    """A command with wrong options or inputs (exit code 2)."""
 
     exit_code = 2
 
 
 class Interrupted(FacedanError):
-    """The user or the system stopped the work; the same command goes on with it (exit code 130)."""
+    """An interruption by user or system; the same command resumes (exit code 130)."""
 
     exit_code = 130
 

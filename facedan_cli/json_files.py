@@ -1,4 +1,4 @@
-"""JSON files of earlier runs, read with suspicion: a damaged one is skipped with a warning."""
+"""Readers of JSON files of earlier runs; a damaged file is skipped with a warning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def parse_object(text: str | bytes, *, constants: Callable[[str], object] | None
 
     Args:
         text: the text; as bytes in UTF-8.
-        constants: what becomes of NaN and infinities, as of `json.loads`.
+        constants: conversion of NaN and infinities, `parse_constant` of `json.loads`.
 
     Raises:
         ValueError: it is no JSON, another value, or nested too deeply.
@@ -51,7 +51,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_entries(log: Path, *, steps: bool = True) -> list[dict[str, Any]]:
-    """The entries of metrics.jsonl; none where there is no file.
+    """The entries of metrics.jsonl; empty without the file.
 
     Lines that are none are passed over, and told of where no kill explains them: that cuts the last one short.
 
@@ -79,7 +79,7 @@ def read_entries(log: Path, *, steps: bool = True) -> list[dict[str, Any]]:
 
 
 def tell_odd(path: Path, why: object) -> None:
-    """Say, once, which file is not as facedan wrote it; the work goes on without it."""
+    """Warn, once, about a damaged file, without which the work goes on."""
     if path not in _told:
         _told.add(path)
         logging.getLogger("facedan").warning("%s is damaged and passed over: %s", path, why)

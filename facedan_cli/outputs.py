@@ -1,4 +1,4 @@
-"""Whether a file that a run made is still what it was: by size and times, and by its bytes where these are others."""
+"""Checks that files of runs are unchanged, by size and times or, if these differ, by their bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from facedan_cli.workspace import sha256_file
 
 
 def record_of(directory: Path, outputs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The state of a directory's files, with which `is_intact` compares them later.
+    """The state of a directory's files, for later comparison by `is_intact`.
 
     Args:
-        directory: where they lie.
+        directory: directory of the files.
         outputs: paths below it, with forward slashes.
     """
     names = list(outputs)
@@ -26,12 +26,12 @@ def record_of(directory: Path, outputs: Iterable[str]) -> dict[str, dict[str, An
 
 
 def is_intact(directory: Path, output: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a file that a run made is still what it was: by size and times, and where these are others by its bytes.
+    """Whether a file of a run is unchanged, by size and times or, if these differ, by its bytes.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         output: one of its files.
-        record: with what `record_of` gave. Of a file that it does not know only an empty one is known to be damaged.
+        record: record with the state of `record_of`. A file without a state counts as damaged only if it is empty.
     """
     state = state_of(output)
     if not state.get("bytes"):
@@ -47,7 +47,7 @@ def is_intact(directory: Path, output: Path, record: Mapping[str, Any]) -> bool:
 
 
 def state_of(path: Path) -> dict[str, int]:
-    """What changes whenever a file is written; empty where there is none."""
+    """Size, mtime and ctime of a file, which change when it is written; empty without a file."""
     try:
         status = path.stat()
     except OSError:
@@ -64,7 +64,7 @@ def state_of(path: Path) -> dict[str, int]:
 
 @lru_cache
 def _sha256_at(path: Path, _: tuple[int, ...]) -> str:
-    """The digest of a file in a state; "" where it cannot be read."""
+    """The digest of a file in a state; "" if it cannot be read."""
     try:
         return sha256_file(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""`Report`: how the rooms below `cli` tell notes, warnings and progress, so that they never print."""
+"""`Report`, by which the rooms below `cli` give notes, warnings and progress without printing."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from facedan_cli.config.discrepancies import TITLES
 
 Advance = Callable[[int, str], None]
-"""Called with how many more are done and a short status text (may be empty)."""
+"""Called with the number of further finished items and a short status text, which may be empty."""
 
 Follow = Callable[[Mapping[str, Any]], None]
-"""Called after each step of a training with the last entry of its log; it is empty while there is none."""
+"""Called after each step of a training with the last entry of its log, at first an empty one."""
 
 
 class Report:
-    """Says nothing; the command line passes one that prints (`facedan_cli.cli.console.Console`)."""
+    """A report that prints nothing; the command line passes one that prints (`facedan_cli.cli.console.Console`)."""
 
     def note(self, text: str) -> None:
-        """A note to the user, such as the model that was chosen."""
+        """Give a note to the user, such as the chosen model."""
 
     def warn(self, text: str) -> None:
-        """Something that may make the result wrong or useless."""
+        """Warn of something that may make the result wrong or useless."""
 
     def detail(self, text: str) -> None:
-        """Something for those who asked for more with -v."""
+        """Give a detail, shown with -v."""
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
-        """Progress of `total` items, `done` of them before; yields the function that advances it."""
+        """Show the progress of `total` items, `done` of them finished before; yields the function that advances it."""
         yield lambda n, status: None
 
     @contextmanager
     def training(self, total: int, done: int = 0) -> Iterator[Follow]:
-        """Progress of a training of `total` steps, `done` of them before; yields the function to call once a step."""
+        """Show the progress of a training of `total` steps, `done` of them before; yields a function for each step."""
         with self.progress("training", total, done=done, unit="steps") as advance:
             yield lambda entry: advance(1, summary(entry))
 
@@ -43,7 +43,7 @@ SILENT = Report()
 
 
 def summary(entry: Mapping[str, Any]) -> str:
-    """An entry of a training's log as one line; empty where it is not of a step."""
+    """An entry of a training's log as one line; "" if it belongs to no step."""
     if "classification" not in entry:
         return ""
     parts = [f"loss {entry['classification']:.3f}"]
@@ -52,7 +52,7 @@ def summary(entry: Mapping[str, Any]) -> str:
 
 
 def discrepancies(entry: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """The distances between domains in an entry of a log, by name and layer; a joint one's layer is ""."""
+    """The discrepancies in an entry of a log, by name and layer; a joint one has the layer ""."""
     found = {}
     for key, value in entry.items():
         name, _, layer = key.partition("_")

@@ -1,4 +1,4 @@
-"""The run of a configuration and its inputs, and its directory: also of moved data sets and of earlier versions."""
+"""Planning of a run from configuration and inputs, including runs of moved data sets and earlier versions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Images(Protocol):
 
     @property
     def fingerprint_by_size(self) -> str:
-        """The fingerprint of that version."""
+        """The fingerprint of version 0.1.0."""
 
     def newest_times(self) -> tuple[float, float]:
-        """When an image was last written (mtime), and last changed here in any way (ctime), seconds since 1970."""
+        """The newest mtime and the newest ctime of the images, seconds since 1970."""
 
 
 def plan_run(
@@ -35,16 +35,16 @@ def plan_run(
     inputs: Mapping[str, Mapping[str, Any]],
     images: Mapping[str, Images] = MappingProxyType({}),
 ) -> Run:
-    """The run that this configuration and these inputs make; nothing is written yet.
+    """The run of a configuration and its inputs, without writing anything.
 
     Args:
-        workspace: where it will lie.
+        workspace: workspace of the run.
         stage: the command.
         datasets: the names of its data sets, for the directory's name.
-        config: the resolved configuration, whole.
-        hashed_options: those of its values that determine the result, and the `method` of the training, if any.
-        inputs: by role, what is read; its `contents` and `sha256` determine the run, names and paths do not.
-        images: by role, the data sets among them: by them runs of version 0.1.0 are found.
+        config: the whole resolved configuration.
+        hashed_options: the values that determine the result, and the `method` of the training, if any.
+        inputs: inputs by role; their `contents` and `sha256` determine the run, names and paths do not.
+        images: data sets among the inputs, by role, by which runs of version 0.1.0 are found.
     """
     known = {
         role: {key: facts[key] for key in ("contents", "sha256") if key in facts} for role, facts in inputs.items()
@@ -68,11 +68,11 @@ def _of_version_0_1(
     hashed_options: Mapping[str, Any],
     images: Mapping[str, Images],
 ) -> Run:
-    """The run as version 0.1.0 made it, where it may stand for this one; else this one, with a remark on the other.
+    """The run of version 0.1.0 with these settings if it can be reused; else this run, with a remark on the other.
 
-    That version knew images by name and size, and other options. Its run may stand where no image was written since it
-    began: by their ctimes; in a workspace that was copied or unpacked by their mtimes alone, with a warning. It stands
-    only as it is where the `method` of the training is another since: an interrupted one is not gone on with.
+    That version knew images by name and size, and other options. Its run can be reused if no image was written since it
+    began, judged by ctimes or, in a copied or unpacked workspace, by mtimes with a warning. If the `method` of the
+    training has changed, only a finished run can be reused.
     """
     beside = [
         read_record(path) for path in (workspace.root / "runs").glob("-".join([run.stage, *map(escape, datasets), "*"]))
@@ -114,7 +114,7 @@ def _inputs_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _began(record: Mapping[str, Any]) -> float:
-    """The first start of a run, seconds since 1970; 0 where its record has none."""
+    """The time of a run's first start, seconds since 1970; 0 if its record has none."""
     try:
         return datetime.fromisoformat(record["first_start"]).timestamp()
     except (LookupError, TypeError, ValueError):

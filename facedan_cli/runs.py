@@ -35,8 +35,8 @@ class Run:
         config: the resolved configuration, by option.
         identity: the SHA-256 of configuration and inputs; its first eight digits end the directory's name.
         inputs: what the run reads, with digests.
-        remark: said where the run is taken as finished, or an earlier one is not; "" where there is none.
-        warning: what may be wrong with it; "" where nothing is.
+        remark: a note on the reuse of an earlier version's run; "" without one.
+        warning: a warning about the reuse; "" without one.
     """
 
     directory: Path
@@ -64,12 +64,12 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """The metrics, a JSON object a line."""
+        """The file of metrics, with a JSON object in each line."""
         return self.directory / "metrics.jsonl"
 
     @property
     def set_aside(self) -> Path | None:
-        """The list of images that could not be used; None where there is none."""
+        """The list of images that could not be used; None without one."""
         path = self.directory / "set-aside.tsv"
         return path if path.is_file() else None
 
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The present run.json; empty where there is none."""
+        """The present run.json; empty without one."""
         return read_record(self.directory)
 
     @property
@@ -139,7 +139,7 @@ def running(run: Run, *, force: bool, device: str) -> Iterator[None]:
 
 
 def tidy(run: Run) -> None:
-    """Remove the state and temporary files that a kill at the very end left in a finished run."""
+    """Remove the state and temporary files that a process killed at the end left in a finished run."""
     with suppress(OSError):
         run.state.unlink(missing_ok=True)
     for directory in (run.directory, run.checkpoint.parent):
@@ -152,7 +152,7 @@ def checkpoint_of(directory: Path) -> Path:
 
 
 def read_record(directory: Path) -> dict[str, Any]:
-    """The run.json of a run directory; empty where there is none or it is damaged."""
+    """The run.json of a run directory; empty if it is missing or damaged."""
     try:
         record = read_object(directory / "run.json")
         _check_record(record)
@@ -165,7 +165,7 @@ def read_record(directory: Path) -> dict[str, Any]:
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    """Refuse a run.json with values of other types than facedan writes.
+    """Raise an error for a run.json whose values have other types than facedan writes.
 
     Raises:
         ValueError: naming the key.
@@ -188,7 +188,7 @@ def is_finished(directory: Path, record: Mapping[str, Any]) -> bool:
     The file is read only where its size or times differ, as those of a copy do.
 
     Args:
-        directory: of the run.
+        directory: directory of the run.
         record: its run.json.
     """
     return record.get("status") == COMPLETE and is_intact(directory, checkpoint_of(directory), record)
@@ -200,10 +200,10 @@ def newest_run(
     source: str | Callable[[Mapping[str, Any]], bool] | None = None,
     models: Callable[[str], bool] = lambda model: True,
 ) -> Path | None:
-    """The finished run of a stage that ended last; None where there is none.
+    """The finished run of a stage that ended last; None without one.
 
     Args:
-        workspace: where runs lie.
+        workspace: workspace of the runs.
         stage: "pretrain" or "adapt".
         source: only runs on the data set of this name, or whose records are accepted.
         models: whether runs of a model count.
@@ -225,7 +225,7 @@ def newest_run(
 
 
 def find_checkpoint(workspace: Workspace, name: str) -> Path:
-    """The checkpoint that a path, a run directory or the name of a run in this workspace means.
+    """Find the checkpoint of a path, a run directory or the name of a run in this workspace.
 
     Raises:
         FacedanError: there is none, the run is not finished, or its checkpoint is damaged.
@@ -244,7 +244,7 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
 
 
 def _undamaged(checkpoint: Path) -> Path:
-    """A checkpoint that its run, where it lies in one, still recognises.
+    """The checkpoint, after a check that it is what its run wrote, if it lies in one.
 
     Raises:
         FacedanError: it is empty, or differs from the one that the run wrote.
@@ -259,7 +259,7 @@ def _undamaged(checkpoint: Path) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """Provenance of a result: command line, versions of the packages and of this code, machine."""
+    """The provenance of a result: command line, versions of packages and code, machine."""
     return {
         "argv": sys.argv,
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
@@ -280,7 +280,7 @@ def _version(package: str) -> str:
 
 
 def _git_state() -> dict[str, Any]:
-    """Commit of this code and whether it is modified; empty outside a checkout."""
+    """The commit of this code and whether it is modified; empty outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:

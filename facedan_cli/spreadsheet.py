@@ -1,4 +1,4 @@
-"""Tables as CSV that spreadsheets open as well: no text in them is a formula, and every name can be read back."""
+"""CSV files that are safe in spreadsheets: no text is read as a formula, and every name can be read back."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import chain
 from pathlib import Path
 
 _FORMULA = re.compile("'*[=+\\-@\t\r＝＋－＠]")
-"""What a spreadsheet may take for a formula; or what stands here because of that, so that both can be told apart."""
+"""Texts that a spreadsheet may read as a formula, or that were prefixed for that reason, so that both differ."""
 
 _QUOTED = re.compile('[,"\r\n]')
 
 
 def csv_lines(header: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterator[str]:
-    """A table as lines of CSV, each with its line feed.
+    """Yield a table as lines of CSV, each with its line feed.
 
     Text that begins like a formula, and is no number, has an apostrophe before it, as one writes it into a spreadsheet.
     """
@@ -25,7 +25,7 @@ def csv_lines(header: Iterable[str], rows: Iterable[Iterable[object]]) -> Iterat
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that `csv_lines` made, by the header's names, without the apostrophes that it added.
+    """The rows of a table of `csv_lines`, by the header's names, without the added apostrophes.
 
     Raises:
         ValueError: the file is no such table, or its rows are not as long as its header.

@@ -1,4 +1,4 @@
-"""Text files of users, such as lists, tables and settings, in each of the encodings that editors write.
+"""Readers of users' text files (lists, tables, settings) in all encodings that editors write.
 
 UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one; lines that end in LF, CR LF or CR. What is not
 UTF-8 keeps its bytes, as names of files do (surrogateescape).
@@ -21,10 +21,10 @@ from typing import BinaryIO
 from facedan_cli.errors import FacedanError
 
 BLOCK = 1 << 16
-"""Bytes that are held at a time."""
+"""Number of bytes read at a time."""
 
 PATIENCE = 10.0
-"""Wait for the first byte of a named pipe, seconds."""
+"""Longest wait for the first byte of a named pipe, seconds."""
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -36,14 +36,14 @@ _MARKS = (
 _CONTROL = frozenset(range(32)) - frozenset(b"\0\t\n\v\f\r\x1a\x1b")
 
 _LONGEST = 1 << 20
-"""Bytes of an entry of a list, at most."""
+"""Most bytes of an entry of a list."""
 
 _from_pipes: dict[tuple[int, int], bytes] = {}
-"""What pipes gave, by device and inode: they give it once, and several steps of a command ask for it."""
+"""Contents of pipes by device and inode; a pipe can be read once, but several steps of a command read it."""
 
 
 def open_given(path: Path) -> io.BufferedReader | io.BytesIO:
-    """Open a file that the user names; a pipe too, such as a shell's `<(…)`, as often as it is asked for.
+    """Open a file of the user; a pipe, such as a shell's `<(…)`, can be opened repeatedly.
 
     Raises:
         FacedanError: it is a socket or a device, or a named pipe that nobody writes to.
@@ -61,7 +61,7 @@ def open_given(path: Path) -> io.BufferedReader | io.BytesIO:
 
 
 def _drained(path: Path) -> bytes:
-    """All that a pipe gives."""
+    """The whole content of a pipe."""
     pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     content = bytearray()
     end = time.monotonic() + PATIENCE
@@ -85,7 +85,7 @@ def _drained(path: Path) -> bytes:
 
 
 def blocks(file: BinaryIO | gzip.GzipFile, size: int = BLOCK) -> Iterator[bytes]:
-    """The content of a text file as UTF-8 without a byte order mark, in lines that end in LF, some bytes at a time.
+    """Yield the content of a text file in blocks of UTF-8, without a byte order mark and with LF line ends.
 
     Carriage returns before LF are left away. Where there is no LF at all they end the lines themselves.
 
@@ -121,7 +121,7 @@ def blocks(file: BinaryIO | gzip.GzipFile, size: int = BLOCK) -> Iterator[bytes]
 
 
 def read_text(path: Path) -> str:
-    """A whole text file, decoded; its lines end in LF.
+    """The decoded text of a file, with LF line ends.
 
     Raises:
         FacedanError: it is in no encoding of text, or no file.
@@ -135,7 +135,7 @@ def read_text(path: Path) -> str:
 
 
 def read_list(file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The entries of a list with their numbers, from 1: lines, or what NUL ends where there is any.
+    """Yield the entries of a list with their numbers, from 1; entries end in NUL if the list has any, else in lines.
 
     Lines of blanks are left out. Entries are decoded as names of files are; the file is read in chunks.
 
@@ -156,19 +156,19 @@ def read_list(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def is_binary(head: bytes) -> bool:
-    """Whether the first bytes of a file are not those of a text or of a list."""
+    """Whether the first bytes of a file show that it is neither a text nor a list."""
     if head.startswith(tuple(mark for mark, _ in _MARKS)):
         return False
     return not _CONTROL.isdisjoint(head)
 
 
 def one_form(name: str) -> str:
-    """A name in one Unicode form (NFC): macOS stores accents apart from their letters (NFD), others do not."""
+    """A name in Unicode form NFC; macOS stores accents apart from their letters (NFD)."""
     return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def spellings(name: str) -> Iterator[str]:
-    """Names that an entry of a list may mean, the likeliest first: as it stands, in other Unicode forms, and so on.
+    """The possible names of a list's entry, the likeliest first: unchanged, in other Unicode forms, and so on.
 
     Blanks around it may be no part of it, backslashes stand for slashes in lists from Windows, and bytes that are not
     UTF-8 may be Latin-1.

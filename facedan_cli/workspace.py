@@ -1,4 +1,4 @@
-"""The workspace: where data sets, runs, embeddings and results lie, and how files get there safely.
+"""The workspace: paths of data sets, runs, embeddings and results, and safe writing of files.
 
 Torch-free. Every file is written to a temporary name beside it, synced and renamed: a reader never meets half a file,
 not even after a power cut.
@@ -27,12 +27,12 @@ SETTINGS_FILE = "facedan.toml"
 MANIFEST_FILE = "aligned.jsonl"
 
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp(\.[^.]*)?", re.DOTALL)
-"""Names of unfinished files, with the process that writes them."""
+"""Pattern of the names of unfinished files, with the process that writes them."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
+    """Yield a temporary path beside `path`, which is renamed to `path` at the end, or removed after an error."""
     make_directory(path.parent)
     # The last suffix is kept in last place, for writers that choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
@@ -51,11 +51,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sweep(directory: Path, before: str = ".", after: str = "") -> None:
-    """Remove temporary files of `replacing` that processes left in a directory when they were killed.
+    """Remove temporary files of `replacing` that killed processes left in a directory.
 
     Args:
-        directory: where they lie.
-        before: what their names begin with,
+        directory: directory of the files.
+        before: beginning of their names,
         after: and what they end in.
     """
     with suppress(OSError), os.scandir(directory) as entries:
@@ -85,7 +85,7 @@ def _sync(path: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and those above it, however deep it lies (`Path.mkdir` nests a call for each)."""
+    """Make a directory and its parents at any depth; `Path.mkdir` nests a call for each."""
     missing = []
     while not directory.exists() and directory != directory.parent:
         missing.append(directory)
@@ -95,19 +95,19 @@ def make_directory(directory: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all; names in it that are no UTF-8 stand there in their bytes."""
+    """Write a text file whole or not at all; names that are not UTF-8 keep their bytes."""
     with replacing(path) as temporary:
         temporary.write_bytes(as_bytes(text))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all; bytes that are no UTF-8 are escapes of lone surrogates."""
+    """Write a value as indented JSON, whole or not at all; bytes that are not UTF-8 become escaped surrogates."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_text(path, text.encode(errors="backslashreplace").decode())
 
 
 def as_bytes(text: str) -> bytes:
-    """A text in UTF-8, in which names of files keep the bytes that are no UTF-8."""
+    """A text in UTF-8, in which file names keep bytes that are not UTF-8."""
     try:
         return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:  # half of a pair, which no file name gives
@@ -124,7 +124,7 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]
 
 
 def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
-    """Write the list of inputs that were set aside, `path<TAB>reason` a line; with no rows there is no such file.
+    """Write the list of inputs set aside, a line `path<TAB>reason` each; without rows the file is removed.
 
     Returns:
         The path, or None where nothing was set aside.
@@ -138,12 +138,12 @@ def write_set_aside(path: Path, rows: Iterable[tuple[str, str]]) -> Path | None:
 
 
 def on_one_line(name: str) -> str:
-    """A name as lists of what was set aside have it: without tabs and line ends."""
+    """A name without tabs and line ends, as in set-aside.tsv."""
     return " ".join(name.splitlines()).replace("\t", " ")
 
 
 def read_set_aside(path: Path | None) -> dict[str, str]:
-    """What `write_set_aside` wrote: the reason of each path, as `on_one_line` has it."""
+    """The reason of each path in a list of `write_set_aside`; paths are as by `on_one_line`."""
     if path is None:
         return {}
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -152,11 +152,11 @@ def read_set_aside(path: Path | None) -> dict[str, str]:
 
 @contextmanager
 def locked(directory: Path, what: str) -> Iterator[None]:
-    """Hold a directory for this process; the system lets go of it when the process ends, however it ends.
+    """Lock a directory for this process; the system releases the lock when the process ends.
 
     Args:
         directory: made where it does not exist.
-        what: what is held, for the message to a second process ("the run pretrain-casia-1a2b3c4d").
+        what: name of the directory for the message to a second process ("the run pretrain-casia-1a2b3c4d").
 
     Raises:
         FacedanError: another process holds it.
@@ -183,7 +183,7 @@ def sha256_file(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a value's canonical JSON, in hex: equal values give equal digests on every machine."""
+    """SHA-256 of a value's canonical JSON, in hex; equal values have equal digests on every machine."""
     return hashlib.sha256(as_bytes(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))).hexdigest()
 
 
@@ -197,7 +197,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A directory with the layout of the README; nothing in it need exist yet."""
+    """A directory with the layout of the README; its parts need not exist yet."""
 
     root: Path
     datasets: Mapping[str, str]
@@ -245,7 +245,7 @@ class Workspace:
         )
 
     def dataset_names(self) -> list[str]:
-        """The names that `dataset` would find in this workspace."""
+        """The names of data sets in this workspace."""
         aligned = self.root / "aligned"
         found = {entry.name for entry in aligned.iterdir() if entry.is_dir()} if aligned.is_dir() else set()
         return sorted({name for name in found if not name.startswith(".")} | set(self.datasets))
@@ -255,20 +255,20 @@ class Workspace:
         return self.root / "protocols" / name
 
     def run_directory(self, stage: str, datasets: Iterable[str], identity: str, digits: int = 8) -> Path:
-        """Where a run with this identity (a digest of configuration and inputs) lies."""
+        """The directory of a run with this identity, a digest of configuration and inputs."""
         return self.root / "runs" / "-".join([stage, *datasets, identity[:digits]])
 
     def embedding_directory(self, dataset: str, identity: str) -> Path:
-        """Where the embeddings of a data set by one model lie."""
+        """The directory of a data set's embeddings by one model."""
         return self.root / "embeddings" / f"{dataset}-{identity[:8]}"
 
     def result_directory(self, protocol: str, identity: str) -> Path:
-        """Where the results of a protocol for these models lie."""
+        """The directory of a protocol's results."""
         return self.root / "results" / f"{protocol}-{identity[:8]}"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The workspace's facedan.toml; an empty dict where there is none.
+    """The settings in the workspace's facedan.toml; empty without the file.
 
     Raises:
         UsageError: it is not valid TOML, a key stands in no section, or [datasets] does not map names to paths.
@@ -297,7 +297,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def find_manifest(root: Path) -> Path | None:
-    """The aligned.jsonl that speaks of the images under `root`: in it or in the nearest directory above."""
+    """The aligned.jsonl of the images below `root`: the one in it or in the nearest directory above."""
     root = root.resolve()
     for directory in (root, *root.parents):
         if (directory / MANIFEST_FILE).is_file():

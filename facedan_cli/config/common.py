@@ -1,4 +1,4 @@
-"""The options of every command but the trainings: one frozen configuration a command."""
+"""The options of every command except the trainings: one frozen configuration for each command."""
 
 from __future__ import annotations
 
@@ -222,10 +222,10 @@ _NOT_DETERMINING = frozenset(
 
 
 _AS_BEFORE = (("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None))
-"""Values that earlier versions, without the option, implied: runs with them keep their names."""
+"""Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 
 _UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))
-"""Options that are part of a run's name since version 0.1.0, with the value that leaves it as it was; None: any."""
+"""Options added since version 0.1.0, with the value with which a run keeps its name of that version; None: any."""
 
 
 def options(config: Any) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def hashed_options(config: Any) -> dict[str, Any]:
     A renamed field keeps its former name here, so that runs keep their names and checkpoints their keys.
     """
     on_disk = {new.rstrip("_"): old for old, new in former_names(config).items()}
-    of_inputs = getattr(config, "OF_INPUTS", ())  # they say how an input is read, of which the run has a digest
+    of_inputs = getattr(config, "OF_INPUTS", ())  # settings of reading an input, whose digest the run has
     return {
         on_disk.get(key, key): value
         for key, value in options(config).items()

@@ -1,4 +1,4 @@
-"""An option is a field of a command's configuration: its type and default are the field's, the rest is metadata.
+"""Options as fields of a command's configuration, with metadata beside type and default.
 
 `cli.command` makes the command line from the fields.
 """
@@ -39,7 +39,7 @@ def setting(
         names: spellings of the option, if not `--field-name`.
         choices: the values that are allowed.
         suggest: values that the shell completes; others are allowed.
-        complete: what the shell completes from the workspace: "dataset", "run" or "model" (runs and lbp).
+        complete: kind of names that the shell completes from the workspace: "dataset", "run" or "model" (runs and lbp).
         min: smallest value.
         panel: heading in the help.
         argument: whether it is positional.
@@ -47,7 +47,7 @@ def setting(
         recipe: whether None takes the value of the model's recipe; the help names these values.
         former: the field's name in earlier versions: still read from the command line, files and the environment, and
             the name on disk in runs and checkpoints (`config.common.hashed_options`).
-        metavar: what stands for an argument's value in the help; by default its name.
+        metavar: placeholder of an argument's value in the help; by default its name.
     """
     facts = {
         "help": help,
@@ -89,33 +89,33 @@ def layers_setting() -> Any:
 
 
 def seed_setting() -> Any:
-    """--seed."""
+    """The field of --seed."""
     return setting(0, "Seed of all random numbers.", min=0)
 
 
 def workers_setting() -> Any:
-    """--workers."""
+    """The field of --workers."""
     return setting(0, "Threads that decode images; 0: one per core.", min=0, panel=COMMON)
 
 
 def device_setting() -> Any:
-    """--device."""
+    """The field of --device."""
     known = ("auto", "cpu", "cuda")
     return setting("auto", "Device: auto, cpu, cuda or cuda:N.", suggest=known, panel=COMMON)
 
 
 def layer_setting() -> Any:
-    """--layer."""
+    """The field of --layer."""
     return setting(None, "Layer of the features. Default: the model's last.", suggest=LAYERS)
 
 
 def flip_setting() -> Any:
-    """--flip."""
+    """The field of --flip."""
     return setting(False, "Add the features of the mirrored image.")
 
 
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:
-    """Refuse an unknown value.
+    """Raise an error for an unknown value.
 
     Raises:
         UsageError: with the nearest known values.
@@ -125,7 +125,7 @@ def check_choice(option: str, value: str, known: Iterable[str]) -> None:
 
 
 def check_choices(config: Any) -> None:
-    """Refuse values that are not among the choices of their fields; None is allowed.
+    """Raise an error for values that are not among the choices of their fields; None is allowed.
 
     Raises:
         UsageError: naming the first such option and the nearest known values.

@@ -34,12 +34,12 @@ HEADS: Mapping[str, Head] = {
 
 
 def head_settings(head: str | None, margin: float | None, scale: float | None) -> dict[str, Any]:
-    """Head, margin and scale, with the head's usual values where they are not set.
+    """Head, margin and scale, with the head's defaults for those that are None.
 
     Args:
         head: a key of `HEADS`; softmax where None.
-        margin: as it was given.
-        scale: as it was given.
+        margin: the given margin; None: the default.
+        scale: the given scale; None: the default.
 
     Raises:
         UsageError: the head is unknown, or has no margin or scale.

@@ -1,4 +1,4 @@
-"""The table of protocols: a row each, and nothing else names one. Free of torch, so that the command line can read it.
+"""The table of protocols, a row each: the only place that names them. It imports no torch, for the command line's sake.
 
 A new protocol is a file with its evaluate function, and here a class of its inputs and a row.
 """
@@ -24,14 +24,13 @@ class ProtocolEntry:
         inputs: a class whose fields are the options of its command alone; its docstring is the command's help.
         evaluate: "module:function", called with the settings, the workspace and, by name, the inputs and `report`; it
             gives an `evaluation.result.EvaluateResult`.
-        measure: what it measures.
-        without: further fields of `EvaluateConfig` that mean nothing for it.
-        lists: default place of its lists below `protocols/` in the workspace; "" where they have none.
+        measure: kind of the measurement.
+        without: further fields of `EvaluateConfig` that have no effect on it.
+        lists: default path of its lists below `protocols/` in the workspace; "" without one.
         reader: "module:function", which reads the lists, called with the inputs that are no data sets; "" without
             lists.
-        reported: "module:function", which gives the paper's table of what the reader has read, or None; "" where the
-            paper has none.
-        tabled: whether `table` measures by it.
+        reported: "module:function", which gives the paper's table for the lists, or None; "" if the paper has none.
+        tabled: whether `table` can use it.
         classical: whether its table has rows for the models that are no networks.
     """
 
@@ -48,11 +47,11 @@ class ProtocolEntry:
 
     @property
     def idle(self) -> tuple[str, ...]:
-        """All fields of `EvaluateConfig` that mean nothing for it."""
+        """All fields of `EvaluateConfig` that have no effect on the protocol."""
         return (*(("fpir",) if self.measure == "verification" else ("far", "convention")), *self.without)
 
     def resolve_inputs(self, inputs: Any, workspace: Workspace) -> dict[str, Any]:
-        """The inputs by name: names of data sets looked up, lists that are not given at their default place.
+        """The inputs by name, with data sets looked up and default paths of lists filled in.
 
         Raises:
             FacedanError: there is no such data set.

@@ -28,7 +28,7 @@ class TableConfig:
         seeds: seeds of the trainings; each has models of its own.
         pretrain: stage 1, but for its seed.
         adapt: stage 2, but for its seed, λ, kernels and layers, which seed and row determine.
-        evaluate: how models are measured.
+        evaluate: settings of the measurement.
     """
 
     rows: tuple[str, ...]
@@ -93,12 +93,12 @@ class TableOptions:
 
 
 def table_option(protocol: str, one: Field[Any]) -> str:
-    """The field of `TABLE_INPUTS` for an input of a protocol; a positional one has the protocol's name."""
+    """The field of `TABLE_INPUTS` for an input of a protocol; a positional input has the protocol's name."""
     return protocol if one.metadata["argument"] else one.name
 
 
 def _inputs() -> Iterator[tuple[str, Any, Any]]:
-    """Name, type and field of each input of a protocol that `table` measures by; an input of several stands once."""
+    """Yield name, type and field of each input of the protocols of `table`; a shared input comes once."""
     helps: dict[str, dict[str, list[str]]] = {}
     for protocol in TABLE_PROTOCOLS:
         for one in fields(PROTOCOLS[protocol].inputs):

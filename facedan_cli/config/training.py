@@ -50,7 +50,7 @@ _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if 
 
 
 def _head(default: str) -> Any:
-    """--head; its default differs between the stages."""
+    """The field of --head, whose default differs between the stages."""
     return setting(
         None,
         f"Classification head: softmax, arcface, cosface or sphereface. Default: {default}.",
@@ -254,11 +254,11 @@ Training = TypeVar("Training", bound=TrainingConfig)
 
 
 def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
-    """Fill in what is not set, and check the whole: the model's recipe, and the usual margin and scale of the head.
+    """The configuration with the model's recipe and the head's margin and scale filled in, and checked.
 
     Args:
-        config: as it was given.
-        recipe: of the model, for the stage.
+        config: the given configuration.
+        recipe: recipe of the model for the stage.
         known: values by field that stand in place of the configuration's.
 
     Raises:
@@ -273,7 +273,7 @@ def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
 
 
 def check_training(config: TrainingConfig) -> None:
-    """Refuse values with which nothing can be trained.
+    """Raise an error for values with which no training is possible.
 
     Raises:
         UsageError: naming the option.

@@ -1,4 +1,4 @@
-"""Where the features of two domains lie, before and after adaptation, as a figure."""
+"""The figure of two domains' features before and after adaptation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PANEL = 2.7  # inches
 
 
 def plot_domains(before: Domains, after: Domains, path: Path) -> None:
-    """Draw source and target features in the plane in which they vary most: a column a layer, before above after.
+    """Draw source and target features in the plane of largest variance: a column for each layer, before above after.
 
     Each panel has a plane of its own, for the features of two networks have no axes in common.
 
@@ -51,7 +51,7 @@ def plot_domains(before: Domains, after: Domains, path: Path) -> None:
 
 
 def principal_plane(rows: Array) -> tuple[Array, Array]:
-    """Coordinates of rows in the plane in which they vary most, and what share of their variance each axis has.
+    """The coordinates of rows in the plane of largest variance, and each axis's share of the variance.
 
     Args:
         rows: shape (n, d), n and d at least 2.

@@ -27,7 +27,7 @@ _TITLES = (_LOSS, _ACCURACY, _DISTANCE, _RANK, _RATE, _LAMBDA)
 _PANEL_SIZE = (3.6, 2.4)
 _COLUMNS = 2
 _FEW, _MANY = 20, 60
-"""Up to so many values are marked one by one; from so many on, a running mean is drawn over pale values."""
+"""Largest number of values with marks; smallest number with a running mean over pale values."""
 
 _IN_A_ROW = 4
 _HELD_OUT = "held out"
@@ -36,12 +36,12 @@ _OF_LAYERS = tuple(color for color in COLORS if color not in _FIXED.values())
 
 
 class Curve(NamedTuple):
-    """What a curve is of.
+    """The name and look of a curve.
 
     Args:
-        label: its name in the legend; "" where the panel's title says all.
-        layer: which gives its colour, the same in all panels; "" or `_HELD_OUT` for what is not of a layer.
-        dashed: whether it is the second of its colour.
+        label: name in the legend; "" for the only curve of a panel.
+        layer: layer whose colour it has in all panels; "" or `_HELD_OUT` for values that belong to no layer.
+        dashed: whether it is the second curve of its colour.
     """
 
     label: str = ""
@@ -92,7 +92,7 @@ def draw_curves(log: Path, path: Path) -> None:
 
 
 def running_mean(values: Array, width: int) -> Array:
-    """The mean of each value and of `width` on either side; towards the ends of fewer, on both sides alike."""
+    """The mean of each value and its neighbours, `width` on each side; near the ends fewer, equally on both sides."""
     sums = np.append(0.0, np.cumsum(values))
     places = np.arange(len(values))
     reach = np.minimum(width, np.minimum(places, places[::-1]))
@@ -101,7 +101,7 @@ def running_mean(values: Array, width: int) -> Array:
 
 
 def _panels(log: Path) -> dict[str, dict[Curve, Points]]:
-    """The curves of each panel that has any."""
+    """The curves of each panel; panels without curves are left out."""
     panels: dict[str, dict[Curve, Points]] = {title: defaultdict(list) for title in _TITLES}
     for entry in _entries(log):
         for title, curve, value in _values(entry):
@@ -118,7 +118,7 @@ def _entries(log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _values(entry: Mapping[str, Any]) -> Iterator[tuple[str, Curve, float]]:
-    """The drawn values of an entry: panel title, curve and value."""
+    """Yield the drawn values of an entry: panel title, curve and value."""
     distances = discrepancies(entry)
     if "loss" in entry:
         yield _LOSS, Curve("total" if distances else "batch"), entry["loss"]
@@ -148,7 +148,7 @@ def _draw(axis: Axes, curve: Curve, points: Points, color: str, *, smooth: bool)
 
 
 def _name(axis: Axes, title: str) -> None:
-    """The panel's title, and the legend between title and curves."""
+    """Write a panel's title, and the legend between title and curves."""
     lines = [line for line in axis.lines if line.get_label() and not str(line.get_label()).startswith("_")]
     axis.set_title(title, pad=6 + 12 * math.ceil(len(lines) / _IN_A_ROW))
     if lines:

@@ -1,4 +1,4 @@
-"""An evaluation's page: one HTML file with everything inside, that needs no network, no script and no font."""
+"""The page of an evaluation: one HTML file that needs no network, script or font."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Table:
     """A table; its first column names the rows.
 
     Attributes:
-        title: what it shows.
+        title: title of the table.
         header: the columns.
         rows: the cells.
         notes: sentences below it.
@@ -33,9 +33,9 @@ class Figure:
     """A figure with curves.
 
     Attributes:
-        title: what it shows.
-        svg: the figure, as matplotlib writes it.
-        alt: the same in words, for those who cannot see it.
+        title: title of the figure.
+        svg: the figure in matplotlib's SVG.
+        alt: description of the figure for those who cannot see it.
     """
 
     title: str
@@ -48,8 +48,8 @@ class Face:
     """One image of a pair.
 
     Attributes:
-        name: where it lies.
-        jpeg: a small version; None where it cannot be shown.
+        name: path of the image.
+        jpeg: a small version; None if the image cannot be shown.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Pair:
         first: the query or probe.
         second: the target or gallery image.
         score: their score.
-        note: what was made of it.
+        note: the decision on the pair.
     """
 
     first: Face
@@ -78,7 +78,7 @@ class Gallery:
     """Pairs that belong together.
 
     Attributes:
-        title: what they have in common.
+        title: kind of the pairs.
         pairs: the worst first.
     """
 
@@ -88,16 +88,16 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows, from top to bottom.
+    """The contents of the page, from top to bottom.
 
     Attributes:
         title: the protocol.
-        lead: how it was measured, in a few sentences.
-        warnings: what may make the figures wrong.
-        tables: the figures.
+        lead: settings of the measurement, in a few sentences.
+        warnings: warnings about the rates.
+        tables: the rates.
         figures: the curves.
         galleries: the worst errors.
-        provenance: with what it was made.
+        provenance: command line, versions and inputs.
     """
 
     title: str
@@ -110,7 +110,7 @@ class Page:
 
 
 _SVG_SCALE = 1.6
-"""Pixels a point of a figure: its letters of 8.5 points then have about the size of the tables'."""
+"""Pixels for a point of a figure, so that its letters of 8.5 points have about the size of the tables'."""
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -118,7 +118,7 @@ def write_page(path: Path, page: Page) -> None:
 
     Args:
         path: the file to write.
-        page: what it shows; every text is taken literally, none as HTML, but for the figures.
+        page: contents; texts are escaped, figures are inserted as they are.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -140,11 +140,11 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def inline_svg(svg: str, prefix: str) -> str:
-    """A figure that can stand inside a page: without the prologue, with ids that no other figure has.
+    """A figure for use inside a page: without the prologue, with ids of its own.
 
     Args:
         svg: a whole SVG file.
-        prefix: what its ids are made to begin with.
+        prefix: prefix of its ids.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 _LONG_CMC = 20
-"""With more ranks the axis is logarithmic: the first ones matter most."""
+"""Number of ranks above which the axis is logarithmic, since the first ranks matter most."""
 
 _FEWEST_BINS, _MOST_BINS = 10, 80
 _NAME_LINE = 18
-"""Letters of a model's name that stand upright beside a row of panels."""
+"""Longest model name that stands upright beside a row of panels."""
 
 
 def plot_roc(panels: Mapping[str, Mapping[str, Curve]], *paths: Path, fars: Sequence[str] = ()) -> None:
@@ -100,7 +100,7 @@ def plot_cmc(panels: Mapping[str, Mapping[str, ArrayLike]], *paths: Path) -> Non
     """Draw cumulative match characteristics, identification rate over rank; more than 20 ranks on a logarithmic axis.
 
     Args:
-        panels: for each probe set, the values of `identification.cmc` by the name of the model.
+        panels: for each probe set, values of `identification.cmc` by model name.
         paths: the files to write.
 
     Raises:
@@ -136,7 +136,7 @@ def plot_scores(panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]],
     """Draw the distributions of genuine and impostor scores: a column for each partition, a row for each model.
 
     Args:
-        panels: for each partition, the genuine and the impostor scores by the name of the model, one of each at least.
+        panels: for each partition, genuine and impostor scores by model name, at least one of each.
         paths: the files to write.
 
     Raises:

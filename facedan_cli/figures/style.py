@@ -1,4 +1,4 @@
-"""How all figures look: panels, colours and dashes, names at the curves, and files without dates."""
+"""The style of all figures: panels, colours and dashes, names at the curves, and files without dates."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 Box = tuple[float, float, float, float]
-"""Left, bottom, right and top, in pixels of the figure."""
+"""A box: left, bottom, right and top, in pixels of the figure."""
 
-# Okabe and Ito's palette without its yellow, which vanishes on white. Dashes tell the curves apart in a grey print;
-# their number differs from that of the colours, so that no pair of both comes again before 42 models.
+# Okabe and Ito's palette without yellow, which vanishes on white. Dashes distinguish curves in a grey print. There are
+# 7 colours and 6 dashes, so that no combination repeats before 42 models.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES: tuple[Any, ...] = (
     "-",
@@ -67,7 +67,7 @@ _METADATA: Mapping[str, dict[str, None]] = {
 
 
 def look() -> AbstractContextManager[None]:
-    """The figure's own look, whatever the user's matplotlibrc says."""
+    """The context with the style of our figures, independent of the user's matplotlibrc."""
     from matplotlib import style
 
     return style.context(["default", _LOOK])
@@ -83,7 +83,7 @@ def styles(panels: Mapping[str, Mapping[str, object]]) -> dict[str, dict[str, An
 
 
 def make_panels(panels: Mapping[str, object], x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each key, four in a row at most."""
+    """A figure with a panel for each key, at most four in a row."""
     from matplotlib.figure import Figure
 
     columns = min(len(panels), _COLUMNS)
@@ -103,34 +103,34 @@ def make_panels(panels: Mapping[str, object], x_label: str, y_label: str) -> tup
 
 
 def plain(name: str) -> str:
-    """A name that matplotlib takes as it stands: neither as mathematics nor, for a leading "_", as one to leave out."""
+    """A name escaped for matplotlib, which reads "$" as mathematics and hides names that begin with "_"."""
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def name_curves(figure: Figure, axes: Sequence[Axes], lines: Mapping[str, Line2D]) -> None:
-    """Write each model's name at its curve in the first panel that has all, or else a legend below."""
+    """Write the models' names at their curves in the first panel with room for all, else a legend below."""
     if len(lines) > 1:
-        figure.draw_without_rendering()  # so that pixels are known
+        figure.draw_without_rendering()  # makes positions in pixels known
         for axis in axes:
             drawn = [line for line in axis.lines if line.get_label() in lines]
             if len(drawn) == len(lines) and _label_directly(axis, drawn):
                 return
     entry_inches = 0.8 + 0.07 * max(len(name) for name in lines)
     columns = min(len(lines), max(1, int(figure.get_figwidth() / entry_inches)))
-    # Room for a long legend is added; what two lines need, the panels can spare.
+    # The panels have room for a legend of two lines; a longer one makes the figure higher.
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE * max(0, math.ceil(len(lines) / columns) - 2))
     figure.legend(list(lines.values()), [plain(name) for name in lines], loc="outside lower center", ncols=columns)
 
 
 def save(figure: Figure, *paths: Path) -> None:
-    """Write a figure in the format of each path's suffix (png, svg or pdf), with no date or version inside.
+    """Write a figure in the format of each path's suffix (png, svg or pdf), without date and version.
 
-    A file has the bytes that it has when the figure is saved in that format alone.
+    The bytes of a file do not depend on the other formats.
     """
     places = [(axis, axis.get_position(original=True)) for axis in figure.axes]
     for path in paths:
         suffix = path.suffix.lower()
-        for axis, place in places:  # the layout begins at the places of the panels and moves them at each save
+        for axis, place in places:  # each save moves the panels, from which the next layout would start
             axis.set_position(place)
             axis.set_in_layout(True)
         with replacing(path) as temporary:
@@ -138,7 +138,7 @@ def save(figure: Figure, *paths: Path) -> None:
 
 
 def _label_directly(axis: Axes, lines: Sequence[Line2D]) -> bool:
-    """Find for each curve a place where its name touches no curve and no other name; write them if all have one."""
+    """Write each curve's name where it touches no curve and no other name; returns whether all names had room."""
     curves = [_in_pixels(axis, line) for line in lines]
     points = axis.figure.dpi / 72
     height = 8 * points
@@ -148,7 +148,7 @@ def _label_directly(axis: Axes, lines: Sequence[Line2D]) -> bool:
         width = 4.6 * points * len(str(line.get_label()))
         others = [curve for curve in curves if curve is not own]
         for box in _places(own, width, height, points, (frame.x0, frame.y0, frame.x1, frame.y1)):
-            # Other curves keep so much farther away that nobody takes the name for theirs.
+            # Other curves must be farther away, so that the name cannot be read as theirs.
             apart = not any(_crosses(box, other, 7 * points) for other in others)
             if apart and not any(_overlap(box, other, 2 * points) for other in taken):
                 taken.append(box)
@@ -162,7 +162,7 @@ def _label_directly(axis: Axes, lines: Sequence[Line2D]) -> bool:
 
 
 def _in_pixels(axis: Axes, line: Line2D) -> Array:
-    """A curve's corners in pixels, densely enough that nothing slips between, shape (n, 2)."""
+    """Points of a curve in pixels, at most a pixel apart, shape (n, 2)."""
     x, y = (np.asarray(values, float) for values in line.get_data())
     if line.get_drawstyle() == "steps-post":
         x, y = np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
@@ -175,7 +175,7 @@ def _in_pixels(axis: Axes, line: Line2D) -> Array:
 
 
 def _places(own: Array, width: float, height: float, points: float, frame: Box) -> list[Box]:
-    """Boxes just above and just below a curve, inside the frame, from the left to the right."""
+    """Boxes just above and just below a curve, inside the frame, from left to right."""
     boxes = []
     for left in np.linspace(frame[0] + 4 * points, frame[2] - width - 2 * points, 24):
         beside = own[(own[:, 0] >= left) & (own[:, 0] <= left + width)]

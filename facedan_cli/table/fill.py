@@ -1,4 +1,4 @@
-"""The paper's tables in one go: train what is missing, measure every model, put the rates side by side."""
+"""Filling of the paper's tables: train missing models, measure every model, collect the rates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_
 from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file, write_set_aside
 
 REFERENCES = ("source", "control")
-"""Rows that the others are compared with."""
+"""The reference rows, with which the others are compared."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class TableProtocol:
     """The protocol that measures the models of a table.
 
     Args:
-        name: of the row in `config.protocols`.
+        name: name of the row in `config.protocols`.
         measure: measures the models of a configuration.
-        reported: the paper's table; None where it has none by this protocol.
+        reported: the paper's table of this protocol; None without one.
     """
 
     name: str
@@ -45,12 +45,12 @@ class _SeedResult:
     """The results of one seed's models.
 
     Args:
-        rows: by row.
-        differences: of the rows to the references: the reference, the row and what was found.
-        results: the directories of the evaluations.
-        verifies: whether it is verification, else identification.
+        rows: results by row.
+        differences: references, rows and their differences.
+        results: directories of the evaluations.
+        verifies: whether the protocol is verification; else it is identification.
         set_aside: images of the protocol that could not be used.
-        warnings: what may make the rates wrong.
+        warnings: warnings about the rates.
     """
 
     rows: Mapping[str, ModelResult]
@@ -64,15 +64,15 @@ class _SeedResult:
 def fill_table(
     config: TableConfig, workspace: Workspace, protocol: TableProtocol, *, report: Report = SILENT
 ) -> TableResult:
-    """Train what is missing, measure, and write the table.
+    """Train missing models, measure all, and write the table.
 
     Each row's models are ordinary runs of the workspace: those that are finished are taken as they are, an interrupted
     one goes on, and the table can be asked for again at any time.
 
     Args:
         config: rows and seeds; how models are trained and measured.
-        workspace: where runs, features and results lie.
-        protocol: by what they are measured.
+        workspace: workspace of runs, features and results.
+        protocol: protocol of the measurement.
         report: told of the progress.
 
     Raises:
@@ -117,7 +117,7 @@ def _digest(model: TableModel) -> str:
 def _measure(
     config: TableConfig, protocol: TableProtocol, models: Mapping[str, TableModel], report: Report
 ) -> _SeedResult:
-    """One seed's models in one evaluation; their fusion, of the adapted ones alone, in a second."""
+    """Measure one seed's models in one evaluation, and the fusion of the adapted ones in a second."""
     names = {row: model.name for row, model in models.items()}
     whole = protocol.measure(replace(config.evaluate, model=tuple(names.values()), fuse=False), report)
     rows = dict(zip(names, whole.models, strict=True))
@@ -173,7 +173,7 @@ def _resolved(measured: Measurement, at: str) -> bool:
 
 
 def _differences(config: TableConfig, measured: Mapping[int, _SeedResult]) -> Iterator[PairedDifference]:
-    """Each row's differences to the references, over the seeds."""
+    """The differences of the rows to the references, over the seeds."""
     by_seed = [{(ref, row, d.partition, d.at): d for ref, row, d in m.differences} for m in measured.values()]
     for place, first in by_seed[0].items():
         reference, row, partition, at = place

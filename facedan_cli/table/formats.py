@@ -1,4 +1,4 @@
-"""A filled table as text: Markdown and LaTeX."""
+"""Text of a filled table, in Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facedan_cli.table.result import CSV_HEADER, Key, PairedDifference, SeedSumm
 from facedan_cli.workspace import write_csv, write_json, write_text
 
 _NONE = "–"
-"""The cell without a value."""
+"""The text of a cell without a value."""
 
 _TEX = {
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
@@ -37,7 +37,7 @@ _NEGATIVE = re.compile(r"(?<!\w)-(?=\d)")
 
 
 def rates_table(result: TableResult) -> Table:
-    """One row a method, in per cent: our rate in each column, and the paper's beside it where it has one."""
+    """The table of rates in per cent, a row for each method, with the paper's rate beside ours if it has one."""
     keys = list(dict.fromkeys(key for row in result.rows for key in row.rates))
     reported = {key for row in result.rows for key in row.paper} & set(keys)
     header = ["method"]
@@ -56,7 +56,7 @@ def rates_table(result: TableResult) -> Table:
 
 
 def differences_table(result: TableResult) -> Table | None:
-    """The rows' differences to the references, in points; None where there is nothing to compare."""
+    """The table of the rows' differences to the references, in points; None without differences."""
     if not result.differences:
         return None
     keys = list(dict.fromkeys((one.partition, one.at) for one in result.differences))
@@ -147,7 +147,7 @@ def _notes(result: TableResult, with_paper: bool, rows: Sequence[Sequence[str]])
 
 
 def as_markdown(table: Table) -> str:
-    """A table in Markdown, in aligned columns, with its title before and its notes after it."""
+    """A table in Markdown, with aligned columns, its title above and its notes below."""
     cells = [[_for_markdown(cell) for cell in row] for row in (table.header, *table.rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.header))]
 
@@ -166,7 +166,7 @@ def _for_markdown(text: str) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A table as a `tabular` with the rules of booktabs; title and notes stand before it as comments."""
+    """A table as a `tabular` with rules of booktabs; title and notes are comments above it."""
     comments = [f"% {' '.join(text.split())}" for text in (table.title, *table.notes)]
     header, *rows = map(_latex_row, (table.header, *table.rows))
     columns = "l" + "r" * (len(table.header) - 1)
@@ -181,7 +181,7 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _for_latex(text: str) -> str:
-    """Text as LaTeX sets it; the paper's names with their subscripts."""
+    """A text escaped for LaTeX; the paper's names get subscripts."""
     parts = []
     for place, part in enumerate(_BAND.split(_NEGATIVE.sub("−", text))):
         parts.append(
@@ -191,7 +191,7 @@ def _for_latex(text: str) -> str:
 
 
 def write_table(result: TableResult) -> None:
-    """Write the table in every form, and last summary.json."""
+    """Write the table in every format and, at last, summary.json."""
     tables = [found for found in (rates_table(result), differences_table(result)) if found is not None]
     write_csv(result.directory / "table.csv", CSV_HEADER, result.csv_rows())
     write_text(result.directory / "table.md", "\n\n".join(map(as_markdown, tables)) + "\n")

@@ -1,4 +1,4 @@
-"""The rates that the paper reports, and whether a protocol's lists are those that they were measured by."""
+"""The rates that the paper reports, and checks that a protocol's lists are the paper's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reported:
     """A table of the paper.
 
     Args:
-        name: as the paper calls it.
+        name: name in the paper.
         at: the FAR of its rates; "1" for rank 1.
         partitions: its columns.
         rows: per cent by row of `config.table.TABLE_ROWS`.
@@ -35,7 +35,7 @@ class Reported:
     notes: tuple[str, ...]
 
     def rates(self, row: str) -> dict[tuple[str, str], float]:
-        """The reported rates of a row, as shares, by partition and what they are taken at; empty of other rows."""
+        """The reported rates of a row, as shares, by partition and operating point; empty for other rows."""
         found = self.rows.get(row) or self.elsewhere.get(row) or ()
         return {
             (partition, self.at): round(value / 100, 4)
@@ -78,7 +78,7 @@ TABLE_2 = Reported(
 
 
 def reported_gbu(partitions: Mapping[str, Partition]) -> Reported | None:
-    """Table I where the sigsets have the shape of the challenge's; None of others, such as the demo's."""
+    """Table I if the sigsets have the shape of the challenge's; None for others, such as the demo's."""
     for partition in partitions.values():
         if (len(partition.query), len(partition.target)) != GBU_SHAPE or partition.genuine_mask().sum() != GBU_GENUINE:
             return None
@@ -86,5 +86,5 @@ def reported_gbu(partitions: Mapping[str, Partition]) -> Reported | None:
 
 
 def reported_feret(lists: Feret) -> Reported | None:
-    """Table II where the lists are the published ones; None of others."""
+    """Table II if the lists are the published ones; else None."""
     return TABLE_2 if is_published(lists) else None

@@ -1,4 +1,4 @@
-"""A filled table: its rates over the seeds, as JSON and CSV; `table.formats` prints it."""
+"""A filled table: its rates over the seeds, in JSON and CSV; `table.formats` has its text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEMA = 1
 CSV_HEADER = ("row", "name", "partition", "measure", "at", "value", "low", "high", "sd", "seeds", "paper")
 
 Key = tuple[str, str]
-"""A partition and what its rate is taken at: a FAR, or "1" for rank 1."""
+"""A partition and an operating point: a FAR, or "1" for rank 1."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class SeedSummary:
 
     @property
     def mean(self) -> float:
-        """The plain mean."""
+        """The mean over the seeds."""
         return statistics.fmean(self.values)
 
     @property
     def bounds(self) -> Interval | None:
-        """The lowest and highest of several values; the interval of a single one."""
+        """The lowest and highest of several values; for a single value its interval."""
         return (min(self.values), max(self.values)) if len(self.values) > 1 else self.intervals[0]
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation between seeds (n − 1); None of a single one."""
+        """The standard deviation over the seeds (n − 1); None for a single seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def summary(self) -> dict[str, Any]:
-        """The rate's part of an entry in summary.json."""
+        """The part of an entry in summary.json about this rate."""
         return {
             "mean": self.mean,
             "bounds": None if self.bounds is None else list(self.bounds),
@@ -64,14 +64,14 @@ class SeedSummary:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row.
+    """A row of the table.
 
     Args:
-        key: of `config.table.TABLE_ROWS`.
-        name: as the paper calls it.
-        runs: the runs of its models, by seed; empty where no training made them.
-        rates: by partition and what they are taken at.
-        paper: those that the paper reports.
+        key: key in `config.table.TABLE_ROWS`.
+        name: name in the paper.
+        runs: runs of its models, by seed; empty for models without training.
+        rates: rates by partition and operating point.
+        paper: rates that the paper reports.
     """
 
     key: str
@@ -83,16 +83,16 @@ class TableRow:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The difference of a row's rate and a reference's, on the same comparisons with models of the same seed.
+    """The difference between a row's rate and a reference's, on the same comparisons with models of the same seed.
 
     Args:
         row: the row.
-        reference: what is subtracted.
-        partition: where.
+        reference: the row that is subtracted.
+        partition: the partition.
         at: the FAR; "1" for rank 1.
         measure: "vr" or "rank1".
         spread: the differences.
-        distinguishable: of each seed, whether its own difference is beyond chance; None where it is unknown.
+        distinguishable: for each seed, whether its difference is beyond chance; None if unknown.
     """
 
     row: str
@@ -109,17 +109,17 @@ class TableResult:
     """A filled table.
 
     Args:
-        protocol: of the row in `config.protocols`.
+        protocol: name of the row in `config.protocols`.
         directory: holds summary.json, table.csv, table.md and table.tex.
-        config: how it was trained and measured.
-        verifies: whether it is verification, else identification.
-        rows: in the paper's order.
-        differences: of the rows to the references.
-        reported: the paper's table, where it is of this protocol.
+        config: settings of the trainings and the measurement.
+        verifies: whether the protocol is verification; else it is identification.
+        rows: rows in the paper's order.
+        differences: differences of the rows to the references.
+        reported: the paper's table of this protocol; None without one.
         evaluations: the results of `evaluate`, by seed.
-        provenance: with what it was made.
+        provenance: command line, versions and inputs.
         set_aside: the list of images that could not be used, if there are any.
-        warnings: of the evaluations: what may make the rates wrong.
+        warnings: warnings of the evaluations.
     """
 
     protocol: str

@@ -1,4 +1,4 @@
-"""The models of the paper's tables: which runs they are, and training those that are missing."""
+"""The models of the paper's tables: their runs, and the training of missing ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace
 
 DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
-"""The paper's adaptations: how many kernels, and whether all layers are adapted or the last one alone."""
+"""The paper's adaptations: number of kernels, and whether all layers are adapted or only the last."""
 
 Job = PretrainJob | PCANetJob | AdaptJob
 
@@ -38,9 +38,9 @@ class Cell:
     """A run that the table needs.
 
     Args:
-        row: of `TABLE_ROWS`.
-        seed: of its training.
-        run: None as long as the one that it starts from is not finished.
+        row: key in `TABLE_ROWS`.
+        seed: seed of its training.
+        run: the run; None until the run that it starts from is finished.
     """
 
     row: str
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def state(self) -> str:
-        """Whether it is finished."""
+        """The state of the run: finished, to be resumed or to be run."""
         if self.run is None:
             return "to be run"
         return "finished" if self.run.finished else "to be resumed" if self.run.state.exists() else "to be run"
@@ -57,12 +57,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableModel:
-    """A model that is there.
+    """A trained or loaded model.
 
     Args:
-        name: what `evaluate --model` takes.
-        run: the run that made it; None where none did.
-        set_aside: the list of training images that could not be used, if there are any.
+        name: value for `evaluate --model`.
+        run: run of the model; None for a model without training.
+        set_aside: list of training images that could not be used; None if there are none.
     """
 
     name: str
@@ -74,8 +74,8 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[st
     """The rows of a table, in the paper's order.
 
     Args:
-        asked: as in "source,m67"; None: all that can be.
-        protocol: of the table.
+        asked: a text such as "source,m67"; None: all possible rows.
+        protocol: protocol of the table.
         init: the weights that stage 1 starts from, if any.
 
     Raises:
@@ -96,11 +96,11 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[st
 
 
 def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
-    """The runs that a table needs, in the order in which they are trained; writes nothing.
+    """Plan the runs of a table, in the order of their training, without writing anything.
 
     Raises:
         UsageError: λ is 0, which the row control is already.
-        FacedanError: something that a run needs is missing or cannot be.
+        FacedanError: an input of a run is missing, or an option is impossible.
     """
     _check(config, workspace)
     cells = []
@@ -116,7 +116,7 @@ def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
 
 
 def train_table(config: TableConfig, workspace: Workspace, report: Report) -> dict[int, dict[str, TableModel]]:
-    """Train what is missing.
+    """Train the missing models.
 
     Returns:
         By seed the models of the rows, in order, but for the fusion, which is no model.
@@ -141,7 +141,7 @@ def train_table(config: TableConfig, workspace: Workspace, report: Report) -> di
 
 
 def _jobs(config: TableConfig, seed: int, workspace: Workspace) -> Iterator[tuple[str, Job]]:
-    """The trainings of a seed, in order; those after the first can be planned only when that one is done."""
+    """Yield the trainings of a seed in order; those after the first can be planned only when it is finished."""
     if not any(row in ("source", *ADAPTED) for row in config.rows):
         return
     first = plan_pretrain(replace(config.pretrain, seed=seed), workspace)
@@ -171,7 +171,7 @@ def _adapted(config: TableConfig) -> list[str]:
 
 
 def _pcanet(config: TableConfig) -> PretrainConfig:
-    """PCANet of the target's faces without labels, as its authors learn it of FERET's."""
+    """The configuration of PCANet, learnt from target faces without labels, as its authors do with FERET."""
     like = config.pretrain
     return PretrainConfig(
         source=config.adapt.target, model=PCANET, seed=config.seeds[0], workers=like.workers, device=like.device
@@ -187,7 +187,7 @@ def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
 
 
 def _check(config: TableConfig, workspace: Workspace) -> None:
-    """Refuse at once what would fail after stage 1, hours later."""
+    """Raise an error at once for settings that would fail after stage 1, hours later."""
     if config.adapt.lambda_ == 0:
         raise UsageError("with --lambda 0 every row would be the control", "give a positive λ; the paper's is 0.5")
     if (config.evaluate.flip or config.evaluate.layer) and set(CLASSICAL) & set(config.rows):
@@ -205,7 +205,7 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
 
 
 def as_loaded(config: PretrainConfig, workspace: Workspace, report: Report) -> Path:
-    """The checkpoint of a network as its published weights make it.
+    """The checkpoint of a network with its published weights.
 
     Raises:
         FacedanError: there are no such weights, or they do not fit the network.
