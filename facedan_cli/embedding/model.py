@@ -15,8 +15,9 @@ from facedan_cli.embedding.published import find_weights, import_network, import
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
-from facedan_cli.models.checkpoint import ModelCard, is_checkpoint, layer_paths, read_card
+from facedan_cli.models.checkpoint import ModelCard, has_card, layer_paths, read_card
 from facedan_cli.models.pretrained.formats import network_of
+from facedan_cli.models.pretrained.hub import download, is_hub_name
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.workspace import Workspace, digest, sha256_file
@@ -102,7 +103,7 @@ class FaceModel:
         if self.kind is Kind.NETWORK:
             layers = self.card.entry.layers
             if asked is not None and asked not in layers:
-                check_choice("--layer", asked, (*layers, *layer_paths(self.card)))
+                check_choice("--layer", asked, tuple(dict.fromkeys((*layers, *layer_paths(self.card)))))
             return asked or layers[-1]
         for option, given in (("--layer", asked is not None), ("--flip", flip)):
             if given:
@@ -128,8 +129,8 @@ def find_model(
     """The named model, else that of the newest finished adapt run, else that of the newest pretrain run.
 
     A name is that of a run, or the path of its directory or checkpoint; the path or the name of published weights,
-    which are imported into the workspace; package.module:function, timm:NAME or torchvision:NAME; or `lbp`, unless
-    something of that name is there.
+    here or on the Hub (hf:OWNER/NAME:FILE), which are imported into the workspace; package.module:function, timm:NAME
+    or torchvision:NAME; or `lbp`, unless something of that name is there.
 
     Args:
         workspace: where runs lie.
@@ -149,7 +150,7 @@ def find_model(
                 "run `facedan pretrain` and `facedan adapt` first, or name a checkpoint with --model",
             )
         return FaceModel.of(checkpoint_of(newest))
-    path = Path(name)
+    path = download(name) if is_hub_name(name) else Path(name)
     if not path.exists() and not (workspace.root / "runs" / name).exists():
         if name == known.LBP:
             return LBP
@@ -158,7 +159,8 @@ def find_model(
             return FaceModel.of(import_weights(weights, model, workspace, channels=channels, report=report))
         if is_network(name) and (settings or name not in NETWORKS):
             return FaceModel.of(import_network(name, workspace, settings, report=report))
-    if path.is_file() and not is_checkpoint(path):
-        model = network_of(path)
-        return FaceModel.of(import_weights(path, model, workspace, channels=channels, report=report))
-    return FaceModel.of(find_checkpoint(workspace, name))
+    checkpoint = path if is_hub_name(name) else find_checkpoint(workspace, name)
+    if not has_card(checkpoint):
+        model = network_of(checkpoint)
+        checkpoint = import_weights(checkpoint, model, workspace, channels=channels, report=report)
+    return FaceModel.of(checkpoint)

@@ -14,6 +14,7 @@ from facedan_cli.json_files import read_object
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
+from facedan_cli.models.pretrained.hub import download, is_hub_name
 from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.own_networks import allow, code_file, load_own
@@ -23,13 +24,15 @@ from facedan_cli.workspace import Workspace, sha256_file, write_json
 
 
 def find_weights(name: str, entry: NetworkEntry, workspace: Workspace) -> Path:
-    """The file that --init names: a weights file, the checkpoint of a run, or a published release of the network.
+    """The file that --init names: of weights, of the Hub, the checkpoint of a run, or a release of the network.
 
     Raises:
         FacedanError: there is none, or it cannot be downloaded.
     """
     if Path(name).is_file():
         return Path(name)
+    if is_hub_name(name):
+        return download(name)
     if name in entry.releases:
         path: Path = imported(entry.fetch)(name)
         return path

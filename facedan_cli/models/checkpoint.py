@@ -126,6 +126,15 @@ def is_checkpoint(path: Path) -> bool:
     return True
 
 
+def has_card(path: Path) -> bool:
+    """Whether a file is safetensors with a card of facedan, be it damaged or of another version."""
+    try:
+        with open_safetensors(path) as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def read_card(path: Path) -> ModelCard:
     """The card of a checkpoint, without reading its weights.
 

@@ -58,7 +58,7 @@ def hub(weights: bytes, tmp_path: Path) -> Iterator[dict[str, str]]:
                     return self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
             return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815
 
         def answer(self, code: int, body: bytes, more: dict[str, str] | None = None) -> None:
             self.send_response(code)
