@@ -171,7 +171,10 @@ def _align_share(config: AlignConfig, ranks: DistEnv, work: Work, report: Report
         report.note(plan.remark)
     # No more workers than images: each worker takes a batch from file to file.
     most = config.workers or worker_count(0) // ranks.local_count
-    count = max(1, min(most, plan.total - plan.already - len(plan.failures)))
+    left = plan.total - plan.already - len(plan.failures)
+    count = max(1, min(most, left))
+    if left and isinstance(work, Aligner):
+        work.prepare()
     counts = {ALIGNED: 0, FAILED: 0}
     failures = list(plan.failures)
     without_landmarks = exchanged = 0

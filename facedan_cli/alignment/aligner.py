@@ -36,6 +36,11 @@ class Aligner:
     landmarks: Landmarks | None
     detector: Detector
 
+    def prepare(self) -> None:
+        """Read the networks that a search needs, before workers are forked, which then share them."""
+        if self.landmarks is None:
+            self.detector.load()
+
     def __call__(self, jobs: Sequence[Job]) -> list[AlignedRecord]:
         """Align a batch; returns a record for each image."""
         jobs = [job.begun() for job in jobs]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torchvision.ops import nms
 
 _NESTED = 0.7  # of the smaller box
 
@@ -36,6 +35,8 @@ def squared(boxes: np.ndarray) -> np.ndarray:
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, groups: np.ndarray, threshold: float) -> np.ndarray:
     """Indices of the boxes that no better box of their group overlaps by more than `threshold` (IoU)."""
+    from torchvision.ops import nms
+
     all_boxes, all_scores = torch.from_numpy(boxes), torch.from_numpy(scores)
     return np.concatenate([own[nms(all_boxes[own], all_scores[own], threshold).numpy()] for own in _members(groups)])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -134,6 +133,8 @@ def _fitting(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
 
 
 def _font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib
+
     # Matplotlib brings a font with it that knows most alphabets.
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from facedan_cli.alignment.mtcnn import THRESHOLDS, find_faces
-from facedan_cli.alignment.mtcnn_networks import load_networks
+from facedan_cli.alignment.mtcnn_networks import Networks, load_networks
 
 SMALL_SIDE = 160
 """Shorter side to which smaller images are enlarged; MTCNN finds hardly any face in thumbnails."""
@@ -95,9 +95,16 @@ class Detector:
         self, device: torch.device, min_face: int, second_pass: bool = True, *, reference: bool = False
     ) -> None:
         self._reference = reference
-        self._networks = load_networks(device)
+        self._device = device
+        self._networks: Networks | None = None
         self._min_face = min_face
         self._second_pass = second_pass
+
+    def load(self) -> Networks:
+        """The cascade's networks, read when they are first wanted: where all landmarks are given they never are."""
+        if self._networks is None:
+            self._networks = load_networks(self._device)
+        return self._networks
 
     def reduction(self, size: tuple[int, int]) -> int:
         """Factor by which an image may be reduced before the search: 1, 2, 4 or 8.
@@ -144,7 +151,7 @@ class Detector:
             self._min_face_in(image, copy, self._min_face / (factor * attempt.smaller))
             for image, copy, factor in zip(turned, scaled, reduced, strict=True)
         ]
-        found = find_faces(scaled, min_faces, self._networks, attempt.thresholds, reference=self._reference)
+        found = find_faces(scaled, min_faces, self.load(), attempt.thresholds, reference=self._reference)
         return [
             [_turned_back(face, attempt, image) for face in _faces(rotated, copy, *faces)]
             for image, rotated, copy, faces in zip(images, turned, scaled, found, strict=True)

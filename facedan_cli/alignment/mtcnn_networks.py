@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
 from torch import nn
 
 from facedan_cli.alignment.mtcnn_pooling import MaxPool
@@ -23,6 +22,9 @@ class Networks:
 
 def load_networks(device: torch.device) -> Networks:
     """The networks with the weights in facenet-pytorch's wheel."""
+    # With torchvision it takes longer to import than all the rest.
+    from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+
     # Pooling and convolving few channels is twice to three times as fast with the channels last.
     pnet, rnet, onet = (net().eval().to(device).to(memory_format=torch.channels_last) for net in (PNet, RNet, ONet))
     if device.type == "cpu":
