@@ -13,8 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny 
 import pytest
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
-from tiny import ADAPT, PRETRAIN, blank_figures, make_workspace
+from tiny import ADAPT, PRETRAIN, make_workspace, savings
 
+from facedan_cli.evaluation import report
+from facedan_cli.training import session
 from facedan_cli.workspace import Workspace
 
 # How long an example takes says how busy the machine is, not whether the code is right.
@@ -46,9 +48,8 @@ SAVE, LAY_OUT = Figure.savefig, Figure.draw_without_rendering
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _blank_figures() -> Iterator[None]:
-    """Figures are made and not drawn, which takes longer than most of what is measured for them."""
-    with blank_figures():
+def _savings() -> Iterator[None]:
+    with savings():
         yield
 
 
@@ -57,6 +58,15 @@ def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn all the same, for tests that look at them."""
     monkeypatch.setattr(Figure, "savefig", SAVE)
     monkeypatch.setattr(Figure, "draw_without_rendering", LAY_OUT)
+
+
+@pytest.fixture(scope="module")
+def _no_figures() -> Iterator[None]:
+    """Neither figures nor pages are made, for modules that look at values alone."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(report, "draw", lambda _: {})
+        patched.setattr(session, "draw_curves", lambda *_: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +103,7 @@ def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     workspace = Workspace.open(shutil.copytree(drawn, tmp_path_factory.mktemp("trained") / "workspace"))
     before = pretrain(plan_pretrain(PRETRAIN, workspace))
     choices = (replace(ADAPT, lambda_=0.0), replace(ADAPT, kernels=1, layers="fc7"), ADAPT)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)  # as many images as there are
-        after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
+    after = [adapt(plan_adapt(choice, workspace)) for choice in choices]
     return Trained(workspace, before.run.directory, *(result.run.directory for result in after))
 
 

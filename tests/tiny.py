@@ -22,6 +22,7 @@ from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.report import Advance, Report
 from facedan_cli.runs import Run
 from facedan_cli.synthetic.render import STUDIO, WEB, Style, draw_identity, draw_view, render
+from facedan_cli.training import bandwidths
 from facedan_cli.workspace import MANIFEST_FILE
 
 SIZE = 72  # what vggface-mini reads: nothing is scaled
@@ -88,8 +89,12 @@ def make_workspace(root: Path) -> None:
 
 
 @contextmanager
-def blank_figures() -> Iterator[None]:
-    """Figures are neither laid out nor drawn; the file of each holds no curve, and no pixel where it is a PNG."""
+def savings() -> Iterator[None]:
+    """What takes longest is done at its smallest, but for its own tests.
+
+    Figures are neither laid out nor drawn: the file of each holds no curve, and no pixel where it is a PNG. The
+    bandwidth is measured on as many images as a tiny domain has.
+    """
 
     def save(_: Figure, path: Path, **how: Any) -> None:
         blank = '<svg viewBox="0 0 72 72"></svg>' if how["format"] == "svg" else ""
@@ -98,6 +103,7 @@ def blank_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", save)
         patched.setattr(Figure, "draw_without_rendering", lambda _: None)
+        patched.setattr(bandwidths, "BANDWIDTH_SAMPLE", 16)
         yield
 
 

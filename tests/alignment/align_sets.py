@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-ROOT = Path(__file__).resolve().parents[2]
 
 HEADER = "path,righteyex,righteyey,lefteyex,lefteyey\n"
 
@@ -26,23 +21,6 @@ def draw_set(root: Path, images: int, *, side: int = 120) -> None:
         cv2.imwrite(str(root / "raw" / name), cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
         lines.append(f"{name},{side / 3},{side / 2 + number % 7},{side / 1.5},{side / 2}\n")
     (root / "eyes.csv").write_text(HEADER + "".join(lines))
-
-
-def command(*arguments: object, launcher: tuple[str, ...] = ()) -> list[str]:
-    """A facedan command, perhaps behind a launcher of Python's."""
-    return [sys.executable, *launcher, "-m", "facedan_cli", *map(str, arguments)]
-
-
-def run(*arguments: object, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """Run a facedan command in a process of its own."""
-    return subprocess.run(
-        command(*arguments, launcher=launcher), capture_output=True, text=True, env=environment(), check=False
-    )
-
-
-def environment() -> dict[str, str]:
-    """In which a child process finds the package."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def made(out: Path) -> dict[str, bytes]:

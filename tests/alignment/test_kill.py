@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
-from align_sets import command, draw_set, environment, made, run
+from align_sets import draw_set, made
+from processes import start_facedan
 
 from facedan_cli.alignment.align import align
 from facedan_cli.config.common import AlignConfig
@@ -24,25 +24,21 @@ def test_an_alignment_survives_kills_at_any_moment(tmp_path: Path) -> None:
     moments = random.Random(5)
     recorded = [0]
     for kill in range(1, KILLS + 1):
-        process = subprocess.Popen(
-            command("align", tmp_path / "raw", tmp_path / "out", *arguments),
-            env=environment(),
-            stderr=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+        process = start_facedan("align", tmp_path / "raw", tmp_path / "out", *arguments)
         goal = IMAGES * kill // (KILLS + 2)
-        while process.poll() is None and (not manifest.exists() or manifest.read_bytes().count(b"\n") <= goal):
+        while process.returncode is None and (not manifest.exists() or manifest.read_bytes().count(b"\n") <= goal):
             time.sleep(moments.uniform(0, 0.005))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.kill()
+        assert process.returncode == -signal.SIGKILL
         recorded.append(manifest.read_bytes().count(b"\n"))
         assert recorded[-2] < recorded[-1] < IMAGES
 
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.jpg")}
     lines = manifest.read_text().splitlines(keepends=True)
-    last = run("align", tmp_path / "raw", tmp_path / "out", *arguments, "--json")
-    assert last.returncode == 3
-    assert f'"already": {recorded[-1] - 1}' in last.stdout  # the one that is no image is not tried again
+    last = start_facedan("align", tmp_path / "raw", tmp_path / "out", *arguments, "--json")
+    out, err = last.communicate()
+    assert last.returncode == 3, err
+    assert f'"already": {recorded[-1] - 1}' in out  # the one that is no image is not tried again
     assert made(tmp_path / "out") == made(tmp_path / "whole")
     assert manifest.read_text().startswith("".join(lines[: recorded[-1]]))
     redone = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp]

@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from align_sets import draw_set, made, run
+from align_sets import draw_set, made
+from processes import facedan_ranks
 
 from facedan_cli.alignment.align import align
 from facedan_cli.alignment.ranks import manifest_of, merge_parts, share_of
@@ -16,8 +17,6 @@ from facedan_cli.data.manifest import ManifestWriter
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import FacedanError
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture
@@ -37,13 +36,13 @@ def test_two_processes_make_what_one_makes(config: AlignConfig, tmp_path: Path) 
     cv2.imwrite(str(config.raw / "p001" / "4.bmp"), np.zeros((90, 90, 3), np.uint8))  # wants 4.png's name
     alone = align(replace(config, out=tmp_path / "alone"))
     options = ("--landmarks", config.landmarks, "--size", config.size, "--device", "cpu")
-    both = run(
-        "align", config.raw, config.out, *options, "--json", "--contact-sheet", tmp_path / "s.png", launcher=TORCHRUN
+    # Both end with 0: a launcher takes every other code for a crash.
+    out, err = facedan_ranks(
+        2, "align", config.raw, config.out, *options, "--json", "--contact-sheet", tmp_path / "s.png"
     )
-    assert both.returncode == 0, both.stderr  # a launcher takes every other code for a crash
     assert (tmp_path / "s.png").is_file()
-    assert "set-aside.tsv names each" in both.stderr
-    counted = json.loads(both.stdout)
+    assert "set-aside.tsv names each" in err
+    counted = json.loads(out)
     assert made(config.out) == made(tmp_path / "alone")
     assert (counted["aligned"], counted["failed"]) == (alone.aligned, alone.failed)
     assert alone.failed >= 2

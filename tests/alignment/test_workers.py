@@ -2,7 +2,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from processes import Started, ending
 
 from facedan_cli.alignment.workers import in_order, workers
 from facedan_cli.errors import FacedanError
@@ -114,25 +114,24 @@ def test_libraries_with_threads_work_in_a_forked_process() -> None:
     assert {threads for _, *threads in found for threads in threads} == {1}
 
 
+def say_and_wait(batch: list[int]) -> list[int]:
+    os.write(1, f"{os.getpid()}\n".encode())
+    time.sleep(60)
+    return batch
+
+
+def work_for_long() -> None:
+    results(say_and_wait, [[0], [1]], 2, processes=True)
+
+
 @on_linux
 def test_no_process_outlives_the_one_that_it_works_for() -> None:
-    program = """
-import os, time
-from facedan_cli.alignment.workers import in_order, workers
-
-def work(batch):
-    os.write(1, f"{os.getpid()}\\n".encode())
-    time.sleep(60)
-
-with workers(work, 2, processes=True) as begin:
-    list(in_order(begin, [[0], [1]], 2))
-"""
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        try:
-            children = [int(parent.stdout.readline()) for _ in range(2)]
-        finally:
-            parent.kill()
+    parent = Started(work_for_long)
+    with ending(parent):
+        deadline = time.monotonic() + 60
+        while len(children := [int(line) for line in parent.said()[0].split()]) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
     deadline = time.monotonic() + 10
     while any(map(is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)

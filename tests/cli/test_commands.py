@@ -3,9 +3,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import Started, ending, run_facedan, run_sparingly, start_facedan
 from tiny import SETTINGS, draw_datasets, write_gbu
 
 from facedan_cli.models.checkpoint import read_card
@@ -21,28 +22,27 @@ from facedan_cli.runs import read_record
 from facedan_cli.workspace import Workspace
 
 THE_FOUR_COMMANDS = """
-facedan() { "$PYTHON" -m facedan_cli "$@"; }
-set -e
-facedan align ./raw ./aligned                                                   >1.out 2>1.err
-facedan pretrain --source casia                                                 >2.out 2>2.err
-facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7         >3.out 2>3.err
-facedan evaluate gbu --far 0.001                                                >4.out 2>4.err
+facedan align ./raw ./aligned
+facedan pretrain --source casia
+facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
+facedan evaluate gbu --far 0.001
 """
 Facedan = Callable[..., Any]
 
 
 def test_the_four_commands_compose_verbatim(tmp_path: Path) -> None:
+    """Figures are drawn."""
     draw_datasets(tmp_path / "raw", size=160, people=2)
     write_gbu(tmp_path / "protocols" / "gbu", people=2)
     (tmp_path / "facedan.toml").write_text(SETTINGS, encoding="utf-8")
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(root)}
-    done = subprocess.run(["bash", "-c", THE_FOUR_COMMANDS], cwd=tmp_path, env=environment, check=False)
-    out, err = (
-        [(tmp_path / f"{number}.{kind}").read_text(encoding="utf-8") for number in (1, 2, 3, 4)]
-        for kind in ("out", "err")
-    )
-    assert done.returncode == 0, err
+    out, err = [], []
+    for line in THE_FOUR_COMMANDS.strip().splitlines():
+        _, *command = shlex.split(line)
+        work = run_facedan if "evaluate" in command else run_sparingly
+        process = Started(work, *command, directory=tmp_path)
+        for kept, said in zip((out, err), process.communicate(), strict=True):
+            kept.append(said)
+        assert process.returncode == 0, err[-1]
     assert Path(out[0].strip()) == Path("aligned")
     assert len(list((tmp_path / "aligned").glob("casia/*/*.*"))) == 8
     before, after = (tmp_path / line.strip() for line in out[1:3])  # one line each: the checkpoint
@@ -61,14 +61,13 @@ def test_the_four_commands_compose_verbatim(tmp_path: Path) -> None:
 
 def test_sigint_ends_with_130_and_the_run_can_be_resumed(workspace: Workspace, facedan: Facedan) -> None:
     command = ["pretrain", "--source", "casia", "-w", str(workspace.root), "--iterations", "400"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "facedan_cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    process = start_facedan(*command)
+    with ending(process):
         while not any(log.stat().st_size for log in workspace.root.glob("runs/*/metrics.jsonl")):
-            assert process.poll() is None
+            assert process.returncode is None, process.said()
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert "Error: stopped at step" in err
     assert "Fix: the same command" in err
@@ -77,14 +76,18 @@ def test_sigint_ends_with_130_and_the_run_can_be_resumed(workspace: Workspace, f
     assert planned.out.splitlines()[0].endswith("(to be resumed)")
 
 
+def to_nobody(*command: object) -> None:
+    """A command that is read as `| head -0` reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+    run_sparingly(*command)
+
+
 def test_a_broken_pipe_is_quiet(trained: Any) -> None:
-    command = [sys.executable, "-m", "facedan_cli", "embed", "gbu", "--json", "-q", "-w", trained.workspace.root]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.close()  # as `| head -0`
-        assert process.stderr is not None
-        said = process.stderr.read().decode().splitlines()
-    assert [line for line in said if not line.startswith("Warning: no aligned.jsonl")] == []
+    process = Started(to_nobody, "embed", "gbu", "--json", "-q", "-w", trained.workspace.root)
+    _, err = process.communicate()
+    assert [line for line in err.splitlines() if not line.startswith("Warning: no aligned.jsonl")] == []
     assert process.returncode == 0
 
 

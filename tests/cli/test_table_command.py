@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,7 @@ from tiny import not_of_alignment
 from facedan_cli.workspace import Workspace
 
 Facedan = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _only_figures() -> Iterator[None]:
-    """No pictures of curves and no pages, which take longer than everything else."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.evaluation.report.draw", lambda _: {})
-        patched.setattr("facedan_cli.training.session.draw_curves", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("_no_figures")
 
 
 @pytest.fixture(scope="module")

@@ -3,83 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
 from typing import Any
 
 import numpy as np
 import torch
+from processes import ENVIRONMENT, ending, facedan_ranks, ranks, run_sparingly
 from safetensors.torch import load_file
-
-import facedan_cli
+from tiny import draw
 
 Facedan = Callable[..., Any]
 
-ENVIRONMENT = {
-    **{key: value for key, value in os.environ.items() if not key.startswith("FACEDAN_")},
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(Path(facedan_cli.__file__).parents[1]),
-}
 
-
-# Each command meets at a port of its own.
-COMMANDS = """
-import json, os, sys
-from facedan_cli.cli.app import main
-
-for port, arguments in json.loads(sys.argv[1]):
-    os.environ["MASTER_PORT"] = str(port)
-    sys.argv = ["facedan", *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        if ended.code:
-            raise
-    for stream in (sys.stdout, sys.stderr):
-        print("\\f", end="", file=stream, flush=True)
-"""
-
-
-def start(*arguments: str, port: int = 0) -> list[subprocess.Popen[str]]:
-    """Python as two processes of one job, without a launcher, which needs seconds to begin and ends them itself."""
-    ranks = []
-    for rank in ("0", "1"):
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-        environment = {**ENVIRONMENT, **names, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        command = [sys.executable, *arguments]
-        ranks.append(subprocess.Popen(command, env=environment, stdout=PIPE, stderr=PIPE, text=True))
-    return ranks
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as opened:
-        bound = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in bound]
-
-
-def by_two(*commands: Sequence[object]) -> list[tuple[str, str]]:
-    """What two processes say together on stdout and stderr, in each of several commands; they are started once."""
-    ports = free_ports(len(commands))
-    told = json.dumps([(port, list(map(str, command))) for port, command in zip(ports, commands, strict=True)])
-    ranks = start("-c", COMMANDS, told)
-    try:
-        said = [rank.communicate(timeout=240) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], said
-    out, err = (["".join(parts) for parts in zip(*(of[i].split("\f") for of in said), strict=True)] for i in (0, 1))
-    return list(zip(out[:-1], err[:-1], strict=True))
+def test_torchrun_starts_them(tmp_path: Path) -> None:
+    for image in range(3):
+        draw(tmp_path / "raw" / f"{image}.png", 0, image)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "facedan_cli", "align", "raw", "out", "--no-align", "--size", "72", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # the first process alone speaks
+    assert json.loads(line)["aligned"] == len(list((tmp_path / "out").glob("*.*g"))) == 3
 
 
 def assert_same_network(one: str, other: str) -> None:
@@ -92,7 +41,7 @@ def assert_same_network(one: str, other: str) -> None:
 def test_two_processes_make_what_one_makes_and_say_it_once(trained: Any, tmp_path: Path, facedan: Facedan) -> None:
     one, two = (shutil.copytree(trained.workspace.root, tmp_path / name) for name in ("one", "two"))
     adapt = ("adapt", "--source", "casia", "--target", "frgc", "--optimizer", "sgd", "--cache", "disk")
-    adapted, again, embedded = by_two(*((*command, "-w", two) for command in (adapt, adapt, ("embed", "gbu"))))
+    adapted, again, embedded = (facedan_ranks(2, *words, "-w", two) for words in (adapt, adapt, ("embed", "gbu")))
     alone = facedan(*adapt, "-w", one)
     assert alone.code == 0, alone.err
     assert len(adapted[0].splitlines()) == 1
@@ -113,21 +62,17 @@ def test_a_process_that_dies_ends_all_and_the_run_goes_on(drawn: Path, tmp_path:
     root = shutil.copytree(drawn, tmp_path / "work")
     # Small steps, in which what differs by rounding between one process and two stays small.
     recipe = ("--optimizer", "sgd", "--schedule", "constant", "--lr", "0.00001")
-    command = ("pretrain", "--source", "casia", *recipe, "--iterations", "60", "--checkpoint-every", "5")
-    ranks = start("-m", "facedan_cli", *command, "--workspace", str(root), port=free_ports(1)[0])
-    try:
+    command = ("pretrain", "--source", "casia", *recipe, "--iterations", "40", "--checkpoint-every", "5")
+    running = ranks(2, run_sparingly, *command, "--workspace", root)
+    with ending(*running):
         deadline = time.monotonic() + 120
         while not list(root.glob("runs/*/checkpoints/state.safetensors")):
-            assert [rank.poll() for rank in ranks] == [None, None]
+            assert [rank.returncode for rank in running] == [None, None]
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        ranks[1].kill()
-        output, errors = ranks[0].communicate(timeout=120)
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.communicate()
-    assert (ranks[0].returncode, output) == (1, "")
+        running[1].kill()
+        output, errors = running[0].communicate()
+    assert (running[0].returncode, output) == (1, "")
     assert "Error: another process of this job has ended" in errors
     assert "Traceback" not in errors
     resumed = facedan(*command, "-w", root)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from together import joined
+from processes import joined
 
 from facedan_cli.metrics import streaming
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
@@ -29,7 +28,7 @@ def pieces():
         yield rng.integers(-4, 5, (rows, 9)).astype(np.float32), rng.random((rows, 9)) < 0.3
 
 
-def main(part: int, parts: int, directory: Path) -> None:
+def stream(part: int, parts: int, directory: Path) -> None:
     (query, a), (target, b) = features(101, 1), features(70, 2)
     streaming.TILE = 32
     seen: list[int] = []
@@ -46,7 +45,3 @@ def main(part: int, parts: int, directory: Path) -> None:
         "seen": sum(seen),
     }
     (directory / f"found{part}.json").write_text(json.dumps(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import stream_ranks
 import torch
+from processes import run_together
 from stream_ranks import FARS, features, pieces
-from together import run_together
 
 from facedan_cli.metrics import streaming
 from facedan_cli.metrics.roc import equal_error_rate, verification_rate
 from facedan_cli.metrics.streaming import verification_of_tiles, verification_streamed
-
-SCRIPT = Path(stream_ranks.__file__)
 
 
 def score_matrix(query: np.ndarray, target: np.ndarray, tile: int) -> np.ndarray:
@@ -76,9 +74,9 @@ def test_several_processes_are_one(tmp_path: Path) -> None:
         directory = tmp_path / str(parts)
         directory.mkdir()
         if parts == 1:
-            stream_ranks.main(0, 1, directory)
+            stream_ranks.stream(0, 1, directory)
         else:
-            run_together(SCRIPT, parts, directory)
+            run_together(stream_ranks.stream, parts, directory)
         found[parts] = [json.loads((directory / f"found{part}.json").read_text("utf-8")) for part in range(parts)]
     seen = [result.pop("seen") for result in found[2]]
     assert sum(seen) == found[1][0].pop("seen") == 2 * 101 * 70

@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,19 +31,10 @@ from facedan_cli.table.result import CSV_HEADER, TableResult
 from facedan_cli.table.runs import as_loaded, plan_table, resolve_rows
 from facedan_cli.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("_no_figures")
 EVALUATE = EvaluateConfig(far=("0.1", "0.5"), replicates=50)
 CONFIG = TableConfig(rows=resolve_rows(None, "gbu", None), pretrain=PRETRAIN, adapt=ADAPT, evaluate=EVALUATE)
 RUNS_IN_TRAINED = ("before", "control", "dan_s7", "dan_m67")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _only_figures() -> Iterator[None]:
-    """No pictures of curves and no pages, which take longer than everything else."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
-        patched.setattr("facedan_cli.evaluation.report.draw", lambda _: {})
-        patched.setattr("facedan_cli.training.session.draw_curves", lambda *_: None)
-        yield
 
 
 def by_gbu(place: Workspace, reported: Any = None) -> TableProtocol:

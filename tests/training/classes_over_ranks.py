@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import torch
+from processes import joined
 from safetensors import safe_open
 from safetensors.torch import save_file
-from together import joined
 from torch import Tensor, nn, optim
 
 from facedan_cli.config.heads import HEADS
@@ -96,8 +95,7 @@ def trained(rank: Rank) -> dict[str, Tensor]:
     return {name: value for name, value in whole.items() if value is not None}
 
 
-def main(part: int, parts: int, directory: Path) -> None:
-    torch.set_num_threads(1)
+def classify_in(part: int, parts: int, directory: Path) -> None:
     found: dict[str, dict[str, Tensor]] = {}
     for head, smoothing in SMOOTHING.items():
         for sharded in (True, False):
@@ -117,9 +115,9 @@ def main(part: int, parts: int, directory: Path) -> None:
     save_file(tensors, directory / f"found{part}.safetensors")
 
 
-if __name__ == "__main__":
-    number, root = int(sys.argv[1]), Path(sys.argv[3])
+def classify_together(part: int, _: int, root: Path) -> None:
+    """Once as one of two processes, once as one of three."""
     for parts in (2, 3):
-        if number < parts:
-            with joined(number, parts, root / str(parts)):
-                main(number, parts, root / str(parts))
+        if part < parts:
+            with joined(part, parts, root / str(parts)):
+                classify_in(part, parts, root / str(parts))

@@ -46,12 +46,6 @@ def pretrained(trained: Any, tmp_path: Path) -> Workspace:
     return Workspace.open(root)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bandwidth from as many images as there are."""
-    monkeypatch.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
-
-
 def run(workspace: Workspace, *, report: Report | None = None, **options: Any) -> TrainingResult:
     return adapt(plan_adapt(replace(ADAPT, **options), workspace), report=report or Report())
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from classes_over_ranks import BATCH, CLASSES, RATES, SMOOTHING, STEP, Rank, batch
+from classes_over_ranks import BATCH, CLASSES, RATES, SMOOTHING, STEP, Rank, batch, classify_together
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_together
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from together import run_together
 from torch import Tensor, optim
 
 from facedan_cli.config.heads import HEADS
@@ -25,7 +25,6 @@ from facedan_cli.training.classification import (
     sample_classes,
 )
 
-SCRIPT = Path(__file__).with_name("classes_over_ranks.py")
 Shares = list[dict[str, Tensor]]
 
 
@@ -83,12 +82,12 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], rows: ran
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes wrote; those of two and of three are the same, for one needs seconds to begin."""
+    """Where two and three processes wrote."""
     root = tmp_path_factory.mktemp("ranks")
     for parts in ("2", "3"):
         (root / parts).mkdir()
         save_file(whole_state(), root / parts / "whole.safetensors")
-    run_together(SCRIPT, 3, root)
+    run_together(classify_together, 3, root)
     return root
 
 

@@ -98,8 +98,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
+def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path) -> None:
     place, report = Workspace.open(root), Notes()
     selection = plan_selection(ADAPT, place)
     assert list(selection.jobs) == [0.5, 4.0]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from processes import joined
 from safetensors.torch import save_file
-from together import joined
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
@@ -25,7 +23,7 @@ from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
-PEOPLE, BATCH, STEPS = 5, 7, 20  # seven rows are four and three
+PEOPLE, BATCH, STEPS = 5, 7, 10  # seven rows are four and three
 PLAN = Plan(
     optimizer="sgd",
     lr=2e-3,
@@ -38,8 +36,8 @@ PLAN = Plan(
     weight_decay=5e-4,
     label_smoothing=0.1,
     seed=3,
-    checkpoint_every=8,
-    log_every=5,
+    checkpoint_every=4,
+    log_every=3,
 )
 
 CARD = ModelCard("vggface-mini", tuple("abcde"), "adapt", "adapt-a-b-00000000", {})
@@ -82,7 +80,7 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
     return {"value": value.detach(), "source": gradients[0], "target": gradients[1]}
 
 
-def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
+def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
     options = dict(options)
     die_after = options.pop("die_after", None)
     sharded = bool(options.pop("sharded", 0)) and parts > 1
@@ -104,10 +102,9 @@ def main(part: int, parts: int, directory: Path, options: dict[str, Any]) -> Non
         )
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    number, root = int(sys.argv[1]), Path(sys.argv[3])
-    for name, parts, options in json.loads(sys.argv[4]):
-        if number < parts:
-            with joined(number, parts, root / name):
-                main(number, parts, root / name, options)
+def adapt_together(part: int, _: int, root: Path, jobs: Sequence[tuple[str, int, dict[str, Any]]]) -> None:
+    """Trainings by two and by three processes, one after the other, each with a directory of its own."""
+    for name, parts, options in jobs:
+        if part < parts:
+            with joined(part, parts, root / name):
+                adapt_in(part, parts, root / name, options)
