@@ -15,10 +15,20 @@ import numpy as np
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.pretrained import vggface_formats
+from facedan_cli.models.pretrained.backbone_formats import (
+    ADAFACE,
+    DLIB,
+    IRESNET,
+    MBF,
+    MOBILEFACENET,
+    Family,
+    by_own_names,
+)
 from facedan_cli.models.pretrained.caffemodel import caffemodel_layers
+from facedan_cli.models.pretrained.dlib_dat import dlib_tensors
 from facedan_cli.models.pretrained.keras_h5 import keras_layers
 from facedan_cli.models.pretrained.matconvnet import matconvnet_layers
-from facedan_cli.models.pretrained.state_dict import is_ours, read_state_dict
+from facedan_cli.models.pretrained.state_dict import is_ours, read_state_dict, read_tensors
 from facedan_cli.models.pretrained.torch7 import torch7_layers
 from facedan_cli.models.pretrained.vggface_formats import Array
 
@@ -96,6 +106,29 @@ def _vggface_layers(name: str, reader: Callable[[Path], Weights], *suffixes: str
     return _vggface(name, suffixes=suffixes, reader=reader, as_ours=vggface_formats.by_name_or_order, **facts)
 
 
+def _backbone(name: str, family: Family, **facts: Any) -> WeightFormat:
+    """A row for a family's weights, alone or in the checkpoint of a training."""
+    usual = {
+        "reader": read_tensors,
+        "recognises": lambda tensors: family.wrapper(tensors) is not None,
+        "network": family.network,
+        "as_ours": family.as_ours,
+    }
+    return WeightFormat(name=name, **{**usual, **facts})
+
+
+def _adaface(name: str, wrapper: str, **facts: Any) -> WeightFormat:
+    """A row for AdaFace's weights whose names have a prefix that ends like this."""
+    return _backbone(
+        name,
+        ADAFACE,
+        recognises=lambda tensors: (found := ADAFACE.wrapper(tensors)) is not None and found.endswith(wrapper),
+        **facts,
+    )
+
+
+_INSIGHTFACE_LICENCE = "InsightFace's published weights are for non-commercial research only"
+
 FACEDAN = WeightFormat(name="facedan")
 """The format that facedan writes, for any network."""
 
@@ -124,6 +157,19 @@ FORMATS: tuple[WeightFormat, ...] = (
         network=lambda tensors: "facenet" if "conv2d_1a.conv.weight" in tensors else None,
         as_ours=lambda tensors, network: {f"body.{name}": value for name, value in tensors.items()},
     ),
+    _backbone("arcface_torch", IRESNET, licence=_INSIGHTFACE_LICENCE),
+    _backbone("arcface_torch's mbf", MBF, licence=_INSIGHTFACE_LICENCE),
+    _backbone("foamliu's MobileFaceNet", MOBILEFACENET),
+    _adaface("cvlface", "net."),
+    _adaface("adaface", "model.", channels="bgr"),
+    _adaface("names of adaface", "", channels="bgr", sure=False),
+    _backbone("dlib", DLIB, suffixes=(".dat",), reader=lambda path: dlib_tensors(path.read_bytes())),
+    WeightFormat(
+        name="names of the network",
+        reader=read_tensors,
+        recognises=lambda tensors: not all(name.startswith(("body.", "classifier.")) for name in tensors),
+        as_ours=by_own_names,
+    ),
     FACEDAN,
 )
 """The formats; the first that recognises a file's tensors counts."""
@@ -140,7 +186,7 @@ def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[s
         if row.reader not in tensors:
             tensors[row.reader] = _read(path, row)
         found = tensors[row.reader]
-        if row.reader is read_state_dict and is_ours(path):
+        if row.reader in {read_state_dict, read_tensors} and is_ours(path):
             return FACEDAN, {**found}
         if row.recognises(found):
             return row, row.as_ours(found, network)
@@ -171,10 +217,18 @@ def network_of(path: Path) -> str:
         FacedanError: it cannot be read, or is of no network that is recognised.
     """
     tensors: dict[Callable[[Path], Weights], Weights] = {}
+    refused: dict[Callable[[Path], Weights], FacedanError] = {}
     for row in _of_suffix(path, [row for row in FORMATS if row.network is not None]):
-        found = tensors[row.reader] = tensors[row.reader] if row.reader in tensors else _read(path, row)
-        if row.recognises(found) and row.network is not None and (name := row.network(found)):
+        if row.reader not in {*tensors, *refused}:
+            try:
+                tensors[row.reader] = _read(path, row)
+            except FacedanError as error:  # a checkpoint of a training is no state dict, but has readers of its own
+                refused[row.reader] = error
+        found = tensors.get(row.reader, {})
+        if found and row.recognises(found) and row.network is not None and (name := row.network(found)):
             return name
+    if not tensors:
+        raise next(iter(refused.values()))
     raise FacedanError(
         f"{path} holds no weights of a network that is recognised", "see `facedan models`, and docs/training.md"
     )

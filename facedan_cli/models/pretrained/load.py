@@ -50,7 +50,8 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
 
     VGG-Face is read from .pth, .pt and .safetensors (vgg_face_dag, DeepFace, vgg-face.pytorch, PyVGGFace, torchvision,
     our own), VGG_FACE.t7, VGG_FACE.caffemodel, vgg-face.mat (MatConvNet) and Keras's .h5; FaceNet from state dicts of
-    facenet-pytorch and our own. No code in a file is run.
+    facenet-pytorch and our own; the networks of InsightFace's arcface_torch, AdaFace, CVLFace and foamliu from state
+    dicts and checkpoints of trainings, such as Lightning's; dlib's from its .dat. No code in a file is run.
 
     Args:
         path: the file.
@@ -88,6 +89,13 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
             f"{path} does not fit: it lacks {_some(missing)} and has {_some(sorted(found))}",
             "give weights of the network that --model names, in one of the formats that are read",
         )
+    modules = {_outermost(key) for key in ours} - {""}
+    more = sorted(key for key in found.keys() - ours.keys() if _outermost(key) in modules)
+    if more:  # of a deeper network, which would compute something else without them
+        raise FacedanError(
+            f"{path} does not fit: it has {_some(more)} beside what the network has",
+            "choose the --model that these weights were made for",
+        )
     wrong = [
         f"{key} {tuple(found[key].shape)}, not {tuple(value.shape)}"
         for key, value in sorted(ours.items())
@@ -98,6 +106,12 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
             f"{path} does not fit: {_some(wrong)}", "choose the --model that these weights were made for"
         )
     return {key: _tensor(found[key]).to(value.dtype) for key, value in ours.items() if key in found}
+
+
+def _outermost(key: str) -> str:
+    """The outermost module of a body that a tensor belongs to; "" for any other tensor, and for a count of batches."""
+    body, *names = key.split(".")
+    return names[0] if body == "body" and len(names) > 1 and names[-1] != "num_batches_tracked" else ""
 
 
 def _tensor(array: Array) -> Tensor:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from facedan_cli.errors import FacedanError
+from facedan_cli.models.pretrained.pickled_tensors import named, pickled_tensors
 
 METADATA_KEY = "facedan"
 """The metadata key under which our safetensors files describe themselves."""
@@ -68,12 +69,59 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         FacedanError: the file cannot be read, would run code, or is no state dict.
     """
+    loaded = _loaded(path)
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) and _is_plain(value) for key, value in loaded.items()
+    ):
+        raise FacedanError(f"{path} is not a state dict", "give a dict of tensors by name")
+    return {key.removeprefix("module.").removeprefix("model."): value for key, value in loaded.items()}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a training's checkpoint, of whatever else it may hold none.
+
+    Args:
+        path: .safetensors, or what torch.save wrote: a dictionary in which dictionaries, lists, settings and objects of
+            any class may lie beside tensors. Objects are not made, so none of their code is run.
+
+    Returns:
+        Tensors by their names as they are; those in dictionaries by all keys on the way, joined by dots.
+
+    Raises:
+        FacedanError: the file cannot be read, or has no tensors.
+    """
+    tensors = {name: tensor for name, tensor in named(_loaded(path, objects=True), Tensor) if _is_plain(tensor)}
+    if not tensors:
+        raise FacedanError(
+            f"{path} has no tensors that can be read without running code of its own",
+            "save it again as torch.save(model.state_dict(), …) or as safetensors, where you trust it",
+        )
+    return tensors
+
+
+def _loaded(path: Path, *, objects: bool = False) -> Any:
+    """What a file holds.
+
+    Args:
+        path: the file.
+        objects: whether it may hold objects of other classes, which are left out.
+
+    Raises:
+        FacedanError: it cannot be read, or would run code.
+    """
     try:
         if path.suffix == ".safetensors":
             return load_tensors(path)
         _refuse_deflated(path)
         with warnings.catch_warnings(action="ignore"):  # what it says of damaged files, this says better
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                if not (objects and zipfile.is_zipfile(path)):
+                    raise
+            return pickled_tensors(path)
     except FacedanError:
         raise
     except Exception as error:  # torch.load raises errors of every type on what is no state dict
@@ -83,13 +131,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
                 "save it again as torch.save(model.state_dict(), …) or as safetensors, where you trust it",
             ) from error
         raise FacedanError(f"{path} cannot be read as weights", "give a .safetensors or .pth state dict") from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) and _is_plain(value) for key, value in loaded.items()
-    ):
-        raise FacedanError(f"{path} is not a state dict", "give a dict of tensors by name")
-    return {key.removeprefix("module.").removeprefix("model."): value for key, value in loaded.items()}
 
 
 def _is_plain(tensor: Tensor) -> bool:
