@@ -201,6 +201,22 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+def add_over_processes(part: Tensor) -> Tensor:
+    """The sum of tensors over all processes, with a gradient: a part's is the sum of those that the processes have."""
+    summed: Tensor = _AddParts.apply(part)
+    return summed
+
+
+class _AddParts(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        return sum_over_processes(part.clone())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_over_processes(gradients[0].contiguous().clone())
+
+
 def begin_alike(tensors: Iterable[Tensor], step: int) -> None:
     """Start all processes at the same step with the weights of the first one.
 

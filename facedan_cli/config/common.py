@@ -221,7 +221,10 @@ _NOT_DETERMINING = frozenset(
 )
 
 
-_AS_BEFORE = (("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None))
+_AS_BEFORE = (
+    *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
+    *(("batch_norm", None),),
+)
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 
 _UNKNOWN_TO_0_1 = (("median", "squared"), ("method", None))

@@ -59,6 +59,15 @@ def _head(default: str) -> Any:
     )
 
 
+def _batch_norm(default: str, **more: str) -> Any:
+    """--batch-norm; its modes and its default differ between the stages."""
+    modes = {"frozen": "kept", "source": "of the batch's source images", **more}
+    said = ", ".join(f"{mode} ({meaning})" for mode, meaning in modes.items())
+    return setting(
+        None, f"Statistics by which batch normalisation normalises: {said}. Default: {default}.", choices=modes
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """The options that `pretrain` and `adapt` share."""
@@ -99,6 +108,7 @@ class TrainingConfig:
     label_smoothing: float | None = setting(
         None, "Label smoothing: share of the label spread over all identities.", recipe=True
     )
+    batch_norm: str | None = _batch_norm("source; with --init, and for facenet, frozen")
     seed: int = seed_setting()
     head: str | None = _head("softmax")
     margin: float | None = setting(None, f"Margin of the head. Default: {_MARGINS}.", panel=_HEAD)
@@ -233,6 +243,9 @@ class AdaptConfig(TrainingConfig):
     select: bool = setting(False, "Adapt with each λ of --lambdas, and choose λ and step without target labels.")
     lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former=LAMBDAS_ON_DISK)
     batch: int | None = setting(None, "Source images per step, and as many target images.", recipe=True)
+    batch_norm: str | None = _batch_norm(
+        "frozen", joint="of all its images", target="of the target's images, estimated once before training"
+    )
     head: str | None = _head("that of --init")
 
 

@@ -241,7 +241,7 @@ def label_of(card: ModelCard) -> str:
         return "source only"
     config = card.config
     if config["lambda"] == 0:
-        return "λ = 0"
+        return "λ = 0" + _changes({"batch_norm": config.get("batch_norm")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
     weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
     of_paper = all(name.startswith("fc") for name in weighed)
@@ -263,9 +263,10 @@ def _changes(config: Mapping[str, Any]) -> str:
         "betas": "β={}",
         "queue": "bank={}",
         "lambda_ramp": "ramp={}",
+        "batch_norm": "BN={}",
     }
     values = {key: config.get(key) for key in said}
     usual = hashed_options(AdaptConfig(source="", target=""))
     return "".join(
-        " " + said[key].format(value) for key, value in values.items() if value is not None and value != usual[key]
+        " " + said[key].format(value) for key, value in values.items() if value is not None and value != usual.get(key)
     )

@@ -18,6 +18,7 @@ from facedan_cli.config.heads import HEADS
 from facedan_cli.config.models import NETWORKS, PCANET, NetworkEntry, is_network, is_own, network_entry
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
+from facedan_cli.models.batch_norm import batch_norms
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
@@ -215,6 +216,12 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
     }
     if shapes != {key: rows[key] + shape[1:] for key, shape in expected.items()} or not kinds <= _KINDS:
         raise RuntimeError("other tensors")
+
+
+def batch_norm_of(model: str, settings: Mapping[str, str] | None) -> tuple[int, bool]:
+    """The number of batch normalisations of a network, and whether it always keeps their statistics."""
+    network = _without_weights(ModelCard(model, ("",), "", "", {}, network=settings))
+    return len(batch_norms(network)), network.frozen_statistics
 
 
 def layer_paths(card: ModelCard) -> list[str]:

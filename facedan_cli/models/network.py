@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 from torch import Tensor, nn
 
 from facedan_cli.errors import UsageError, did_you_mean
+from facedan_cli.models.batch_norm import batch_norms, batch_statistics
 from facedan_cli.models.classifier import Classifier
 
 WIDEST = 2048
@@ -26,6 +28,7 @@ class FaceNetwork(nn.Module, ABC):
         architecture: whose published weights it takes, a word of the rows of `models.pretrained.formats.FORMATS`; ""
             where it takes none but facedan's.
         frozen_statistics: whether batch normalisation uses its running mean and variance in training too.
+        joint_statistics: whether it uses those of all rows of a batch, else those of its source rows.
     """
 
     layers: tuple[str, ...]
@@ -34,6 +37,7 @@ class FaceNetwork(nn.Module, ABC):
     classifier: Classifier
     architecture: str = ""
     frozen_statistics: bool = False
+    joint_statistics: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,10 +47,25 @@ class FaceNetwork(nn.Module, ABC):
         """Set the mode; batch normalisation stays in evaluation mode where `frozen_statistics` says so."""
         super().train(mode)
         if self.frozen_statistics:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                    module.eval()
+            for module in batch_norms(self).values():
+                module.eval()
         return self
+
+    def normalise_by(self, mode: str) -> None:
+        """Set whose statistics batch normalisation uses in training: a value of --batch-norm."""
+        self.frozen_statistics, self.joint_statistics = mode in ("frozen", "target"), mode == "joint"
+
+    def batch_statistics(self, labelled: int, rows: int, *, follow: bool = True) -> AbstractContextManager[None]:
+        """Whose statistics normalise a batch in training, as long as the context lasts.
+
+        Args:
+            labelled: how many rows are of the source; they come first.
+            rows: of the batch.
+            follow: whether the running statistics follow.
+        """
+        if self.frozen_statistics or not batch_norms(self):
+            return nullcontext()
+        return batch_statistics(rows if self.joint_statistics else labelled, rows, follow=follow)
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from facedan_cli.models.pretrained.state_dict import open_safetensors
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, checkpoint_of, newest_run
+from facedan_cli.training.adabn import use_target_statistics
 from facedan_cli.training.bandwidths import initial_bandwidths
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.datasets import (
@@ -46,7 +47,7 @@ from facedan_cli.training.datasets import (
     warn_of_changes,
     write_unusable,
 )
-from facedan_cli.training.domain_test import DomainTest, draw_domains, tell
+from facedan_cli.training.domain_test import DomainTest, Ends, draw_domains, tell
 from facedan_cli.training.held_out import HeldOut
 from facedan_cli.training.loop import DomainBatches, Validation
 from facedan_cli.training.resolve import check_processes, resolve_adapt
@@ -134,6 +135,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
             session.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
         torch.manual_seed(job.seed)
         network = _initial_network(job, session).to(session.device)
+        network.normalise_by(config.batch_norm or "frozen")
 
         # The images: those to train on, and those held out to measure on.
         source, source_held_out = hold_out(job.source.folder, config.holdout, labelled=True)
@@ -150,22 +152,25 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
                 BatchStream(targets.part(target), None, batch, network.crop, (job.seed, TARGET_SEED, *seed), rows),
             )
 
+        held_out = HeldOut(
+            network, sources.part(source_held_out), job.source.labels_of(source_held_out), targets.part(target_held_out)
+        )
+        ends = Ends(DomainTest(held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed))
+        if config.batch_norm == "target":
+            if not run.state.exists():
+                ends.measure()
+            use_target_statistics(network, targets.part(target), config.seed, session.report)
+
         # The penalty, whose bandwidths are those of the initial network; then the training.
         bandwidths = initial_bandwidths(
             config, job.layers, run, session.ranks, network, streams(BANDWIDTH_SEED), job.seed
         )
         penalty = _penalty(job, bandwidths)
-        held_out = HeldOut(
-            network, sources.part(source_held_out), job.source.labels_of(source_held_out), targets.part(target_held_out)
-        )
         metrics = session.train(
             network,
             DomainBatches(*streams(rows=session.rows(batch)), penalty),
             _card(job),
-            Validation(
-                ends=DomainTest(held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed),
-                loss=lambda: held_out.loss(penalty),
-            ),
+            Validation(ends=ends, loss=lambda: held_out.loss(penalty)),
             job.seed,
         )
 

@@ -88,7 +88,10 @@ def _sample_features(
     for step in range(-(-BANDWIDTH_SAMPLE // source.batch)):
         torch.manual_seed(int(np.random.SeedSequence((seed, BANDWIDTH_SEED, step)).generate_state(1)[0]))
         images = torch.cat([source[step][0], target[step][0]]).to(device)  # (2·batch, 3, crop, crop)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        with (
+            torch.autocast(device.type, dtype, enabled=dtype != torch.float32),
+            network.batch_statistics(source.batch, len(images), follow=False),
+        ):
             found.append({layer: rows.float() for layer, rows in network(images).items()})
 
     def of(part: slice) -> Features:

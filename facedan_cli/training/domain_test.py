@@ -72,6 +72,23 @@ class DomainTest:
         return {KEY: {layer: asdict(test) for layer, test in found.items()}} | warned
 
 
+class Ends:
+    """The test before the first step and after the last; the first may be made earlier, before a network is changed."""
+
+    def __init__(self, test: DomainTest) -> None:
+        self._test = test
+        self._made: dict[str, Any] | None = None
+
+    def measure(self) -> None:
+        """Make the first test now."""
+        self._made = self._test()
+
+    def __call__(self) -> dict[str, Any]:
+        """The entry for the log."""
+        made, self._made = self._made, None
+        return self._test() if made is None else made
+
+
 def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Path, report: Report) -> None:
     """Draw the features of held-out images by the initial and by the adapted network, unless there are too few.
 

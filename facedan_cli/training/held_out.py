@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -66,20 +66,27 @@ def readable(images: FaceStore) -> list[int]:
 @torch.no_grad()
 def features_of(network: FaceNetwork, images: FaceStore) -> Mapping[str, Tensor]:
     """The features of the centre crops of all readable images, by layer, (n, length) float32."""
-    device = next(network.parameters()).device
-    margin, rows = (images.size - network.crop) // 2, readable(images)
-    found = []
+    rows = readable(images)
     with evaluating(network):
-        for start in range(0, len(rows), _BATCH):
-            asked = rows[start : start + _BATCH]
-            loaded = zip(asked, images.load(asked), strict=True)
-            # An unreadable image is replaced by another one, which has its own row.
-            own = [face for row, (actual, face) in loaded if actual == row]
-            if own:
-                faces = torch.from_numpy(np.stack(own)).permute(0, 3, 1, 2)
-                centre = faces[:, :, margin : margin + network.crop, margin : margin + network.crop]
-                found.append(network(centre.to(device)))
+        asked = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+        found = [network(crops) for crops in centre_crops(network, images, asked)]
     return {layer: torch.cat([features[layer] for features in found]) for layer in network.layers}
+
+
+def centre_crops(network: FaceNetwork, images: FaceStore, batches: Iterable[Sequence[int]]) -> Iterator[Tensor]:
+    """Yield the centre crops of batches of rows on a network's device, uint8, (b, 3, crop, crop).
+
+    Images that cannot be read are left out, and a batch of none but these.
+    """
+    device = next(network.parameters()).device
+    margin = (images.size - network.crop) // 2
+    for asked in batches:
+        loaded = zip(asked, images.load(asked), strict=True)
+        # An unreadable image is replaced by another one, which has its own row.
+        own = [face for row, (actual, face) in loaded if actual == row]
+        if own:
+            faces = torch.from_numpy(np.stack(own)).permute(0, 3, 1, 2)
+            yield faces[:, :, margin : margin + network.crop, margin : margin + network.crop].to(device)
 
 
 @contextmanager

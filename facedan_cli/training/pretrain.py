@@ -73,10 +73,11 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         raise UsageError("LBP needs no training", "name it to embed or to evaluate: --model lbp")
     if config.model == PCANET:
         return plan_pcanet(config, workspace)
+    code = code_of(config.model)
     config = resolve_pretrain(config)
     source = read_source(workspace.dataset(config.source), config.holdout_identities or 0, workspace.root)
     check_processes(config, len(source.identities))
-    inputs = {"source": describe(source.dataset, source.folder), **code_of(config.model)}
+    inputs = {"source": describe(source.dataset, source.folder), **code}
     init, method = None, {}
     if config.init is not None:
         init = find_weights(config.init, network_entry(config.model, network_settings(config)), workspace)
@@ -108,6 +109,8 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         settings, identities = network_settings(config), len(source.identities)
         network = build(config.model, identities, settings, **session.head(identities))
         weights = _load_initial_weights(job, network, session.report)
+        if config.batch_norm is not None or job.init is not None:
+            network.normalise_by(config.batch_norm or "frozen")
         folder, held_out_images = hold_out(source.folder, config.holdout, labelled=True)
         images = session.images(source.folder, network.image_size)
         plan = training_plan(config)

@@ -16,7 +16,7 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingCon
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import ModelCard, layer_paths
+from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, layer_paths
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
 
@@ -29,9 +29,11 @@ def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
     check_choices(config)
     if config.gallery is not None:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
+    settings = network_settings(config)
     return resolve(
         config,
-        network_entry(config.model, network_settings(config)).pretrain,
+        network_entry(config.model, settings).pretrain,
+        batch_norm=_batch_norm(config, config.model, settings, fresh=config.init is None),
         holdout_identities=config.holdout_identities or 0,
         precision=resolve_precision(config.precision, config.device),
     )
@@ -62,11 +64,42 @@ def resolve_adapt(
         init=config.init or init.parents[1].name,
         holdout_identities=_holdout_identities(config, card),
         precision=resolve_precision(config.precision, config.device),
+        batch_norm=_batch_norm(config, card.model, card.network, fresh=False),
         **_head_of(config, card),
         **penalty_values(layers, bandwidth_multipliers),
     )
     check_batch(resolved)
     return resolved, layers, bandwidth_multipliers
+
+
+def _batch_norm(config: TrainingConfig, model: str, settings: Mapping[str, str] | None, *, fresh: bool) -> str | None:
+    """--batch-norm, None where it is the usual mode of the network and the stage.
+
+    Args:
+        config: as it was given.
+        model: name of the network.
+        settings: of a network without a row.
+        fresh: whether the training starts from random weights.
+
+    Raises:
+        UsageError: the network has no batch normalisation, or a batch is computed in parts, which have no statistics
+            of the whole.
+    """
+    asked = config.batch_norm
+    if asked is None and config.grad_accum == 1:
+        return None
+    layers, frozen = batch_norm_of(model, settings)
+    usual = "source" if fresh and not frozen else "frozen"
+    if asked is not None and not layers:
+        raise UsageError(
+            f"--batch-norm means nothing for {model}, which has no batch normalisation", "leave --batch-norm out"
+        )
+    if layers and config.grad_accum > 1 and (asked or usual) in ("source", "joint"):
+        raise UsageError(
+            f"--batch-norm {asked or usual} needs the whole batch at once, not in {config.grad_accum} parts",
+            "leave --grad-accum out, or give --batch-norm frozen",
+        )
+    return None if asked == usual else asked
 
 
 def resolve_precision(precision: str, device: str) -> str:

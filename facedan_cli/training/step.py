@@ -194,8 +194,9 @@ class Step:
     def _features(self, batch: Batch) -> tuple[Features, Features]:
         """The features of source and target by layer, (n, d) float32, from one pass of both domains."""
         images = batch.source if batch.target is None else torch.cat([batch.source, batch.target])
-        features = {layer: rows.float() for layer, rows in self._forward(images).items()}
         labelled = len(batch.labels)
+        with self.network.batch_statistics(labelled, len(images)):
+            features = {layer: rows.float() for layer, rows in self._forward(images).items()}
         source = {layer: rows[:labelled] for layer, rows in features.items()}
         return source, {} if batch.target is None else {layer: rows[labelled:] for layer, rows in features.items()}
 

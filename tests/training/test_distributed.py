@@ -19,6 +19,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "bank": {"memory_bank": 9},
     "parts": {"grad_accum": 2},
 }
+MODES: dict[str, dict[str, Any]] = {mode: {"batch_norm": mode} for mode in ("source", "joint")}
 HEADS: dict[str, dict[str, Any]] = {"softmax": {}, "arcface": {"head": "arcface", "scale": 4.0}}
 
 
@@ -31,9 +32,9 @@ def train_alone(directory: Path, options: dict[str, Any]) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All trainings by one process and by several."""
     root = tmp_path_factory.mktemp("ranks")
-    for name, options in (CHOICES | {"arcface": HEADS["arcface"]}).items():
+    for name, options in (CHOICES | MODES | {"arcface": HEADS["arcface"]}).items():
         train_alone(root / name, {**options, "grad_accum": 1})
-    jobs = [(f"two-{name}", 2, options) for name, options in CHOICES.items()]
+    jobs = [(f"two-{name}", 2, options) for name, options in (CHOICES | MODES).items()]
     jobs += [(f"sharded-{name}", 2, {**options, "sharded": 1}) for name, options in HEADS.items()]
     for sharded in (0, 1):
         train_alone(root / f"to-three-{sharded}", {"die_after": 5})  # the state is of step 4
@@ -47,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def assert_alike(one: Path, other: Path) -> None:
+def assert_alike(one: Path, other: Path, layers: tuple[str, str] = ("fc6", "fc7")) -> None:
     """Two trainings came to the same network, and logged the same on the way."""
     networks = [load_file(directory / "model.safetensors") for directory in (one, other)]
     assert networks[0].keys() == networks[1].keys()
@@ -59,7 +60,13 @@ def assert_alike(one: Path, other: Path) -> None:
     ]
     assert [entry["step"] for entry in logs[1]] == [3, 4, 6, 8, 9, 10]
     for first, second in zip(*logs, strict=True):
-        for key in ("loss", "classification", "accuracy", "mmd2_fc6", "mmd2_fc7", "rank_fc7_target"):
+        for key in (
+            "loss",
+            "classification",
+            "accuracy",
+            *(f"mmd2_{layer}" for layer in layers),
+            f"rank_{layers[1]}_target",
+        ):
             assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-5), key
 
 
@@ -76,6 +83,12 @@ def test_two_processes_are_one(root: Path, choice: str) -> None:
         joined = torch.cat([part[domain] for part in parts])
         torch.testing.assert_close(joined, whole[domain], rtol=1e-10, atol=1e-14)
     assert_alike(one, two)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batch_statistics_are_those_of_the_global_batch(root: Path, mode: str) -> None:
+    """Of three rows and of four; with the gradient through them."""
+    assert_alike(root / mode, root / f"two-{mode}", ("8", "embedding"))
 
 
 @pytest.mark.parametrize("head", HEADS)

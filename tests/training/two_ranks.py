@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import normalised
 import torch
 from processes import joined
 from safetensors.torch import save_file
@@ -16,7 +17,9 @@ from torch import Tensor
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.distributed import gather_rows, shard_range
+from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
@@ -80,8 +83,18 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
     return {"value": value.detach(), "source": gradients[0], "target": gradients[1]}
 
 
+def normalised_network(mode: str, **head: Any) -> FaceNetwork:
+    """A network with batch normalisation, in a mode of --batch-norm."""
+    network = Backbone(normalised.body(), normalised.NAME, normalised.ENTRY, PEOPLE, **head)
+    network.body[7].p = 0.0  # the layer's own dropout knows nothing of several processes
+    network.offer(["8"])
+    network.normalise_by(mode)
+    return network
+
+
 def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) -> None:
     options = dict(options)
+    mode = options.pop("batch_norm", None)
     die_after = options.pop("die_after", None)
     sharded = bool(options.pop("sharded", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
@@ -89,8 +102,10 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     head["local_classes"] = shard_range(PEOPLE, part, parts) if sharded else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
     torch.manual_seed(0)
-    network = VGGFace(SPEC, PEOPLE, **head)
-    penalty = Penalty(lambda_=0.5, layers={"fc6": 1.0, "fc7": 1.0}, bandwidths={"fc6": 20.0, "fc7": 5.0}, **options)
+    network = VGGFace(SPEC, PEOPLE, **head) if mode is None else normalised_network(mode, **head)
+    layers = {layer: 1.0 for layer in ("fc6", "fc7") if mode is None} or {"8": 1.0, "embedding": 1.0}
+    bandwidths = dict(zip(layers, (20.0, 5.0), strict=True))
+    penalty = Penalty(lambda_=0.5, layers=layers, bandwidths=bandwidths, **options)
     source, target = (cast(BatchStream, Drawn(seed, part, parts, die_after)) for seed in (1, 2))
     with suppress(Gone), Checkpoints(directory, CARD) as checkpoints:
         train(
