@@ -41,7 +41,7 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
     unset = {key for key, value in options(resolved).items() if value is None}
-    unset -= {"input", "mean", "std", "layers"}  # of networks that no row describes
+    unset -= {"input", "mean", "std", "layers", "batch_norm"}  # by the network, or of one that no row describes
     assert unset == {"init", "gallery", "margin", "scale", "holdout_identities"}  # softmax has neither margin nor scale
     assert config.iterations is None
 
@@ -57,7 +57,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
     former = {new: old for old, new in former_names(config).items()}
-    expected = {former.get(key, key) for key in options(config).keys() - without - {"layers"}}  # resolved elsewhere
+    expected = {former.get(key, key) for key in options(config).keys() - without - {"layers", "batch_norm"}}  # resolved elsewhere
     assert hashed_options(config).keys() == expected
     assert hashed_options(replace(config, backbone_lr_mult=0.5)).keys() - expected == {"conv_lr"}
 
