@@ -16,11 +16,11 @@ from facedan_cli.config.fields import check_choice
 from facedan_cli.config.training import PRESETS, AdaptConfig
 
 _PLACES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
-"""Where an option's value can come from, by rising precedence; --config and facedan.toml are one."""
+"""The sources of an option's value, by rising precedence; --config and facedan.toml count as one."""
 
 
 def preset_adapt(config: AdaptConfig, preset: str | None, context: typer.Context) -> AdaptConfig:
-    """The configuration of a command line of `adapt`, with the values of a preset.
+    """The configuration of `adapt` with the values of a preset.
 
     A preset on the command line overrides the environment and the files, but no option beside it; one in a file
     overrides the defaults alone.

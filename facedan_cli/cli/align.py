@@ -78,7 +78,7 @@ def _as_typed(context: typer.Context, settings: AlignConfig) -> AlignConfig:
 
 @contextmanager
 def _listed(raw: Path, out: Path, *, alone: bool) -> Iterator[Path]:
-    """The images to read; a list from stdin as a file, since it is read twice.
+    """The input of an alignment; a list on stdin is copied into a file, since it is read twice.
 
     It lies beside the aligned directory, where there must be room anyway; the directory for temporary files is often
     small.

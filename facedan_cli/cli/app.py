@@ -1,4 +1,4 @@
-"""The commands, and how an error ends them."""
+"""The list of commands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 class _Warnings(logging.Handler):
-    """Prints what parts say that know no console; of several processes the first does."""
+    """A log handler that prints warnings of modules without a console, in the first process only."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if os.environ.get("RANK", "0") == "0":
@@ -110,7 +110,7 @@ class _Warnings(logging.Handler):
 
 
 def explain(error: Exception) -> FacedanError:
-    """An error as a message that says what to do."""
+    """The message for an error, with advice."""
     if isinstance(error, FacedanError):
         return error
     if isinstance(error, typer.TyperException):

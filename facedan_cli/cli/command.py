@@ -1,4 +1,4 @@
-"""The signature of a command, made from the fields of its configuration: an option stands in one place."""
+"""The signature of a command, made from the fields of its configuration, so that an option is written once."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _OF_ALL = {
     "quiet": _flag("Print no notes and no progress.", "--quiet", "-q", rich_help_panel=COMMON),
     "verbose": _flag("Print more detail.", "--verbose", "-v", rich_help_panel=COMMON),
 }
-"""The options that are no field of a configuration, in the order of the help."""
+"""The options that are not fields of a configuration, in the order of the help."""
 
 Command = Callable[..., None]
 
 
 class FormerSpellings(TyperCommand):
-    """A command that also takes its options by the names that they had in earlier versions; no help shows these."""
+    """A command that also accepts its options' names of earlier versions, which the help does not show."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse arguments as any command, with former spellings replaced."""
+        """Parse the arguments after replacing former spellings."""
         former = {spelling(old): spelling(new) for old, new in getattr(self.callback, "former", {}).items()}
 
         def now(word: str) -> str:
@@ -71,17 +71,17 @@ def command(
     common: Collection[str] = ("force", "dry_run", "as_json", "quiet", "verbose"),
     workspace: str = ".",
 ) -> Callable[[Command], Command]:
-    """Turn a function into a command of Typer's.
+    """Turn a function into a Typer command.
 
-    The function is called with the context, the configuration where there is a `kind`, the inputs likewise, and its own
-    parameters, which are options of this command alone. Arguments come first, then required options, leading fields,
-    its own parameters and the inputs, the other fields and what all commands have.
+    The function is called with the context, the configuration if there is a `kind`, the inputs if there are any, and
+    its own parameters, which are options of this command alone. Arguments come first, then required options, leading
+    fields, own parameters and inputs, other fields, and the common options.
 
     Args:
         kind: the configuration; its fields that have a help text are options.
         inputs: a second class whose fields are options of this command alone.
         without: fields of `kind` that this command does not take.
-        common: of `_OF_ALL`, beside --workspace and --config.
+        common: options of `_OF_ALL` that it has beside --workspace and --config.
         workspace: the default of --workspace.
     """
 
@@ -113,7 +113,7 @@ def command(
 
 
 def _of_fields(kind: Any, without: Collection[str], command: str) -> list[tuple[Field[Any], Parameter]]:
-    """The options that a configuration's fields are; those of the class itself before those that it inherits."""
+    """The options of a configuration's fields; fields of the class itself come before inherited ones."""
     annotations = typing.get_type_hints(kind)
     inherited = {name for base in kind.__mro__[1:] for name in getattr(base, "__dataclass_fields__", ())}
     return [
@@ -124,7 +124,7 @@ def _of_fields(kind: Any, without: Collection[str], command: str) -> list[tuple[
 
 
 def _ordered(own: list[Parameter], made: Iterable[tuple[Field[Any], Parameter]]) -> list[Parameter]:
-    """Arguments, required options, leading fields, own options, other fields, and last what many commands have."""
+    """The parameters in order: arguments, required options, leading fields, own options, other fields, common ones."""
 
     def place(parameter: Parameter, field: Field[Any] | None) -> int:
         information = typing.get_args(parameter.annotation)[1]

@@ -1,4 +1,4 @@
-"""The one place that prints: results on stdout, everything else on stderr."""
+"""The console, the only place that prints: results on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LINE_EVERY_SECONDS = 60.0
 
 
 class Console(Report):
-    """Prints for one command.
+    """The console of one command.
 
     Args:
         as_json: results are JSON.
@@ -64,7 +64,7 @@ class Console(Report):
         _to_stdout(lambda: sys.stdout.write(visible(text) + "\n"))
 
     def path(self, path: Path) -> None:
-        """Print a path on stdout, in the bytes that the file system knows it by."""
+        """Print a path on stdout in the bytes of its name."""
         _to_stdout(lambda: write_path(str(path)))
 
     def json(self, value: Any) -> None:
@@ -74,7 +74,7 @@ class Console(Report):
 
     @contextmanager
     def progress(self, label: str, total: int | None, *, done: int = 0, unit: str = "images") -> Iterator[Advance]:
-        """A progress bar on a terminal; elsewhere a line a minute."""
+        """Show a progress bar on a terminal; elsewhere a line each minute."""
         if self.quiet:
             yield lambda n, status: None
         elif self._stderr.is_interactive:
@@ -94,7 +94,7 @@ class Console(Report):
 
     @contextmanager
     def training(self, total: int, done: int = 0) -> Iterator[Follow]:
-        """On a terminal what the log says as it grows; elsewhere as `progress`."""
+        """Show a training's log on a terminal; elsewhere its progress."""
         if self.quiet or not self._stderr.is_interactive:
             with super().training(total, done) as follow:
                 yield follow
@@ -131,7 +131,7 @@ class _Rate(ProgressColumn):
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Container[int] = (0,)) -> str:
-    """An aligned text table that also reads well in a pipe: words to the left, numbers to the right.
+    """A text table with aligned columns, also for pipes: words to the left, numbers to the right.
 
     Args:
         header: names of the columns.

@@ -1,4 +1,4 @@
-"""`facedan demo`: the whole path on faces that it draws itself."""
+"""`facedan demo`: the whole pipeline on drawn faces."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def demo(
 
 
 def _run(context: typer.Context, arguments: Sequence[str]) -> str:
-    """Run one of facedan's own commands as a shell would; returns what it printed on stdout."""
+    """Run a command of facedan as a shell would; returns its stdout."""
     console_of(context).note(f"$ facedan {shlex.join(arguments)}")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):

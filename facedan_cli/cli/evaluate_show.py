@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def refuse_two_forms(context: typer.Context) -> None:
-    """--json and --csv cannot both have stdout.
+    """Raise an error if both --json and --csv are given.
 
     Raises:
         UsageError: both are given.
@@ -27,7 +27,7 @@ def refuse_two_forms(context: typer.Context) -> None:
 
 
 def show(context: typer.Context, console: Console, result: EvaluateResult) -> None:
-    """Print an evaluation as tables, as JSON or as CSV; exit code 3 where images were set aside."""
+    """Print an evaluation as tables, JSON or CSV; exit with code 3 if images were set aside."""
     from facedan_cli.evaluation.text_tables import differences_table, failures_table, main_table, points_table
 
     if console.as_json:
@@ -48,7 +48,7 @@ def show(context: typer.Context, console: Console, result: EvaluateResult) -> No
 
 
 def as_text(shown: Table, *, titled: bool) -> str:
-    """A table in aligned columns, with its title if wanted, and its notes."""
+    """A table with aligned columns, an optional title and notes."""
     return "\n".join([*([f"{shown.title}:"] if titled else []), table(shown.header, shown.rows), *shown.notes])
 
 

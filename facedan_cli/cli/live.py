@@ -17,17 +17,17 @@ from facedan_cli.report import discrepancies
 
 _WIDTH = 80
 _SPARK, _BESIDE_SPARK = 24, 40
-"""Cells of a sparkline, and columns that the rest of its line takes."""
+"""Number of cells of a sparkline, and of columns for the rest of its line."""
 
 _MOST_LAYERS = 5
 _SPEED_SECONDS = 600.0
-"""What the time left is estimated from: with large networks on a CPU a step can take minutes."""
+"""Period for the estimate of the remaining time; large networks on a CPU take minutes for a step."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class TrainingView:
-    """A bar, and below it what the last entry of the log says and how it came to that; ten lines at most.
+    """A progress bar with the last entry of the log and sparklines below it; at most ten lines.
 
     Args:
         total: steps of the whole training.
@@ -49,7 +49,7 @@ class TrainingView:
         self._past: dict[str, list[float]] = defaultdict(list)
 
     def step(self, entry: Mapping[str, Any]) -> None:
-        """One more step is done; `entry` is the last of the log."""
+        """Show one more finished step; `entry` is the last entry of the log."""
         self._bar.advance(self._task)
         if entry.get("step") != self._entry.get("step"):
             self._entry = dict(entry)
@@ -76,7 +76,7 @@ class TrainingView:
         yield from console.render(Text(self._pace(), style="dim", no_wrap=True, overflow="crop"), narrow)
 
     def _measured(self) -> list[tuple[str, float, str]]:
-        """The measured values, one line each: label, value and remark."""
+        """The measured values, a line each: label, value and remark."""
         entry = self._entry
         lines = [(key, entry[key], "") for key in ("loss", "accuracy") if key in entry]
         for (name, layer), value in discrepancies(entry).items():
@@ -92,7 +92,7 @@ class TrainingView:
 
 
 def sparkline(values: Sequence[float], cells: int) -> str:
-    """Finite values over time as a line of blocks, the lowest the least; more values than cells are averaged."""
+    """A line of blocks for finite values over time; values are averaged if there are more than cells."""
     count = min(len(values), cells)
     edges = [len(values) * cell // count for cell in range(count + 1)] if count else []
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Options that commands share, and where values come from: flag > environment > facedan.toml > built-in default."""
+"""Options that commands share, and the precedence of values: flag > environment > facedan.toml > built-in default."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Config = TypeVar("Config")
 
 
 def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[str]] = (), **more: Any) -> Any:
-    """A Typer option whose help text leaves out the environment variable, which every option has."""
+    """A Typer option without its environment variable in the help, since every option has one."""
     more.setdefault("show_envvar", False)
     if complete:
         more["autocompletion"] = complete if callable(complete) else lambda: list(complete)
@@ -29,13 +29,13 @@ def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[s
 
 
 def _read_workspace_settings(context: typer.Context, value: Path) -> Path:
-    """Make the section of facedan.toml the defaults of the command. Runs before other options are looked at."""
+    """Make the command's section of facedan.toml its defaults; runs before other options are read."""
     _take_defaults(context, SETTINGS_FILE, read_settings(value / SETTINGS_FILE), value / SETTINGS_FILE)
     return value
 
 
 def _read_config_file(context: typer.Context, value: Path | None) -> Path | None:
-    """Likewise from the file of --config, which overrides facedan.toml."""
+    """Make the command's section of the --config file its defaults, which override facedan.toml."""
     if value is not None:
         if not value.is_file():
             raise UsageError(f"there is no file {value}", "give --config the config.toml of a run, or one like it")
@@ -70,7 +70,7 @@ def _take_defaults(context: typer.Context, origin: str, settings: Mapping[str, A
 
 
 def _section(context: typer.Context) -> str:
-    """The command below facedan itself: "evaluate" for every protocol."""
+    """The name of the command's section, "evaluate" for every protocol."""
     parent = context.parent
     protocol = parent is not None and parent.parent is not None
     return str(parent.info_name if parent is not None and protocol else context.info_name)
@@ -80,7 +80,7 @@ _NOT_SETTINGS = {"help", "workspace", "config", "json", "quiet", "verbose", "dry
 
 
 def _options_of_siblings(context: typer.Context) -> set[str]:
-    """Options of the other protocols: [evaluate] is shared by all of them."""
+    """The options of the other protocols, since all share [evaluate]."""
     group = context.parent.command if context.parent else None
     commands = getattr(group, "commands", {}) if context.parent and context.parent.parent else {}
     names = (opt for command in commands.values() for param in command.params for opt in param.opts)
@@ -119,7 +119,7 @@ ConfigOption = Annotated[
 
 
 def console_of(context: typer.Context) -> Console:
-    """The console that the command's own options ask for."""
+    """The console with the command's --quiet and --verbose."""
     given = context.params
     return Console(
         as_json=given.get("as_json", False), quiet=given.get("quiet", False), verbose=given.get("verbose", False)
@@ -127,12 +127,12 @@ def console_of(context: typer.Context) -> Console:
 
 
 def workspace_of(context: typer.Context) -> Workspace:
-    """The workspace that the command's options name."""
+    """The workspace of the command's options."""
     return Workspace.open(context.params["workspace"])
 
 
 def configured(kind: type[Config], context: typer.Context) -> Config:
-    """The configuration of a command: each field is the option of its name, where the command has it."""
+    """The configuration of a command, with its options as fields."""
     values = {}
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in context.params:
@@ -153,5 +153,5 @@ def complete_runs(context: typer.Context) -> list[str]:
 
 
 def complete_models(context: typer.Context) -> list[str]:
-    """Names of runs, and of the model that needs none, for the shell's completion."""
+    """Names of runs, and lbp, for the shell's completion."""
     return [*complete_runs(context), LBP]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def print_plan(console: Console, run: Run) -> None:
-    """Output of --dry-run for a training: the runs and their state."""
+    """Print the runs of a training and their states, for --dry-run."""
     state = "finished" if run.finished else "to be resumed" if run.state.exists() else "to be run"
     if console.as_json:
         console.json({"run": str(run.directory), "state": state, "config": run.config, "inputs": run.inputs})
@@ -28,7 +28,7 @@ def print_plan(console: Console, run: Run) -> None:
 
 
 def finish(console: Console, result: TrainingResult) -> None:
-    """Print what a training made; exit code 3 where images were set aside."""
+    """Print the result of a training; exit with code 3 if images were set aside."""
     run = result.run
     if result.skipped:
         console.note(f"{run.name} is finished already (--force does it again)")

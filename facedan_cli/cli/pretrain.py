@@ -43,7 +43,7 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
 
 
 def _refuse_meaningless(context: typer.Context) -> None:
-    """Refuse the options of networks where they are typed; those in a file or the environment are for other runs."""
+    """Raise an error for options of networks on the command line; those in files or the environment are ignored."""
     of_networks = {field.name for field in fields(PretrainConfig)} - {*PCANET_OPTIONS}
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))

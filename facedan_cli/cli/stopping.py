@@ -1,4 +1,4 @@
-"""Signals: an interrupted process cleans up and says so."""
+"""Signals, after which an interrupted process cleans up and prints a message."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from types import FrameType
 from facedan_cli.errors import Interrupted
 
 TOLD = (signal.SIGTERM, signal.SIGHUP)
-"""Signals from outside: `kill`, `timeout`, a scheduler, a shutdown, or a closed terminal."""
+"""Signals of `kill`, `timeout`, schedulers, a shutdown or a closed terminal."""
 
 GRACE_SECONDS = 2.0
-"""Time for a process to learn from the others why they end, before it stops by itself."""
+"""Seconds that a process waits for the other processes to report an error, before it stops by itself."""
 
 WAITING_SECONDS, TRAINING_SECONDS = 3.0, 25.0
-"""Time to wait for the others after that; time for a training to finish its step and save its state."""
+"""Seconds to wait for the others after that, and for a training to finish its step and save its state."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal of TOLD; like an interrupt from the keyboard, no part of a command takes it for a failure of its own."""
+    """Raised by a signal of TOLD; like a keyboard interrupt, it passes all handlers of ordinary errors."""
 
 
 _last: list[str] = []
 
 
 def interrupted() -> Interrupted:
-    """The last word of a command that was stopped, by a signal of TOLD or from the keyboard."""
+    """The error of a command that was stopped by a signal of TOLD or from the keyboard."""
     by = f" by {_last[0]}" if _last else ""
     return Interrupted(
         f"the work was interrupted{by}", "what is finished is kept: the same command, without --force, goes on"
@@ -39,10 +39,10 @@ def interrupted() -> Interrupted:
 
 @contextmanager
 def stoppable(*, of_several: bool) -> Iterator[None]:
-    """Turn the signals of TOLD into `Stopped` while the block works; a signal that is ignored stays so (`nohup`).
+    """Turn the signals of TOLD into `Stopped` while the block runs; ignored signals stay ignored (`nohup`).
 
     Args:
-        of_several: whether this is one of several processes that wait for each other, in code that no signal reaches.
+        of_several: whether this is one of several processes, which wait for each other in code that no signal reaches.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -70,9 +70,9 @@ def _stop(number: int, _: FrameType | None) -> None:
 
 
 class _Patience:
-    """Sees to it that one process of several ends, also where it waits in a library for what does not come.
+    """Ends one process of several after a signal, even if it waits for the others in a library.
 
-    Python calls no handler while a library waits. But what the system's handler writes into a pipe a thread can read.
+    Python calls no handler while a library waits, but a thread can read the pipe that the system's handler writes to.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class _Patience:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def told(self, number: int, frame: FrameType | None) -> None:
-        """The handler: at first the thread waits whether the others tell more."""
+        """Handle a signal, once the thread has waited for the other processes."""
         if self._due:
             _stop(number, frame)
 

@@ -1,4 +1,4 @@
-"""The three standard streams: closed, broken or in another encoding, they cost no result."""
+"""The standard streams; a closed or broken stream, or another encoding, costs no result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 NAMES = "utf-8"
-"""Encoding of file names in every locale, so that the files that facedan writes mean the same everywhere."""
+"""Encoding of file names in every locale, so that written files mean the same everywhere."""
 
 _BYTES, _LATER = "facedan.bytes", "FACEDAN_UTF8"
 
@@ -26,12 +26,12 @@ _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2
 
 
 def visible(text: str) -> str:
-    """A text without anything that a terminal obeys: an escape character of a file's name is written as `\\x1b`."""
+    """A text with control characters as escapes: an escape character of a file's name becomes `\\x1b`."""
     return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def prepare() -> None:
-    """Make the streams of this process safe to use; called once, before anything is read or said.
+    """Make the streams of this process safe to use; called once, before anything is read or printed.
 
     - A stream that is closed leads nowhere, so that no file that is opened later takes its number.
     - A reader of stderr that has gone, or a full disk under it, stops nothing; nor does a reader of stdout that has
@@ -53,7 +53,7 @@ def prepare() -> None:
 
 
 def use_utf8() -> None:
-    """Start this process again in Python's UTF-8 mode where its locale has another encoding for names of files.
+    """Restart this process in Python's UTF-8 mode if its locale has another encoding for file names.
 
     In such a locale a name would be decoded otherwise than by the run that wrote it down, or not at all.
     """
@@ -67,10 +67,10 @@ def use_utf8() -> None:
 
 
 def json_line(value: Any, *, ascii_only: bool) -> str:
-    """A value as JSON on one line; what a terminal may obey, and bytes that are no UTF-8, are JSON's own escapes.
+    """A value as JSON on one line; control characters and bytes that are not UTF-8 become JSON escapes.
 
     Args:
-        value: of what JSON can hold; anything else is written as its text.
+        value: a value for JSON; objects that JSON cannot hold are written as their text.
         ascii_only: whether letters beyond ASCII are escapes too.
     """
     text = json.dumps(value, ensure_ascii=ascii_only, default=str).encode(errors="backslashreplace").decode()
@@ -78,12 +78,12 @@ def json_line(value: Any, *, ascii_only: bool) -> str:
 
 
 def speaks_utf8(stream: TextIO) -> bool:
-    """Whether a stream has every letter."""
+    """Whether a stream can encode every character."""
     return (stream.encoding or NAMES).lower().replace("_", "-") in ("utf-8", "utf8")
 
 
 def write_path(path: str) -> None:
-    """Write a path and a line feed on stdout in the bytes of its name, whatever the alphabet; on a terminal visibly."""
+    """Write a path and a line feed on stdout in the bytes of its name; on a terminal control characters are escaped."""
     out = sys.stdout
     buffer = getattr(out, "buffer", None)
     if out.isatty():
@@ -124,7 +124,7 @@ class _Forgiving(io.RawIOBase):
             while left:
                 try:
                     left = left[os.write(self._number, left) :]
-                except BlockingIOError:  # who shares the stream has made it so
+                except BlockingIOError:  # another process made the shared stream non-blocking
                     select.select((), (self._number,), ())
         except OSError as error:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -137,7 +137,7 @@ class _Forgiving(io.RawIOBase):
 
 def _stream(stream: TextIO | None, number: int, errors: str) -> TextIO:
     if stream is not None and not _is_of(stream, number):
-        return stream  # somebody has put one of their own in its place
+        return stream  # replaced by the caller
     encoding = NAMES if stream is None else stream.encoding
     raw = _Forgiving(number, always=number == 2)
     buffered = io.BufferedWriter(raw)
@@ -152,7 +152,7 @@ def _is_of(stream: TextIO, number: int) -> bool:
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """An error handler of codecs: the bytes of a name go through, other letters become escapes."""
+    """Handle an error of a codec: bytes of names are kept, other characters become escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letter = error.object[error.start]

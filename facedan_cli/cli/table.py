@@ -75,7 +75,7 @@ def _print_plan(console: Console, cells: list[Cell]) -> None:
 
 
 def _show(console: Console, result: TableResult, format: str) -> None:
-    """Print the table in the form that is asked for."""
+    """Print the table in the requested format."""
     from facedan_cli.table.formats import differences_table, rates_table
 
     if console.as_json:

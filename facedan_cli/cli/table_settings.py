@@ -1,4 +1,4 @@
-"""The options of `facedan table` as those of `pretrain`, `adapt` and `evaluate`."""
+"""Translation of the options of `facedan table` to those of `pretrain`, `adapt` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _INPUTS = {one.name: spelling(one.name) for one in fields(TABLE_INPUTS) if one.n
 
 
 def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
-    """The configuration, and the options of the protocol that measures."""
+    """The configuration of the table, and the options of its protocol."""
     from facedan_cli.table.runs import resolve_rows
 
     given = context.params
@@ -65,7 +65,7 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
 
 
 def _words(context: typer.Context, options: Mapping[str, str]) -> list[str]:
-    """Our own options as another command takes them; those that are not given are left to it."""
+    """The given options as words of another command's line."""
     words = []
     for name, written in options.items():
         value = context.params[name]
@@ -78,7 +78,7 @@ def _words(context: typer.Context, options: Mapping[str, str]) -> list[str]:
 
 
 def _parsed(context: typer.Context, command: str, words: list[str], protocol: str | None = None) -> typer.Context:
-    """A command's context as if the words were typed after its name, or after the protocol's."""
+    """The context of a command, or of a protocol's command, with these words as arguments."""
     root = context.find_root()
     called: Any = root.command
     called = called.commands[command]
@@ -101,7 +101,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def tested_by(by: str, test: typer.Context, place: Workspace) -> TableProtocol:
-    """The protocol, with its data sets looked up and its lists read: what is missing is said before any training."""
+    """The protocol of a table, with data sets looked up and lists read, so that errors come before any training."""
     from facedan_cli.table.fill import TableProtocol
 
     entry = PROTOCOLS[by]

@@ -25,7 +25,7 @@ ANGLE_SPAN, HEIGHT_SPAN = 2.2, 1.25  # half extent of the relief: radians and ha
 
 
 class Head(NamedTuple):
-    """What each pixel sees of a head; every array has the shape of the image."""
+    """The visible surface of a head at each pixel; every array has the shape of the image."""
 
     u: Array
     v: Array
@@ -35,12 +35,12 @@ class Head(NamedTuple):
     present: Array  # whether the pixel meets the head
 
     def crop(self, box: tuple[slice, slice]) -> Head:
-        """The same for a part of the image."""
+        """The part of the head in a part of the image."""
         return Head(*(array[box] for array in self))
 
 
 def see_head(who: Identity, view: View, x: Array, y: Array) -> Head:
-    """Meets the ray through each pixel with the turned head.
+    """The intersection of each pixel's ray with the turned head.
 
     A fixed-point iteration: the depth gives the height v, and with the angle it gives the radius, which gives a better
     depth and angle. Half steps keep it from hopping to and fro where hair overhangs the face.
@@ -146,7 +146,7 @@ def _relief(who: Identity, view: View, u: Array, v: Array) -> Array:
 
 
 def _hair_cover(who: Identity, u: Array, v: Array) -> Array:
-    """How far hair covers each point of a grid, 0 … 1."""
+    """The share of hair cover at each point of a grid, 0 … 1."""
     a = np.abs(u)
     fringe = who.hairline + who.hairline_slant * u * (a < who.temple) + who.hairline_peak * np.exp(-((u / 0.12) ** 2))
     edge = fringe + (who.sideburn - fringe) * _smoothstep(np.clip((a - who.temple) / 0.16, 0, 1))

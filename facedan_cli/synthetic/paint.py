@@ -39,7 +39,7 @@ def paint_head(who: Identity, view: View, head: Head, pixel: float) -> Array:
 def add_body(
     who: Identity, head: Head, colour: Array, clothes: Colour, *, x: Array, y: Array
 ) -> tuple[Array, Array, Array]:
-    """Hangs long hair, neck and shoulders behind a painted head: of all surfaces the nearest is seen.
+    """Add long hair, neck and shoulders behind a painted head; the nearest surface is visible.
 
     Returns:
         Reflectance (3, h, w), depth (h, w), and where there is a body at all (h, w).
@@ -69,7 +69,7 @@ def _skin_colour(who: Identity) -> Array:
 
 
 def _hair_colour(who: Identity) -> Array:
-    """Fair hair goes with pale skin."""
+    """The colour of the hair, which is fair only with pale skin."""
     shade = 0.012 * 25 ** (who.hair_shade * (1 - 0.8 * who.skin_shade))
     colour: Array = shade * (1 + who.hair_warmth * np.array([0.7, 0.0, -0.6]))
     return colour
@@ -90,7 +90,7 @@ class _Canvas:
         return mask
 
     def blend(self, mask: Array, paint: Colour) -> None:
-        """Covers a share `mask` of what was there."""
+        """Cover a share `mask` of the present colours."""
         self.colour += (np.asarray(paint, np.float32)[:, None, None] - self.colour) * mask
 
 

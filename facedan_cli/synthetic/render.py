@@ -28,7 +28,7 @@ GREY_WEIGHTS = np.array([[0.40, 0.45, 0.15]])  # of a monochrome silicon sensor,
 
 
 def render(identity: Identity, view: View, size: int = 160) -> npt.NDArray[np.uint8]:
-    """One image of an identity.
+    """Render one image of an identity.
 
     Args:
         identity: the traits.
@@ -61,7 +61,7 @@ def _bounding_box(mask: Array) -> tuple[slice, slice]:
 
 
 def _irradiance(view: View, depth: Array, unit: float) -> Array:
-    """Light on each pixel of a depth map, shape (h, w): a distant lamp with cast shadows, and ambient light.
+    """The light on each pixel of a depth map, shape (h, w): a distant lamp with cast shadows, and ambient light.
 
     Ambient light is kept out of hollows, the cheap way: by how far a point lies below the mean of its neighbourhood.
     """
@@ -88,7 +88,7 @@ def _irradiance(view: View, depth: Array, unit: float) -> Array:
 
 
 def _background(view: View, size: int, rng: np.random.Generator) -> Array:
-    """Soft shapes in two paints, shape (3, size, size)."""
+    """A background of soft shapes in two paints, shape (3, size, size)."""
     paints = rng.uniform(0.6, 1.4, (2, 3, 1, 1)).astype(np.float32)
     coarse, fine, mixture = (smooth_noise(rng, cells, (size, size)) for cells in ((5, 5), (9, 7), (4, 6)))
     shade = view.backdrop * np.exp(view.clutter * (0.5 * coarse + 0.4 * np.clip(4 * fine, -1, 1)))
@@ -98,7 +98,7 @@ def _background(view: View, size: int, rng: np.random.Generator) -> Array:
 
 
 def _camera(view: View, scene: Array, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Exposure, optics, encoding, haze, noise and JPEG, in a camera's order; (3, h, w) in, (h, w, 3) out."""
+    """The camera's image: exposure, optics, encoding, haze, noise and JPEG, in this order; (3, h, w) → (h, w, 3)."""
     gains = view.exposure * np.exp([view.warmth, view.tint, -view.warmth])
     sensor = GREY_WEIGHTS * gains if view.grey else np.diag(gains)
     image: Array = np.einsum("sc,chw->hws", sensor.astype(np.float32), scene)

@@ -1,4 +1,4 @@
-"""Who is drawn and how the image is taken: the parameters of `facedan_cli.synthetic.render` and the two styles."""
+"""Traits of identities, views and styles: the parameters of `facedan_cli.synthetic.render`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _range(low: float, high: float) -> dict[str, Range]:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What stays the same in every image of one identity.
+    """The traits of an identity, the same in all its images.
 
     Lengths are in half head heights, heights are positive downwards; shares run from 0 to 1. The metadata of a field is
     the range from which `draw_identity` draws it.
@@ -77,7 +77,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How one image of an identity is taken: pose, expression, light, camera."""
+    """The view of one image: pose, expression, light, camera."""
 
     yaw: float  # degrees, > 0: the nose turns to image right; up to 35 either way
     pitch: float  # degrees, > 0: looks up
@@ -110,7 +110,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """What kind of images to draw: a range (low, high) for each nuisance of `View`, and two probabilities."""
+    """A style of images: a range (low, high) for each nuisance of `View`, and two probabilities."""
 
     yaw: Range
     pitch: Range
@@ -203,7 +203,7 @@ STUDIO = Style(
 
 
 def draw_identity(rng: np.random.Generator) -> Identity:
-    """A new identity, every trait uniform in its range."""
+    """A random identity, each trait uniform in its range."""
     traits: dict[str, Any] = {f.name: rng.uniform(*f.metadata["range"]) for f in fields(Identity) if f.metadata}
     marks = tuple(
         (rng.uniform(-0.5, 0.5), rng.uniform(-0.45, 0.85), rng.uniform(0.012, 0.03), rng.uniform(0.4, 0.9))
@@ -213,7 +213,7 @@ def draw_identity(rng: np.random.Generator) -> Identity:
 
 
 def draw_view(rng: np.random.Generator, style: Style) -> View:
-    """A new image in this style, every nuisance uniform in its range.
+    """A random view in a style, each nuisance uniform in its range.
 
     The same generator state gives the same quantiles in every style, so styles can be compared image by image.
     """
@@ -225,7 +225,7 @@ def draw_view(rng: np.random.Generator, style: Style) -> View:
 
 
 def between(mild: Style, hard: Style, severity: float) -> Style:
-    """The style a share `severity` of the way from `mild` (0) to `hard` (1), in every range and probability.
+    """The style between `mild` (severity 0) and `hard` (severity 1), in every range and probability.
 
     Raises:
         ValueError: severity is outside [0, 1].

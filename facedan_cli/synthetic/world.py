@@ -1,4 +1,4 @@
-"""The demo's world: invented subjects in two styles, and a protocol shaped like GBU to test on."""
+"""The demo's world: invented identities in two styles, and a test protocol like GBU."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from facedan_cli.workspace import Workspace, replacing, write_json
 EASY = replace(
     STUDIO, light_azimuth=(0, 20), light_hardness=(0.4, 0.6), exposure=(0.9, 1.3), contrast=(0.9, 1), veil=(0, 0.1)
 )
-"""The same studio on a good day."""
+"""The mildest style of the test images."""
 
 SEVERITIES: Mapping[str, float] = {"Good": 0.1, "Bad": 0.5, "Ugly": 0.8}
-"""How far from EASY to STUDIO the images of a partition are."""
+"""Severity of each partition, from EASY (0) to STUDIO (1)."""
 
 IMAGES_PER_SIDE = 2
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """The images of one subject that are to be drawn: paths and styles."""
+    """The images of one subject, as paths and styles."""
 
     number: int
     images: tuple[tuple[Path, Style], ...]
 
 
 def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SILENT) -> None:
-    """Draw raw/web (labelled), raw/studio (unlabelled) and raw/gbu with its sigsets; what is there already stays.
+    """Draw raw/web (labelled), raw/studio (unlabelled) and raw/gbu with its sigsets; existing images are kept.
 
     The subjects of the three are different, and the same seed draws the same pixels.
 
@@ -65,7 +65,7 @@ def draw_world(config: DemoConfig, workspace: Workspace, *, report: Report = SIL
 
 
 def _claim(config: DemoConfig, workspace: Workspace) -> None:
-    """Mark this workspace as the demo's own, so that no real faces are mixed with drawn ones."""
+    """Mark a workspace as the demo's own, so that real and drawn faces are not mixed."""
     mark = workspace.root / "demo.json"
     world = asdict(replace(config, workers=0))
     if mark.is_file():
@@ -103,7 +103,7 @@ def _subjects(config: DemoConfig, workspace: Workspace) -> list[_Subject]:
 
 
 def _test_images(number: int) -> Iterator[tuple[str, str, str, Style]]:
-    """Partition, side, file name and style of each test image of a subject."""
+    """Yield partition, side, file name and style of each test image of a subject."""
     image = 0
     for partition, severity in SEVERITIES.items():
         for side in ("Target", "Query"):
