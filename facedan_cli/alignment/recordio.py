@@ -12,15 +12,15 @@ import math
 import os
 import struct
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from facedan_cli.alignment.recordio_index import RecordIndex, read_index
-from facedan_cli.alignment.source_image import MOST_BYTES, SourceImage, refusing, too_large, unreadable
+from facedan_cli.alignment.source_image import CUT_SHORT, MOST_BYTES, SourceImage, refusing, too_large, unreadable
 from facedan_cli.data.images import UnreadableImage
 
 MAGIC = 0xCED7230A
@@ -36,16 +36,16 @@ _SEARCHED = 1 << 20
 
 @dataclass(frozen=True)
 class _Head:
-    """The beginning of a record: label, number of labels that follow, bytes of the record, and offset of its end."""
+    """The beginning of a record: label, bytes of the record, bytes before the image, and offset of the end."""
 
     label: float
-    labels: int
     bytes: int
+    before_image: int
     end: int
 
     @property
-    def image_bytes(self) -> int:
-        return self.bytes - _HEADER.size - self.labels * _LABEL.size
+    def with_image(self) -> bool:
+        return self.bytes > self.before_image or self.before_image == _HEADER.size
 
 
 def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
@@ -72,7 +72,7 @@ def rec_images(archive: Path, path: str) -> Iterator[SourceImage]:
             for key, (offset, reason) in enumerate(scan(file.fileno())):
                 record = f"{path}/{key:08d}"
                 if reason:
-                    yield from reader.refused(record, reason)
+                    yield reader.refused(record, reason)
                 else:
                     yield from reader.at(file.fileno(), key, record, offset)
 
@@ -84,9 +84,9 @@ def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceI
     for place, (key, offset) in enumerate(zip(index.keys, index.offsets, strict=True)):
         record = f"{reader.path}/{key:08d}"
         if place in again:
-            yield from reader.refused(f"{record} at byte {offset}", "the index has its key or its place twice")
+            yield reader.refused(f"{record} at byte {offset}", "the index has its key or its place twice")
         elif offset >= size:
-            yield from reader.refused(record, "cut short: the end of the archive is missing")
+            yield reader.refused(record, CUT_SHORT)
         else:
             yield from reader.at(file, key, record, offset)
     words = list(index.damage)
@@ -99,7 +99,7 @@ def _indexed(reader: _Reader, file: int, index: RecordIndex) -> Iterator[SourceI
             "move it away, and the records are found without it"
         )
     if words:
-        yield from reader.refused(reader.path, "; ".join(words))
+        yield reader.refused(reader.path, "; ".join(words))
 
 
 class _Reader:
@@ -117,33 +117,30 @@ class _Reader:
         try:
             head = _read_head(file, offset)
         except UnreadableImage as error:
-            yield unreadable(record, str(error), 0, self.modified)
+            yield self.refused(record, str(error))
             return
         self._begins.append(offset)
         self._ends.append(head.end)
-        if head.labels and not head.image_bytes:
+        if not head.with_image:
             return
         name = f"{self._folder}{int(head.label):07d}/{key:08d}"
-        content: Callable[[], bytes] = partial(_read_image_file, self.archive, offset, head.bytes)
+        content: Callable[[], bytes] = partial(_read_image_file, self.archive, offset, head.bytes, head.before_image)
         if head.bytes > MOST_BYTES:
             content = refusing(too_large(head.bytes))
         yield SourceImage(record, name, head.bytes, self.modified, content)
 
-    def refused(self, record: str, reason: str) -> Iterator[SourceImage]:
-        """Set a record aside."""
-        yield unreadable(record, reason, 0, self.modified)
+    def refused(self, record: str, reason: str) -> SourceImage:
+        """A record that is set aside."""
+        return unreadable(record, reason, 0, self.modified)
 
     def gaps(self, size: int) -> Iterator[tuple[int, int]]:
         """Yield the byte ranges of a file of this size that belong to no record."""
-        begins, ends = np.array(self._begins, np.int64), np.array(self._ends, np.int64)
+        begins = np.array(self._begins, np.int64)
         order = np.argsort(begins)
-        reached = 0
-        for begin, end in zip(begins[order].tolist(), ends[order].tolist(), strict=True):
-            if begin > reached:
-                yield reached, begin
-            reached = max(reached, end)
-        if reached < size:
-            yield reached, size
+        reached = np.maximum.accumulate(np.append(0, np.array(self._ends, np.int64)[order]))
+        following = np.append(begins[order], size)
+        apart = reached < following
+        yield from zip(reached[apart].tolist(), following[apart].tolist(), strict=True)
 
 
 class _Broken(UnreadableImage):
@@ -186,30 +183,20 @@ class _Search:
     def __init__(self, file: int, size: int) -> None:
         self.size = size
         self._file = file
-        self._start = 0
-        self._chunk = b""
+        self._found = np.empty(0, np.int64)  # offsets of magic numbers that begin a record, in what was read last
+        self._reached = 0
 
     def record(self, offset: int) -> int:
         """The offset of the next record at or after an offset; `size` if there is none."""
-        offset = -(-offset // 4) * 4
-        while offset < self.size:
-            at = offset - self._start
-            if not 0 <= at <= len(self._chunk) - _PART.size:
-                self._start, self._chunk = offset, os.pread(self._file, _SEARCHED, offset)
-                at = 0
-            found = self._chunk.find(_MAGIC_BYTES, at)
-            if found < 0 or found > len(self._chunk) - _PART.size:
-                if len(self._chunk) < _SEARCHED:
-                    return self.size
-                offset = self._start + len(self._chunk) - _PART.size
-                offset += -offset % 4
-                continue
-            word = int(_PART.unpack_from(self._chunk, found)[1])
-            offset = self._start + found
-            if offset % 4 == 0 and word >> 29 in (WHOLE, START):
-                return min(offset, self.size)
-            offset = offset + 4 - offset % 4
-        return self.size
+        while (place := np.searchsorted(self._found, offset)) == self._found.size:
+            begin = max(offset + -offset % 4, self._reached)
+            if begin >= self.size:
+                return self.size
+            chunk = os.pread(self._file, _SEARCHED + 4, begin)  # whether a record begins, the next word says
+            words = np.frombuffer(chunk, "<u4", len(chunk) // 4)
+            self._found = begin + 4 * np.flatnonzero((words[:-1] == MAGIC) & (words[1:] >> 29 <= START))
+            self._reached = begin + _SEARCHED
+        return min(int(self._found[place]), self.size)
 
 
 def _parts(file: int, offset: int) -> list[tuple[int, int, int]]:
@@ -226,56 +213,53 @@ def _parts(file: int, offset: int) -> list[tuple[int, int, int]]:
         # A part followed by another belongs to a record: it is not searched again.
         checked = parts[-1][0] if len(parts) > 1 else 0
         if len(head) < _PART.size:
-            raise _Broken("cut short: the end of the archive is missing", checked)
+            raise _Broken(CUT_SHORT, checked)
         magic, word = _PART.unpack(head)
         flag, length = word >> 29, word & (1 << 29) - 1
         if magic != MAGIC or flag not in ((MIDDLE, END) if parts else (WHOLE, START)):
             raise _Broken("damaged: no record begins where one should", checked)
         start = offset + _PART.size
         if start + length > size:
-            raise _Broken("cut short: the end of the archive is missing", checked)
+            raise _Broken(CUT_SHORT, checked)
         offset = start + (length + 3) // 4 * 4
         parts.append((start, length, offset))
     return parts
 
 
-def _read_record(file: int, offset: int, most: int) -> bytes:
-    """The first `most` bytes of a record, or all of it."""
-    pieces = []
-    left = most
-    for start, length, _ in _parts(file, offset):
-        pieces.append(os.pread(file, max(0, min(length, left)), start))
-        left -= len(pieces[-1]) + len(_MAGIC_BYTES)
-        if left <= -len(_MAGIC_BYTES):
+def _read_record(file: int, parts: Sequence[tuple[int, int, int]], most: int) -> bytes:
+    """The first `most` bytes of a record, or all of it, with the magic numbers at which it was cut into parts."""
+    record = bytearray()
+    for place, (start, length, _) in enumerate(parts):
+        record += (_MAGIC_BYTES if place else b"") + os.pread(file, min(length, most), start)
+        if len(record) >= most:
             break
-    return _MAGIC_BYTES.join(pieces)[:most]
+    return bytes(record[:most])
 
 
 def _read_head(file: int, offset: int) -> _Head:
     parts = _parts(file, offset)
-    record = _read_record(file, offset, _HEADER.size + _LABEL.size)
-    size = sum(length for _, length, _ in parts) + len(_MAGIC_BYTES) * (len(parts) - 1)
+    record = _read_record(file, parts, _HEADER.size + _LABEL.size)
     if len(record) < _HEADER.size:
         raise UnreadableImage("damaged: the record has no header")
+    size = sum(length for _, length, _ in parts) + len(_MAGIC_BYTES) * (len(parts) - 1)
     labels, label, _, _ = _HEADER.unpack_from(record)
+    head = _Head(label, size, _HEADER.size + labels * _LABEL.size, parts[-1][2])
+    if size < head.before_image:
+        raise UnreadableImage("damaged: the record is shorter than its labels")
     if labels:
-        if size < _HEADER.size + labels * _LABEL.size:
-            raise UnreadableImage("damaged: the record is shorter than its labels")
-        (label,) = _LABEL.unpack_from(record, _HEADER.size)
-    with_image = not labels or size > _HEADER.size + labels * _LABEL.size
-    if not math.isfinite(label) or label < 0:
+        head = replace(head, label=_LABEL.unpack_from(record, _HEADER.size)[0])
+    if not math.isfinite(head.label) or head.label < 0:
         raise UnreadableImage("damaged: the record has no label")
-    if with_image and label != int(label):
-        raise UnreadableImage(f"its label {label:g} is no number of an identity")
-    if with_image and label > _MOST_LABEL:
-        raise UnreadableImage(f"its label {label:g} is so large that float32 takes two identities for one")
-    return _Head(label, labels, size, parts[-1][2])
+    if head.with_image and head.label != int(head.label):
+        raise UnreadableImage(f"its label {head.label:g} is no number of an identity")
+    if head.with_image and head.label > _MOST_LABEL:
+        raise UnreadableImage(f"its label {head.label:g} is so large that float32 takes two identities for one")
+    return head
 
 
-def _read_image_file(archive: Path, offset: int, size: int) -> bytes:
+def _read_image_file(archive: Path, offset: int, size: int, before_image: int) -> bytes:
     with archive.open("rb", buffering=0) as file:
-        record = _read_record(file.fileno(), offset, size)
+        record = _read_record(file.fileno(), _parts(file.fileno(), offset), size)
     if len(record) < size:
-        raise UnreadableImage("cut short: the end of the archive is missing")
-    labels = int(_HEADER.unpack_from(record)[0])
-    return record[_HEADER.size + labels * _LABEL.size :]
+        raise UnreadableImage(CUT_SHORT)
+    return record[before_image:]

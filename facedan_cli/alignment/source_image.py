@@ -12,6 +12,9 @@ from pathlib import Path
 from facedan_cli.data.contents import MISSING, NO_FILE, UNREADABLE, digest_of
 from facedan_cli.data.images import UnreadableImage
 
+CUT_SHORT = "cut short: the end of the archive is missing"
+"""The reason to set aside an image whose bytes an archive does not have."""
+
 MOST_BYTES = 1 << 28
 """Largest file that is read from an archive; a small archive can claim, or hold, gigabytes of zeros."""
 

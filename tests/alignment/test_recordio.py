@@ -195,6 +195,13 @@ def test_a_damaged_stretch_takes_time_by_its_length(tmp_path: Path, monkeypatch:
     assert good.read() == b"image"
 
 
+def test_damage_of_any_length_is_passed(tmp_path: Path) -> None:
+    record = written(packed(b"image", 3.0))
+    (tmp_path / "set.rec").write_bytes(record + b"\xff" * (3 << 20) + record)
+    found = list(rec_images(tmp_path / "set.rec", "set.rec"))
+    assert [bool(one.name) for one in found] == [True, False, True]
+
+
 @pytest.mark.parametrize(("label", "said"), [(3.5, "no number of an identity"), (2.0**25, "takes two identities")])
 def test_labels_that_tell_no_identity(tmp_path: Path, label: float, said: str) -> None:
     write(tmp_path / "set.rec", [packed(b"image", label), packed(b"image", (label, 1.0)), packed(b"", (label, 1.0))])
