@@ -56,7 +56,7 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet pcanet' ;;
@@ -75,7 +75,7 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --seed --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --layers --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
@@ -100,7 +100,7 @@ _facedan() {
         esac
         ;;
     embed)
-        options='--model --layer --flip --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--model --layer --flip --strict --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
@@ -111,7 +111,7 @@ _facedan() {
         esac
         ;;
     table)
-        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --strict --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
         --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
@@ -154,7 +154,7 @@ _facedan() {
         kind=word words='gbu feret lfw pairs identify verify scores'
         ;;
     'evaluate gbu')
-        options='--model --embeddings --far --images --protocol --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --protocol --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
@@ -170,7 +170,7 @@ _facedan() {
         esac
         ;;
     'evaluate feret')
-        options='--model --embeddings --images --protocol --any-lists --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --images --protocol --any-lists --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --embeddings | --replicates | --seed | --batch | --workers) kind=value ;;
@@ -185,7 +185,7 @@ _facedan() {
         esac
         ;;
     'evaluate lfw')
-        options='--model --embeddings --far --images --pairs --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --pairs --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
@@ -201,7 +201,7 @@ _facedan() {
         esac
         ;;
     'evaluate pairs')
-        options='--images --model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--images --model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --images) kind=dataset ;;
         --model) kind=model ;;
@@ -217,7 +217,7 @@ _facedan() {
         esac
         ;;
     'evaluate identify')
-        options='--gallery --probe --model --embeddings --fpir --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--gallery --probe --model --embeddings --fpir --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --gallery | --probe) kind=dataset ;;
         --model) kind=model ;;
@@ -232,7 +232,7 @@ _facedan() {
         esac
         ;;
     'evaluate verify')
-        options='--model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;

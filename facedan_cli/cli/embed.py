@@ -53,7 +53,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         console.note(folder.remark)
     model = find_model(place, settings.model)
     console.note(f"embedding with {model}")
-    for warning in alignment_warnings({str(model): model}, {name: folder}, console):
+    for warning in alignment_warnings({str(model): model}, {name: folder}, console, strict=settings.strict):
         console.warn(warning)
     if context.params["dry_run"]:
         console.result(f"{len(folder)} images of '{name}' by {model}")

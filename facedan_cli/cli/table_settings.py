@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 # Parameters of `table` that are passed on to each command, with the command's option. Other options come from the
 # command's own section of facedan.toml and its environment variables.
-_COMMON = {"workspace": "--workspace", "config": "--config", "workers": "--workers", "device": "--device"}
+_COMMON = {
+    "workspace": "--workspace",
+    "config": "--config",
+    "workers": "--workers",
+    "device": "--device",
+    "strict": "--strict",
+}
 _PRETRAIN = _COMMON | {
     "source": "--source",
     "model": "--model",
@@ -103,12 +109,14 @@ def _seeds(text: str) -> tuple[int, ...]:
 def tested_by(by: str, test: typer.Context, place: Workspace) -> TableProtocol:
     """The protocol of a table, with data sets looked up and lists read, so that errors come before any training."""
     from facedan_cli.table.fill import TableProtocol
+    from facedan_cli.workspace import Dataset
 
     entry = PROTOCOLS[by]
     given = entry.resolve_inputs(configured(entry.inputs, test), place)
     lists = entry.read_lists(given)
     return TableProtocol(
         name=by,
+        datasets=tuple(value for value in given.values() if isinstance(value, Dataset)),
         measure=lambda how, report: imported(entry.evaluate)(how, place, **given, report=report),
         reported=imported(entry.reported)(lists) if entry.reported else None,
     )

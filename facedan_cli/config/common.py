@@ -20,12 +20,13 @@ from facedan_cli.config.fields import (
     seed_setting,
     setting,
     std_setting,
+    strict_setting,
     workers_setting,
 )
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.config.templates import POINT_COUNTS, TEMPLATES
 
-PCANET_OPTIONS = ("source", "model", "gallery", "seed", "workers", "device")
+PCANET_OPTIONS = ("source", "model", "gallery", "seed", "strict", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
 
 REFERENCE_OFFSET = "reference"
@@ -108,6 +109,7 @@ class EmbedConfig:
     )
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
+    strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
     device: str = device_setting()
@@ -153,6 +155,7 @@ class EvaluateConfig:
     plot: str = setting("png", "Format of the figures: png, svg or pdf.", choices=PLOT_FORMATS)
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
+    strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
     device: str = device_setting()
@@ -214,7 +217,7 @@ class DemoConfig:
 
 # Options of speed and logging, which change no result; and the inputs, of which the run keeps digests.
 _NOT_DETERMINING = frozenset(
-    {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier"}
+    {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "strict"}
     | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
     | {"source", "target", "init", "gallery"}
     | {"select", "lambdas"}  # each λ is a run of its own

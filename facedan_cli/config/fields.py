@@ -114,6 +114,11 @@ def flip_setting() -> Any:
     return setting(False, "Add the features of the mirrored image.")
 
 
+def strict_setting() -> Any:
+    """--strict."""
+    return setting(False, "Refuse faces that are not aligned as the network expects, instead of a warning.")
+
+
 def check_choice(option: str, value: str, known: Iterable[str]) -> None:
     """Raise an error for an unknown value.
 

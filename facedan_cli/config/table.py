@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facedan_cli.config.common import INTERVALS, EvaluateConfig
-from facedan_cli.config.fields import COMMON, setting
+from facedan_cli.config.fields import COMMON, setting, strict_setting
 from facedan_cli.config.models import CLASSICAL, NETWORKS
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
@@ -86,6 +86,7 @@ class TableOptions:
     format: str = setting(
         "text", f"Printed format: {', '.join(TABLE_FORMATS)}; all are written.", choices=TABLE_FORMATS, leading=True
     )
+    strict: bool = strict_setting()
     workers: int | None = setting(None, "Threads that decode images; 0: one per core.", panel=COMMON)
     device: str | None = setting(
         None, "Device: auto, cpu, cuda or cuda:N.", suggest=("auto", "cpu", "cuda"), panel=COMMON

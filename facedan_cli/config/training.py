@@ -34,6 +34,7 @@ from facedan_cli.config.fields import (
     setting,
     spelling,
     std_setting,
+    strict_setting,
     workers_setting,
 )
 from facedan_cli.config.heads import HEADS, head_settings
@@ -110,6 +111,7 @@ class TrainingConfig:
     )
     batch_norm: str | None = _batch_norm("source; with --init, and for facenet, frozen")
     seed: int = seed_setting()
+    strict: bool = strict_setting()
     head: str | None = _head("softmax")
     margin: float | None = setting(None, f"Margin of the head. Default: {_MARGINS}.", panel=_HEAD)
     scale: float | None = setting(None, f"Scale of the head's cosines. Default: {_SCALES}.", panel=_HEAD)

@@ -13,7 +13,6 @@ from facedan_cli.data.dataset import read_dataset
 from facedan_cli.data.same_images import contents_of_sets
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
-from facedan_cli.embedding.alignment import alignment_warnings
 from facedan_cli.embedding.similarity import COSINE
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.evaluate import (
@@ -22,6 +21,7 @@ from facedan_cli.evaluation.evaluate import (
     embed_rows,
     evaluate,
     finish,
+    misalignments_of,
     provenance_of,
     result_directory,
 )
@@ -120,6 +120,7 @@ def _stream(
     missing: dict[str, str] = {}
     results = []
     by_name = {model.name: model for model in models}
+    misaligned = misalignments_of(by_name, datasets, folders, config, report)
     with ranks.joined():
         by_row, lacking = embed_rows(config, protocol, folders, models, external, workspace, report, ranks)
         known = zip(next(iter(by_row.values())), folders, contents_of_sets(folders), strict=True)
@@ -130,10 +131,7 @@ def _stream(
             run, checkpoint = (model.card.run, model.checkpoint) if model else (None, None)
             results.append(ModelResult(name, run, checkpoint, {"all": measured}))
         ranks.gather([])
-    named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
-    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace)
-    if models:
-        warnings += alignment_warnings(by_name, named, report)
+    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace) + misaligned
     result = EvaluateResult(
         protocol="verify",
         directory=result_directory("verify", config, workspace, rows, folders, []),

@@ -77,6 +77,8 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     models = find_models(config, workspace)
     external = read_rows(config, protocol.datasets, [model.name for model in models])
     rows: list[Model | ExternalEmbeddings] = [*models, *external]
+    by_name = {model.name: model for model in models}
+    misaligned = misalignments_of(by_name, protocol.datasets, folders, config, report)
     embedded, lacking = embed_rows(config, protocol, folders, models, external, workspace, report)
     missing: dict[str, str] = {}
     trials, scores = _score(protocol, rows, embedded, folders, missing)
@@ -85,13 +87,9 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         scores |= {FUSION: {name: fuse([by_part[name] for by_part in scores.values()]) for name in trials}}
     # Scores become rates with intervals. Replicates, shape (replicates,), of the same seed draw the same subjects for
     # every model: their differences are paired.
-    by_name = {model.name: model for model in models}
     results = [_measure(protocol, trials, by_part, config, name, by_name.get(name)) for name, by_part in scores.items()]
     # What may make the rates wrong goes with them into every output.
-    named = {dataset.name: folder for dataset, folder in zip(protocol.datasets, folders, strict=True)}
-    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace)
-    if models:
-        warnings += alignment_warnings(by_name, named, report)
+    warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace) + misaligned
     directory = result_directory(protocol.name, config, workspace, rows, folders, protocol.lists)
     if config.save_scores:
         save_scores(directory / "scores", trials, scores)
@@ -105,6 +103,22 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
         provenance=provenance_of(models, external, protocol.datasets, folders, config),
     )
     return finish(result, report, missing=missing, examples=_examples(trials, scores, results))
+
+
+def misalignments_of(
+    models: Mapping[str, Model],
+    datasets: Sequence[Dataset],
+    folders: Sequence[FaceDataset],
+    config: EvaluateConfig,
+    report: Report,
+) -> list[str]:
+    """Warnings about faces that are not aligned as the models expect them.
+
+    Raises:
+        FacedanError: with --strict in the place of a warning.
+    """
+    named = {dataset.name: folder for dataset, folder in zip(datasets, folders, strict=True)}
+    return alignment_warnings(models, named, report, strict=config.strict) if models else []
 
 
 def _score(

@@ -9,17 +9,22 @@ from pathlib import Path
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.models import network_entry
 from facedan_cli.config.table import TableConfig
+from facedan_cli.data.dataset import read_dataset
+from facedan_cli.embedding.alignment import alignment_warnings, template_name
+from facedan_cli.embedding.model import FaceModel
 from facedan_cli.evaluation.differences import Difference, Measurement, differences
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.settings import resolve_evaluate
 from facedan_cli.evaluation.verification import Verification
+from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import provenance
 from facedan_cli.table.formats import write_table
 from facedan_cli.table.reported import Reported
 from facedan_cli.table.result import Key, PairedDifference, SeedSummary, TableResult, TableRow
 from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_table
-from facedan_cli.workspace import Workspace, digest, read_set_aside, sha256_file, write_set_aside
+from facedan_cli.training.target_list import read_target
+from facedan_cli.workspace import Dataset, Workspace, digest, read_set_aside, sha256_file, write_set_aside
 
 REFERENCES = ("source", "control")
 """The reference rows, with which the others are compared."""
@@ -33,11 +38,13 @@ class TableProtocol:
         name: name of the row in `config.protocols`.
         measure: measures the models of a configuration.
         reported: the paper's table of this protocol; None without one.
+        datasets: data sets of its images.
     """
 
     name: str
     measure: Callable[[EvaluateConfig, Report], EvaluateResult]
     reported: Reported | None = None
+    datasets: Sequence[Dataset] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def fill_table(
         FacedanError: something is missing, or a training was interrupted.
     """
     config = replace(config, evaluate=resolve_evaluate(config.evaluate))
+    _check_alignment(config, workspace, protocol)
     models = train_table(config, workspace, report)
     measured = {seed: _measure(config, protocol, of_seed, report) for seed, of_seed in models.items()}
     identity = {
@@ -107,6 +115,27 @@ def fill_table(
     )
     write_table(result)
     return result
+
+
+def _check_alignment(config: TableConfig, workspace: Workspace, protocol: TableProtocol) -> None:
+    """Refuse with --strict, before any training, what trainings and evaluations would refuse after hours.
+
+    Raises:
+        FacedanError: naming the command that mends it.
+    """
+    if not config.evaluate.strict:
+        return
+    learnt = template_name(workspace.dataset(config.pretrain.source).root) or ""
+    cards = {
+        row: ModelCard(config.pretrain.model, (), stage, row, {}, template=template)
+        for row, stage, template in (("vgg", "weights", None), ("source", "pretrain", learnt))
+        if row in config.rows or (row == "source" and {*config.rows} - {*OF_NO_SEED})
+    }
+    models = {row: FaceModel(card, Path(config.pretrain.model)) for row, card in cards.items()}
+    trained_on = [read_target(config.adapt.target, workspace).dataset] if "source" in cards else []
+    sets = {dataset.name: read_dataset(dataset.root) for dataset in (*protocol.datasets, *trained_on)}
+    if models:
+        alignment_warnings(models, sets, strict=True)
 
 
 def _digest(model: TableModel) -> str:

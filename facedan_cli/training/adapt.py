@@ -14,7 +14,7 @@ from facedan_cli.config.models import CLASSICAL, is_network, network_settings
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
-from facedan_cli.embedding.alignment import template_name
+from facedan_cli.embedding.alignment import Expected, refuse_misaligned, template_name, training_misalignments
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, read_card
@@ -34,6 +34,7 @@ from facedan_cli.training.datasets import (
     TARGET_SEED,
     Source,
     TrainingResult,
+    check_alignment,
     describe,
     found_finished,
     going_on,
@@ -43,7 +44,6 @@ from facedan_cli.training.datasets import (
     refuse_same,
     refuse_shared,
     tell_of_inputs,
-    warn_of_alignment,
     warn_of_changes,
     write_unusable,
 )
@@ -85,6 +85,11 @@ class AdaptJob:
     shared: int
 
     @property
+    def expected(self) -> Expected:
+        """The alignment that the initial network expects."""
+        return _expected(self.card, self.init)
+
+    @property
     def seed(self) -> int:
         """The seed of the training, which differs from that of the initial network's training."""
         return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])
@@ -105,6 +110,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     refuse_same(source.dataset, target.dataset)
     shared = refuse_shared(source.folder, target.folder)
     check_processes(config, len(source.identities))
+    refuse_misaligned(training_misalignments(_expected(card, init), [source.dataset, target.dataset]), config.strict)
     run = plan_run(
         workspace,
         "adapt",
@@ -123,13 +129,19 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     )
 
 
+def _expected(card: ModelCard, init: Path) -> Expected:
+    expected = Expected.of(card, init)
+    assert expected is not None, "only networks are adapted"
+    return expected
+
+
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Carry out a planned adaptation; a finished run is kept, an interrupted one is resumed."""
     config, run = job.config, job.run
     if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
         return found
     with training_session(config, run, job.caches, force=force, report=report) as session:
-        warn_of_alignment(session.report, job.source.dataset, job.target.dataset)
+        check_alignment(session.report, job.expected, job.source.dataset, job.target.dataset)
         tell_of_inputs(session.report, job.source, job.target.folder)
         if job.shared:
             session.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")

@@ -16,6 +16,7 @@ from facedan_cli.data.alignments import template_and_size
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.data.same_images import contents_that_are_there
+from facedan_cli.embedding.alignment import Expected, training_misalignments
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.report import Report
 from facedan_cli.runs import Run, tidy
@@ -227,16 +228,19 @@ def warn_of_changes(report: Report, *folders: FaceDataset) -> None:
             report.warn(f"images of {folder.root} changed during the run: it may have learnt from either; repeat it")
 
 
-def warn_of_alignment(report: Report, *datasets: Dataset) -> None:
-    """Warn if data sets are aligned differently; the method needs one alignment for all (Section IV-C)."""
+def check_alignment(report: Report, expected: Expected, *datasets: Dataset) -> None:
+    """Warn if faces are not aligned as the network expects, or not alike; all need one alignment (Section IV-C)."""
     manifests = {}
+    misaligned = training_misalignments(expected, datasets, report)
+    for warning in misaligned:
+        report.warn(str(warning))
     for dataset in datasets:
         manifest = find_manifest(dataset.root)
         if manifest is None:
             report.note(f"'{dataset.name}' has no aligned.jsonl: its images are taken to be aligned already")
         else:
             manifests[dataset.name] = template_and_size(manifest)
-    if len(set(manifests.values())) > 1:
+    if len(set(manifests.values())) > 1 and not misaligned:
         stated = ", ".join(f"{name} on {template}" for name, template in manifests.items())
         report.warn(f"the faces are aligned differently ({stated}); align all of them alike")
 

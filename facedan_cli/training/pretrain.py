@@ -12,10 +12,10 @@ from facedan_cli.config.models import LBP, PCANET, network_entry, network_settin
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
-from facedan_cli.embedding.alignment import template_name
+from facedan_cli.embedding.alignment import Expected, refuse_misaligned, template_name, training_misalignments
 from facedan_cli.embedding.published import code_of, find_weights
 from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import ModelCard, is_checkpoint
+from facedan_cli.models.checkpoint import ModelCard, is_checkpoint, read_card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
@@ -27,13 +27,13 @@ from facedan_cli.training.datasets import (
     SOURCE_SEED,
     Source,
     TrainingResult,
+    check_alignment,
     describe,
     found_finished,
     going_on,
     hold_out,
     read_source,
     tell_of_inputs,
-    warn_of_alignment,
     warn_of_changes,
     write_unusable,
 )
@@ -54,6 +54,11 @@ class PretrainJob:
     init: Path | None
     run: Run
     caches: Path
+
+    @property
+    def expected(self) -> Expected:
+        """The alignment that the network expects: that of the initial weights, else the row's."""
+        return _expected(self.config, self.init)
 
     @property
     def seed(self) -> int:
@@ -83,6 +88,7 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         init = find_weights(config.init, network_entry(config.model, network_settings(config)), workspace)
         method = {"method": METHOD} if is_checkpoint(init) else {}
         inputs["init"] = {"path": str(init.resolve()), "sha256": sha256_file(init)}
+    refuse_misaligned(training_misalignments(_expected(config, init), [source.dataset]), config.strict)
     run = plan_run(
         workspace,
         "pretrain",
@@ -95,6 +101,13 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
     return PretrainJob(config, source, init, run, workspace.root / "cache")
 
 
+def _expected(config: PretrainConfig, init: Path | None) -> Expected:
+    if init is not None and is_checkpoint(init) and (learnt := Expected.of(read_card(init), init)):
+        return learnt
+    network = network_entry(config.model, network_settings(config))
+    return Expected.by_row(config.model, network, certain=init is not None)
+
+
 def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Carry out a planned pretraining; a finished run is kept, an interrupted one is resumed."""
     if isinstance(job, PCANetJob):
@@ -103,7 +116,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
     if found := found_finished(run, [source.folder], force=force, report=report):
         return found
     with training_session(config, run, job.caches, force=force, report=report) as session:
-        warn_of_alignment(session.report, source.dataset)
+        check_alignment(session.report, job.expected, source.dataset)
         tell_of_inputs(session.report, source)
         torch.manual_seed(job.seed)
         settings, identities = network_settings(config), len(source.identities)

@@ -250,7 +250,26 @@ def test_faces_on_two_templates_are_warned_of(pretrained: Workspace) -> None:
     report = Notes()
     run(pretrained, report=report)
     (warning,) = report.warnings
-    assert "aligned differently (casia on vggface at 250 pixels, frgc on lfw at 250 pixels)" in warning
+    assert "'frgc' (lfw at 250 pixels)" in warning  # and not casia, as the network learnt it
+    assert "casia" not in warning
+    assert warning.endswith("facedan align RAW ALIGNED --for vggface-mini")
+    with pytest.raises(FacedanError, match="--strict: the faces of 'frgc'") as caught:
+        plan_adapt(replace(ADAPT, strict=True), pretrained)
+    assert caught.value.fix == "facedan align RAW ALIGNED --for vggface-mini"
+    assert plan_adapt(ADAPT, pretrained).run.finished
+
+
+def test_faces_of_two_sizes_are_warned_of(pretrained: Workspace) -> None:
+    for name, size in (("casia", 250), ("frgc", 72)):
+        record = AlignedRecord(
+            path="a.jpg", output="a.jpg", status="aligned", template="vggface", size=size, bytes=1, modified=1
+        )
+        (pretrained.root / "aligned" / name / "aligned.jsonl").write_text(record.to_line(), encoding="utf-8")
+    report = Notes()
+    run(pretrained, report=report, strict=True)
+    (warning,) = report.warnings
+    assert "aligned differently (casia on vggface at 250 pixels, frgc on vggface at 72 pixels)" in warning
+    assert [note for note in report.notes if "scaled to 72 pixels" in note]
 
 
 @pytest.mark.parametrize(

@@ -189,3 +189,19 @@ def test_settings_that_cannot_be_are_refused(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="there is no device 'cuda:99' here"):
         pretrain(plan_pretrain(replace(PRETRAIN, device="cuda:99"), workspace))
     assert not (workspace.root / "runs").exists()
+
+
+def test_faces_that_the_network_does_not_expect_are_warned_of_or_refused(workspace: Workspace) -> None:
+    mark_aligned(workspace.root / "aligned" / "casia", "lfw")
+    report = Notes()
+    made = pretrain(plan_pretrain(PRETRAIN, workspace), report=report).run
+    (warning,) = report.warnings
+    assert "'casia' (lfw at 72 pixels) are not aligned as vggface-mini expects them" in warning
+    assert warning.endswith("facedan align RAW ALIGNED --for vggface-mini")
+    with pytest.raises(FacedanError, match="--strict") as caught:
+        plan_pretrain(replace(PRETRAIN, strict=True), workspace)
+    assert caught.value.fix == "facedan align RAW ALIGNED --for vggface-mini"
+    # What goes on from the run expects what that learnt; and the option is no part of a run's name.
+    assert plan_pretrain(replace(PRETRAIN, init=made.name, strict=True, seed=1), workspace).expected.certain
+    mark_aligned(workspace.root / "aligned" / "casia", "given")
+    assert plan_pretrain(replace(PRETRAIN, strict=True), workspace).run.name == made.name
