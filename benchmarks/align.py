@@ -2,14 +2,14 @@
 
     python benchmarks/align.py [IMAGES] [--images 200] [--rounds 3] [--large 4] [--json] [--smoke]
 
-Both do the whole work on the same images: decode, detect the face, warp, encode. They take turns, and the ratio is
-that of the medians. `--images 0` takes all images. Without a directory the benchmark draws faces. The large images have
-12 megapixels, in turn one large face and six smaller ones; their landmark distance is given as a share of the distance
+Both do the whole work on the same images: decode, detect the face, warp, encode. They take turns, and the speedup is
+the ratio of the medians. `--images 0` takes all images. Without a directory the benchmark draws faces. The large images
+have 12 megapixels, with one large face or six smaller ones by turns; their landmark distance is a share of the distance
 between the eyes. Both place landmarks as facenet-pytorch does. Run it on an idle machine.
 
 The mirror test detects landmarks in each image and in its mirror image, and mirrors the latter back. Half of the
 difference is the offset of the landmarks to the right; measured for `--landmark-offset corrected` and `reference`.
-`--smoke` does all of it once on few drawn faces.
+`--smoke` runs all of it once on few drawn faces.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SIZE = TEMPLATES["vggface"].entry.size
 
 
 def draw(directory: Path, images: int) -> None:
-    """Draw faces of 250 × 250 pixels, for want of images."""
+    """Draw faces of 250 × 250 pixels."""
     for number in range(images):
         rng = np.random.default_rng(number)
         cv2.imwrite(
@@ -51,21 +51,21 @@ def draw(directory: Path, images: int) -> None:
 
 
 def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
-    """The plain loop: one image after the other through MTCNN.detect; returns the chosen face's five points."""
+    """Align one image after the other by MTCNN.detect; returns the five points of each chosen face."""
     detector = MTCNN(min_face_size=min_face)
     template = TEMPLATES["vggface"].points(SIZE)
     points_of = {}
     for path in walk(raw):
-        picture = read_image(raw / path)
-        boxes, probabilities, points = detector.detect(picture, landmarks=True)
+        image = read_image(raw / path)
+        boxes, probabilities, points = detector.detect(image, landmarks=True)
         if boxes is None:
             continue
         faces = [
             Face(tuple(box), float(probability), np.asarray(five, float))
             for box, probability, five in zip(boxes, probabilities, points, strict=True)
         ]
-        chosen = choose(faces, picture.shape[1], picture.shape[0])
-        face = warp(picture, similarity(three_points(chosen.points), template), SIZE)
+        chosen = choose(faces, image.shape[1], image.shape[0])
+        face = warp(image, similarity(three_points(chosen.points), template), SIZE)
         target = (out / path).with_suffix(".jpg")
         target.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(target), face[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
@@ -74,7 +74,7 @@ def plain_loop(raw: Path, out: Path, min_face: int) -> dict[str, np.ndarray]:
 
 
 def make_large(raw: Path, out: Path, count: int) -> None:
-    """Images of 4000 × 3000 pixels from small ones."""
+    """Make images of 4000 × 3000 pixels from small ones."""
     paths = list(walk(raw))
     for number in range(count):
         scene = np.full((3000, 4000, 3), 127, np.uint8)
@@ -88,7 +88,7 @@ def make_large(raw: Path, out: Path, count: int) -> None:
 
 
 def compare(raw: Path, scratch: Path, rounds: int) -> tuple[dict[str, float], Path, dict[str, np.ndarray]]:
-    """Median seconds of both, our manifest and the plain loop's points."""
+    """The median seconds of both, our manifest and the plain loop's points."""
     seconds: dict[str, list[float]] = {"plain": [], "facedan": []}
     for turn in range(rounds):
         theirs, ours = (scratch / f"{raw.name}-{name}-{turn}" for name in seconds)
@@ -120,7 +120,7 @@ def agreement_of_large(ours: Path, theirs: dict[str, np.ndarray]) -> float:
 
 
 def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
-    """How far apart the five points of the chosen faces are; one face is meant where they are within 10 pixels."""
+    """Distances of the five points of the chosen faces; points within 10 pixels belong to the same face."""
     found = points_in(ours)
     both = sorted(found.keys() & theirs.keys())
     apart = np.array([np.abs(found[path] - theirs[path]).max() for path in both])
@@ -134,20 +134,20 @@ def agreement(ours: Path, theirs: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
-    """Offset of landmarks to the right, in pixels, in images of at most 2048 pixels, for both --landmark-offset."""
-    pictures = [read_image(raw / path) for path in walk(raw)]
-    mirrored = [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures]
+    """The offset of landmarks to the right, in pixels of images up to 2048 pixels, for each --landmark-offset."""
+    images = [read_image(raw / path) for path in walk(raw)]
+    mirrored = [np.ascontiguousarray(image[:, ::-1]) for image in images]
     figures = {}
     for name in LANDMARK_OFFSETS:
         detector = Detector(torch.device("cpu"), AlignConfig.min_face, reference=name == REFERENCE_OFFSET)
         moved, eyes = [], []
-        for first in range(0, len(pictures), 32):
+        for first in range(0, len(images), 32):
             some = slice(first, first + 32)
-            both = zip(pictures[some], detector.detect(pictures[some]), detector.detect(mirrored[some]), strict=True)
-            for picture, faces, others in both:
+            both = zip(images[some], detector.detect(images[some]), detector.detect(mirrored[some]), strict=True)
+            for image, faces, others in both:
                 if not faces or not others:
                     continue
-                height, width = picture.shape[:2]
+                height, width = image.shape[:2]
                 points = choose(faces, width, height).points
                 back = choose(others, width, height).points[[1, 0, 2, 4, 3]]
                 back = np.stack([width - 1 - back[:, 0], back[:, 1]], axis=1)
@@ -167,7 +167,7 @@ def mirror_test(raw: Path) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("photographs", nargs="?", type=Path)
+    parser.add_argument("photographs", metavar="IMAGES", nargs="?", type=Path, help="a directory of images")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", type=int, default=4, help="images of 12 megapixels; 0: none")

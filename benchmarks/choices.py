@@ -1,15 +1,15 @@
-"""Effect of each choice of the method, changed by itself: measures without target labels, beside an oracle with them.
+"""Effect of single choices of the method, by measures without target labels and by an oracle with them.
 
     python benchmarks/choices.py WORKSPACE... --source web --target studio [--images D --pairs LIST] [--far 0.1]
         [--choices NAME,...] [--finished] [--json]
     python benchmarks/choices.py --smoke
 
-For each workspace and each finished pretraining on its source (as `facedan demo` and `facedan table` leave them) the
-network is adapted once per choice, in an ordinary run: finished runs are reused. Each network has three measures
-without target labels: MMD² of the last layer on held-out images, in multiples of its 95th percentile by chance;
-*agreement* on target images; the equal error rate of the source. The oracle, which chooses nothing, is the
-verification rate; of GBU the mean of Bad and Ugly. Printed are means over the initial networks, and the rank
-correlation of each measure with the oracle over all choices.
+For each workspace and each finished pretraining on its source (as of `facedan demo` and `facedan table`) the network is
+adapted once per choice, in an ordinary run; finished runs are reused. Each network has three measures without target
+labels: MMD² of the last layer on held-out images, in multiples of its 95th percentile by chance; *agreement* on target
+images; the equal error rate of the source. The oracle is the verification rate, for GBU the mean of Bad and Ugly; it
+chooses nothing. The output has means over the initial networks, and the rank correlation of each measure with the
+oracle over all choices.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
     "λ=10 target / 4": {"lambda_": 10.0, "target_every": 4},
     "λ=10 target / 8": {"lambda_": 10.0, "target_every": 8},
 }
-"""By name, what differs from the paper's DAN_m67; `target_every` n takes one target image in n."""
+"""Changes to the paper's DAN_m67 by the name of a choice; `target_every` n takes one target image in n."""
 
 MEASURES = ("mmd2", "agreement", "source_error", "oracle")
 Measured = Mapping[str, float | None]
-"""By name of `MEASURES`; None where it was not measured."""
+"""Values by the name in `MEASURES`; None without a measurement."""
 
 
 def starts(workspace: Workspace, source: str) -> Iterator[Path]:
-    """The finished pretrainings on a source, by name."""
+    """Yield the finished pretrainings on a source, by name."""
     for directory in sorted((workspace.root / "runs").glob("pretrain-*")):
         record = read_record(directory)
         if record.get("status") == "complete" and record["config"]["source"] == source:
@@ -93,7 +93,7 @@ def starts(workspace: Workspace, source: str) -> Iterator[Path]:
 
 
 def oracle(options: argparse.Namespace, workspace: Workspace, models: list[Path]) -> list[float]:
-    """Verification rates by labels of the target."""
+    """The verification rates of models, with labels of the target."""
     config = EvaluateConfig(model=tuple(map(str, models)), far=(options.far,), ci="none")
     if options.pairs is None:
         result = evaluate_gbu(config, workspace, workspace.dataset("gbu"), workspace.root / "protocols" / "gbu")
@@ -118,9 +118,9 @@ def beyond_chance(run: Run, target: str) -> float | None:
 
 
 def thinned(workspace: Workspace, target: str, every: int) -> str:
-    """One in so many of the target images that are trained on, as a list in the workspace.
+    """A list in the workspace with one in `every` training images of the target.
 
-    Without held-out images of the whole target, which measure the networks.
+    It has no held-out images of the whole target, which measure the networks.
     """
     if every == 1:
         return target
@@ -132,7 +132,7 @@ def thinned(workspace: Workspace, target: str, every: int) -> str:
 
 
 def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> Iterator[tuple[str, Measured]]:
-    """The choices from one network, by name."""
+    """Yield the measured choices from one network, by name."""
     seed = read_record(start)["config"]["seed"]
     config = AdaptConfig(source=options.source, target=options.target, init=str(start), seed=seed, **options.short)
     jobs = {}
@@ -180,7 +180,7 @@ def main() -> None:
 
 
 def draw_smallest(options: argparse.Namespace, root: Path) -> None:
-    """A world in which a choice is a matter of seconds, with its pretraining; the options name it."""
+    """Make a tiny world with its pretraining, in which a choice takes seconds, and set the options to it."""
     workspace = Workspace.open(root)
     for name, identities, images in (("web", range(12), 10), ("studio", range(20, 30), 10), ("test", range(40, 43), 3)):
         draw(root / "aligned" / name, identities, images, KINDS["haze"], 0)
@@ -224,7 +224,7 @@ def compare(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
 
 
 def shown(values: list[float | None]) -> str:
-    """Mean [lowest, highest]."""
+    """A text with mean [lowest, highest]."""
     known = [value for value in values if value is not None]
     return f"{mean(known):.3f} [{min(known):.3f}, {max(known):.3f}]" if known else "—"
 

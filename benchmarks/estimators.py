@@ -2,8 +2,8 @@
 
     python benchmarks/estimators.py [--json] [--smoke]
 
-Noise: the standard deviation of each estimate over batches, the domains a small shift apart, beside the value that it
-estimates. Memory bank: the cosine between the gradient of a batch of 32 with past rows and that of a very large sample,
+Noise: the standard deviation of each estimate over batches, for domains a small shift apart, beside the estimated
+value. Memory bank: the cosine between the gradient of a batch of 32 with past rows and that of a very large sample,
 and the cost of a call at d = 4096 (one thread: OMP_NUM_THREADS=1).
 
 Contraction: source and target are drawn from one distribution, so a penalty should do nothing. The contraction is
@@ -34,7 +34,7 @@ RATE = 40.0
 
 @dataclass(frozen=True)
 class Extent:
-    """How much is measured.
+    """The sizes of the measurements.
 
     Args:
         sizes: of the batches.
@@ -66,19 +66,19 @@ def mmd2(source: Tensor, target: Tensor, estimator: str) -> Tensor:
 
 
 def batches(draw: int, n: int, *, shift: float = 0.0, size: int = FEATURES) -> list[Tensor]:
-    """A source and a target batch of standard normal features, their means `shift` apart in every direction."""
+    """A source and a target batch of standard normal features, with means `shift` apart in every direction."""
     random = torch.Generator().manual_seed(draw)
     return [torch.randn(n, size, generator=random) + offset for offset in (0.0, shift)]
 
 
 def noise(n: int, estimator: str, extent: Extent) -> tuple[float, float]:
-    """Mean and standard deviation of the estimate over batches."""
+    """The mean and standard deviation of the estimate over batches."""
     values = torch.stack([mmd2(*batches(draw, n, shift=SHIFT), estimator) for draw in range(extent.draws)])
     return values.mean().item(), values.std().item()
 
 
 def queue_gain(memory_bank: int, extent: Extent, n: int = 32) -> tuple[float, float]:
-    """Mean cosine to the large sample's gradient, and milliseconds of the quickest call at d = 4096."""
+    """The mean cosine with the large sample's gradient, and milliseconds of the quickest call at d = 4096."""
     cosines = []
     for draw in range(extent.draws // 20):
         batch = batches(draw, n, shift=SHIFT)
@@ -115,13 +115,13 @@ def contraction(n: int, estimator: str, extent: Extent) -> tuple[float, float]:
 
 
 def predicted(n: int) -> float:
-    """The biased one's, from E exp(−s²‖x−y‖²/γ) = (1 + 4s²/γ)^(−d/2)."""
+    """The expected contraction by the biased estimator, from E exp(−s²‖x−y‖²/γ) = (1 + 4s²/γ)^(−d/2)."""
     slopes = [FEATURES * (4 / (GAMMA * f)) * (1 + 4 / (GAMMA * f)) ** (-FEATURES / 2 - 1) for f in MULTIPLIERS]
     return 2 / n * sum(slopes) / len(slopes)
 
 
 def spread_left(n: int, estimator: str, extent: Extent) -> float:
-    """Share of the mean distance from the mean that descent leaves."""
+    """The share of the mean distance from the mean that remains after descent."""
     random = torch.Generator().manual_seed(0)
     clouds = [torch.randn(extent.cloud, FEATURES, generator=random) for _ in range(2)]
     before = _spread(clouds)

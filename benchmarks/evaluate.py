@@ -3,9 +3,9 @@
     python benchmarks/evaluate.py [--sizes 1000000,10000000] [--full] [--rounds 3] [--json] [--smoke]
 
 All three find the threshold, the rate and the false accepts at a FAR of 0.001 in the same scores. They take turns, and
-the speedup is the ratio of the medians. --full adds 10^8 scores, for which scikit-learn wants 5 GB and minutes.
+the speedup is the ratio of the medians. --full adds 10^8 scores, for which scikit-learn needs 5 GB and minutes.
 
-Memory is measured in processes of their own, which compute the scores from features, tile by tile, in both passes: up
+Memory is measured in separate processes, which compute the scores from features, tile by tile, in both passes, for up
 to 10^9 comparisons. The peak is that of the whole process, libraries included. Run it on an idle machine, under Linux.
 """
 
@@ -38,7 +38,7 @@ IMAGES_OF_ONE = 10
 
 
 class Found(NamedTuple):
-    """What each way has to agree on."""
+    """The result, in which all ways must agree."""
 
     threshold: float
     vr: float
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as cosine similarities have them, and which are genuine."""
+    """Scores distributed like cosine similarities, and whether they are genuine."""
     rng = np.random.default_rng(size)
     genuine = rng.random(size, np.float32) < GENUINE_SHARE
     scores = rng.standard_normal(size, np.float32) * np.float32(0.1) + np.float32(0.4) * genuine
@@ -54,7 +54,7 @@ def draw(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def streamed(scores: np.ndarray, genuine: np.ndarray) -> Found:
-    """Ours: two passes over pieces of the scores."""
+    """Our result, from two passes over pieces of the scores."""
 
     def tiles() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for start in range(0, scores.size, TILE):
@@ -65,7 +65,7 @@ def streamed(scores: np.ndarray, genuine: np.ndarray) -> Found:
 
 
 def by_sklearn(scores: np.ndarray, genuine: np.ndarray) -> Found:
-    """scikit-learn's curve with all its points: the (k+1)-th impostor is the first threshold with more than k."""
+    """scikit-learn's result, from all points of its curve: the first threshold with more than k impostors."""
     far, vr, thresholds = roc_curve(genuine, scores, drop_intermediate=False)
     impostors = scores.size - int(np.count_nonzero(genuine))
     false_accepts = np.rint(far * impostors).astype(np.int64)
@@ -74,7 +74,7 @@ def by_sklearn(scores: np.ndarray, genuine: np.ndarray) -> Found:
 
 
 def by_sorting(scores: np.ndarray, genuine: np.ndarray) -> Found:
-    """A full sort of the impostor scores."""
+    """The result of a full sort of the impostor scores."""
     impostor, mates = np.sort(scores[~genuine]), scores[genuine]
     threshold = impostor[impostor.size - 1 - far_budget(parse_far(FAR), impostor.size)]
     above = impostor.size - int(np.searchsorted(impostor, threshold, side="right"))
@@ -89,7 +89,7 @@ WAYS: dict[str, Callable[[np.ndarray, np.ndarray], Found]] = {
 
 
 def compare(size: int, rounds: int) -> tuple[dict[str, float], bool]:
-    """The median seconds of each way, and whether all found the same."""
+    """The median seconds of each way, and whether all results are equal."""
     scores, genuine = draw(size)
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     found = set()
@@ -102,7 +102,7 @@ def compare(size: int, rounds: int) -> tuple[dict[str, float], bool]:
 
 
 def stream_features(comparisons: int) -> dict[str, float]:
-    """Every query with every target, as many of each as give that many comparisons: seconds and this process's peak."""
+    """Seconds and peak memory of this process for all pairs of queries and targets, `comparisons` in all."""
     rows = math.isqrt(comparisons - 1) + 1
     rng = np.random.default_rng(0)
     labels = np.arange(rows) // IMAGES_OF_ONE

@@ -2,10 +2,10 @@
 
     python benchmarks/fingerprint.py [--images 1000000] [--bytes 4000] [--place DIRECTORY] [--json] [--smoke]
 
-Writes that many files in folders of a hundred and then, each in a process of its own, walks the tree alone; takes its
-fingerprint by names and sizes, as earlier versions did; reads all of it; finds it unchanged; finds it unchanged after a
-move; reads a copy of its first hundredth; and reads everything, as on a network file system. Memory is the peak of the
-process. `--smoke` does it with few files.
+It writes the files in folders of a hundred. Then it measures these steps, each in a process of its own: the walk alone;
+the fingerprint by names and sizes, as in earlier versions; the first fingerprint, which reads all files; that of the
+unchanged tree; the same after a move; that of a copy of its first hundredth; and one that reads everything, as on a
+network file system. Memory is the peak of the process. `--smoke` uses few files.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMOKE = 300
 
 
 def write_tree(root: Path, images: int, size: int) -> None:
-    """Write files that differ, in folders of identities."""
+    """Write different files in folders of identities."""
     for identity in range(-(-images // A_FOLDER)):
         folder = root / f"{identity:06d}"
         folder.mkdir(parents=True)
@@ -38,7 +38,7 @@ def write_tree(root: Path, images: int, size: int) -> None:
 
 
 def work(how: str, root: Path, workspace: Path) -> str:
-    """One step; gives the fingerprint, or "" of a walk alone."""
+    """Run one step; returns the fingerprint, or "" for the walk alone."""
     folder = read_dataset(root)
     if how == "walk":
         return ""
@@ -53,14 +53,14 @@ def work(how: str, root: Path, workspace: Path) -> str:
 
 
 def measured(how: str, root: Path, workspace: Path) -> dict[str, float | str]:
-    """A step in a process of its own."""
+    """Run one step in a process of its own."""
     command = [sys.executable, __file__, "--step", how, str(root), str(workspace)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
 def measure(images: int, size: int, place: Path) -> dict[str, dict[str, float | str]]:
-    """All steps on a fresh tree, with checks that each fingerprint is what it should be."""
+    """Run all steps on a new tree, and check each fingerprint."""
     root, workspace = place / "faces", place / "workspace"
     write_tree(root, images, size)
     time.sleep(contents.SETTLED_NS / 1e9)  # younger files are not relied upon

@@ -3,18 +3,18 @@
     python benchmarks/intervals.py [--draws 500] [--seed 0] [--people 20 50 …] [--kinds verify identify] [--workers 2]
                                    [--json] [--smoke]
 
-Subjects are drawn from a population with known rates, measured, and given an interval by each method from the same
-bootstrap replicates. Subjects differ: in verification the noise of a subject's images has a scale of its own
-(log-normal), and each subject has one to three images on either side, so that its comparisons are correlated;
-in identification its chance of being found differs (logistic-normal), with one probe each or one to six. (FAR 0.1 of
-400 subjects is left out, for its cost.)
+Subjects are drawn from a population with known rates; each method makes an interval from the same bootstrap replicates
+of the measured rate. In verification the noise of each subject's images has a scale of its own (log-normal), and each
+subject has one to three images on either side, so that its comparisons are correlated. In identification each subject
+has its own probability of being found (logistic-normal), with one probe or one to six. (FAR 0.1 with 400 subjects is
+left out because of its cost.)
 
-Methods: `percentile`; `bca` (Efron 1987; of verification up to 50 subjects, since its leave-one-out is expensive);
-`studentised` (bootstrap-t with the linearised standard error, of identification, where there is one); `t`: the rate ±
-Student's t times the replicates' standard deviation; `wilson`, the score interval of the effective number of trials
-with Student's t for its quantile; `exact`, the binomial one of that many, which facedan gives, and `exact-t`, the same
-with the number lowered by (z / t)², as Korn and Graubard do. Of differences of two models on the same subjects:
-`percentile`, and what facedan gives (`t`).
+Methods: `percentile`; `bca` (Efron 1987; for verification up to 50 subjects, since its leave-one-out is expensive);
+`studentised` (bootstrap-t with the linearised standard error, for identification); `t`: the rate ± Student's t times
+the replicates' standard deviation; `wilson`: the score interval for the effective number of trials with Student's t as
+its quantile; `exact`: facedan's interval, the binomial one for that number; `exact-t`: the same with the number lowered
+by (z / t)², as in Korn and Graubard. For differences of two models on the same subjects: `percentile`, and facedan's
+interval (`t`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 
 FARS = ("0.1", "0.01", "0.001")
-PEOPLE = (20, 50, 194, 400)
+SUBJECTS = (20, 50, 194, 400)
 RATES = (0.5, 0.9, 0.995)
 PROBES = (1, 6)
 FEATURES, NOISE, SPREAD, SECOND = 32, 0.75, 0.5, 1.1
@@ -53,7 +53,7 @@ FEW, MANY = 50, 400
 
 @dataclass
 class Tally:
-    """How often intervals of a method held the truth, how wide they were, and how often they were a single 1."""
+    """Counts of a method's intervals: how many hold the true rate, their widths, and how many are [1, 1]."""
 
     held: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
     width: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -75,24 +75,24 @@ class Tally:
 
 
 def intervals(
-    rate: float, replicates: Floats, people: int, trials: int, left_out: Floats | None
+    rate: float, replicates: Floats, subjects: int, trials: int, left_out: Floats | None
 ) -> dict[str, Interval]:
-    """The intervals of all methods that need no more than this; `left_out` are the rates without each subject."""
+    """The intervals of all methods from a rate and its replicates; `left_out` has the rates without each subject."""
     defined = replicates[~np.isnan(replicates)]
-    t, deviation = float(stdtrit(people - 1, 0.975)), float(defined.std())
-    size = effective_size(rate, replicates, subjects=people, trials=trials)
+    t, deviation = float(stdtrit(subjects - 1, 0.975)), float(defined.std())
+    size = effective_size(rate, replicates, subjects=subjects, trials=trials)
     found = {
         "percentile": (float(np.quantile(defined, 0.025)), float(np.quantile(defined, 0.975))),
         "t": (rate - t * deviation, rate + t * deviation),
         "wilson": score_interval(rate, size, t),
-        "exact": rate_interval(rate, replicates, subjects=people, trials=trials),
+        "exact": rate_interval(rate, replicates, subjects=subjects, trials=trials),
         "exact-t": binomial_interval(rate * size * (Z / t) ** 2, size * (Z / t) ** 2),
     }
     return found if left_out is None else found | {"bca": bca_interval(rate, defined, left_out)}
 
 
 def score_interval(share: float, size: float, quantile: float) -> Interval:
-    """Wilson's interval of a share of `size` trials, which need not be whole."""
+    """Wilson's interval of a share of `size` trials, a possibly fractional number."""
     square = quantile**2
     margin = quantile * math.sqrt(share * (1 - share) / size + square / (4 * size**2))
     centre, scale = share + square / (2 * size), 1 + square / size
@@ -100,7 +100,7 @@ def score_interval(share: float, size: float, quantile: float) -> Interval:
 
 
 def bca_interval(rate: float, replicates: Floats, left_out: Floats) -> Interval:
-    """Bias-corrected and accelerated percentiles."""
+    """The interval of bias-corrected and accelerated percentiles."""
     below = np.mean(replicates < rate) + np.mean(replicates == rate) / 2
     bias = float(ndtri(np.clip(below, 1e-6, 1 - 1e-6)))
     moved = left_out.mean() - left_out
@@ -110,25 +110,25 @@ def bca_interval(rate: float, replicates: Floats, left_out: Floats) -> Interval:
     return float(np.quantile(replicates, low)), float(np.quantile(replicates, high))
 
 
-def paired(rates: tuple[float, float], replicates: tuple[Floats, Floats], people: int) -> dict[str, Interval]:
+def paired(rates: tuple[float, float], replicates: tuple[Floats, Floats], subjects: int) -> dict[str, Interval]:
     """Intervals of the second model's rate minus the first's."""
     moved = replicates[1] - replicates[0]
     defined = moved[~np.isnan(moved)]
     between = rates[1] - rates[0]
     return {
         "percentile": (float(np.quantile(defined, 0.025)), float(np.quantile(defined, 0.975))),
-        "t": difference_interval(between, replicates[1], replicates[0], subjects=people),
+        "t": difference_interval(between, replicates[1], replicates[0], subjects=subjects),
     }
 
 
 def images(
-    random: np.random.Generator, people: int, counts: NDArray[np.int64]
+    random: np.random.Generator, subjects: int, counts: NDArray[np.int64]
 ) -> Iterator[list[tuple[Floats, Floats]]]:
-    """Labels and features of both sides by each of two models; the second sees most of the first's noise, and more."""
-    centre, scale = random.normal(size=(people, FEATURES)), NOISE * random.lognormal(0, SPREAD, people)
+    """Yield labels and features of both sides for each of two models, whose noises are correlated."""
+    centre, scale = random.normal(size=(subjects, FEATURES)), NOISE * random.lognormal(0, SPREAD, subjects)
     sides = []
     for count in counts:
-        labels = np.repeat(np.arange(people), count)
+        labels = np.repeat(np.arange(subjects), count)
         noise, other = random.normal(size=(2, labels.size, FEATURES))
         of_both = (noise, SECOND * (0.8 * noise + 0.6 * other))
         rows = [centre[labels] + scale[labels, None] * one for one in of_both]
@@ -140,11 +140,11 @@ def images(
 @cache
 def true_verification(rounds: int) -> tuple[tuple[float, ...], ...]:
     """The population's rates of both models at each FAR, from independent comparisons."""
-    random, people = np.random.default_rng(12345), 50_000
+    random, subjects = np.random.default_rng(12345), 50_000
     genuine: list[list[Floats]] = [[], []]
     impostor: list[list[Floats]] = [[], []]
     for _ in range(rounds):
-        for model, ((_, query), (_, target)) in enumerate(images(random, people, np.ones((2, people), np.int64))):
+        for model, ((_, query), (_, target)) in enumerate(images(random, subjects, np.ones((2, subjects), np.int64))):
             genuine[model].append(np.sum(query * target, axis=1))
             impostor[model] += [np.sum(query * np.roll(target, by, axis=0), axis=1) for by in (1, 2, 3)]
     truth = []
@@ -154,27 +154,27 @@ def true_verification(rounds: int) -> tuple[tuple[float, ...], ...]:
     return tuple(truth)
 
 
-def verify(people: int, draws: int, seed: int, rounds: int) -> dict[str, Tally]:
-    """Coverage of verification rates, and of the differences of two models."""
-    truth, fars = true_verification(rounds), FARS[people >= MANY :]
+def verify(subjects: int, draws: int, seed: int, rounds: int) -> dict[str, Tally]:
+    """The coverage of verification rates, and of differences of two models."""
+    truth, fars = true_verification(rounds), FARS[subjects >= MANY :]
     tallies = {f"{kind} {far}": Tally() for far in fars for kind in ("vr", "difference")}
     for draw in range(draws):
-        random = np.random.default_rng((seed, people, draw))
-        counts = random.integers(1, 4, (2, people))
+        random = np.random.default_rng((seed, subjects, draw))
+        counts = random.integers(1, 4, (2, subjects))
         replicates, rates, left_out = [], [], []
-        for (query_labels, query), (target_labels, target) in images(random, people, counts):
+        for (query_labels, query), (target_labels, target) in images(random, subjects, counts):
             a, b = np.broadcast_arrays(query_labels[:, None], target_labels[None])
             mates, scores = a == b, (query @ target.T).astype(np.float32)
             others = scores[~mates], a[~mates], b[~mates]
             replicates.append(vr_replicates(scores[mates], a[mates], *others, fars=fars, replicates=REPLICATES))
             rates.append([verification_rate(scores[mates], others[0], far).vr for far in fars])
-            if people <= FEW and not left_out:
-                left_out = [_without(scores, mates, (a != one) & (b != one)) for one in range(people)]
+            if subjects <= FEW and not left_out:
+                left_out = [_without(scores, mates, (a != one) & (b != one)) for one in range(subjects)]
         for place, far in enumerate(fars):
             without = np.array(left_out)[:, place] if left_out else None
-            found = intervals(rates[0][place], replicates[0][place], people, int(mates.sum()), without)
+            found = intervals(rates[0][place], replicates[0][place], subjects, int(mates.sum()), without)
             tallies[f"vr {far}"].add(found, truth[0][FARS.index(far)])
-            both = paired((rates[0][place], rates[1][place]), (replicates[0][place], replicates[1][place]), people)
+            both = paired((rates[0][place], rates[1][place]), (replicates[0][place], replicates[1][place]), subjects)
             tallies[f"difference {far}"].add(both, truth[1][place] - truth[0][FARS.index(far)])
     return tallies
 
@@ -197,34 +197,34 @@ def shifts() -> tuple[dict[float, float], dict[float, float]]:
     return means, second
 
 
-def identify(people: int, probes: int, draws: int, seed: int) -> dict[str, Tally]:
-    """Coverage of rank-1 rates, and of the differences of two models."""
+def identify(subjects: int, probes: int, draws: int, seed: int) -> dict[str, Tally]:
+    """The coverage of rank-1 rates, and of differences of two models."""
     means, second = shifts()
     tallies = {f"{kind} {rate} {probes}": Tally() for rate in RATES for kind in ("rank1", "difference")}
     for rate in RATES:
         for draw in range(draws):
-            random = np.random.default_rng((seed, people, probes, draw))
-            counts = random.integers(1, probes + 1, people)
-            subject = np.repeat(np.arange(people), counts)
-            ease = TAU * random.normal(size=people)
-            other = 0.8 * ease + 0.6 * TAU * random.normal(size=people)
+            random = np.random.default_rng((seed, subjects, probes, draw))
+            counts = random.integers(1, probes + 1, subjects)
+            subject = np.repeat(np.arange(subjects), counts)
+            ease = TAU * random.normal(size=subjects)
+            other = 0.8 * ease + 0.6 * TAU * random.normal(size=subjects)
             luck = random.random(subject.size)
             again = np.where(random.random(subject.size) < 0.6, luck, random.random(subject.size))
             hits = luck < expit(means[rate] + ease)[subject], again < expit(means[rate] - MOVED + other)[subject]
             drawn = [rank1_replicates(one, subject, replicates=REPLICATES) for one in hits]
             found = [float(one.mean()) for one in hits]
-            of_each = np.bincount(subject, hits[0], people)
+            of_each = np.bincount(subject, hits[0], subjects)
             left_out = (of_each.sum() - of_each) / (subject.size - counts)
-            by_method = intervals(found[0], drawn[0], people, subject.size, left_out)
+            by_method = intervals(found[0], drawn[0], subjects, subject.size, left_out)
             by_method["studentised"] = studentised(of_each, counts)
             tallies[f"rank1 {rate} {probes}"].add(by_method, rate)
-            both = paired((found[0], found[1]), (drawn[0], drawn[1]), people)
+            both = paired((found[0], found[1]), (drawn[0], drawn[1]), subjects)
             tallies[f"difference {rate} {probes}"].add(both, second[rate] - rate)
     return tallies
 
 
 def studentised(hits: Floats, counts: NDArray[np.int64]) -> Interval:
-    """Bootstrap-t of a ratio of sums over subjects."""
+    """The bootstrap-t interval of a ratio of sums over subjects."""
     weights = np.random.default_rng(0).multinomial(hits.size, np.full(hits.size, 1 / hits.size), REPLICATES)
     rate, rates = hits.sum() / counts.sum(), (weights @ hits) / (weights @ counts)
     error = np.sqrt(((hits - rate * counts) ** 2).sum()) / counts.sum()
@@ -236,10 +236,10 @@ def studentised(hits: Floats, counts: NDArray[np.int64]) -> Interval:
 
 
 def _job(arguments: tuple[str, int, int, int, int, int]) -> list[dict[str, object]]:
-    kind, people, probes, draws, seed, rounds = arguments
-    tallies = verify(people, draws, seed, rounds) if kind == "verify" else identify(people, probes, draws, seed)
+    kind, subjects, probes, draws, seed, rounds = arguments
+    tallies = verify(subjects, draws, seed, rounds) if kind == "verify" else identify(subjects, probes, draws, seed)
     return [
-        {"people": people, "what": what, "single": tally.single / draws, "methods": tally.summary()}
+        {"people": subjects, "what": what, "single": tally.single / draws, "methods": tally.summary()}
         for what, tally in tallies.items()
     ]
 
@@ -249,16 +249,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--people", type=int, nargs="+", default=PEOPLE)
+    parser.add_argument("--people", type=int, nargs="+", default=SUBJECTS)
     parser.add_argument("--kinds", nargs="+", choices=("verify", "identify"), default=("verify", "identify"))
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="a few draws of few subjects, in seconds")
     given = parser.parse_args()
-    people, draws, rounds = ((8,), 3, 1) if given.smoke else (given.people, given.draws, 20)
+    subjects, draws, rounds = ((8,), 3, 1) if given.smoke else (given.people, given.draws, 20)
     # The long ones first, so that the workers end together.
-    jobs = [("verify", number, 0, draws, given.seed, rounds) for number in sorted(people, reverse=True)]
-    jobs += [("identify", number, probes, draws, given.seed, 0) for number in people for probes in PROBES]
+    jobs = [("verify", number, 0, draws, given.seed, rounds) for number in sorted(subjects, reverse=True)]
+    jobs += [("identify", number, probes, draws, given.seed, 0) for number in subjects for probes in PROBES]
     jobs = [job for job in jobs if job[0] in given.kinds]
     if given.workers > 1:
         with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:

@@ -1,12 +1,12 @@
-"""Cost of MK-MMD beside the broadcast form in common use, and beside the one matrix product that it needs.
+"""Cost of MK-MMD compared with the broadcast form in common use and with one matrix product.
 
     python benchmarks/mmd.py [--device cuda] [--dtype bf16] [--no-step] [--json] [--smoke]
 
-Forward and backward at d = 4096 with five kernels, float32. `broadcast` forms all differences of rows for each kernel,
-(n + m)² · d numbers; `shared` forms them once for all kernels, as the better ones of those codes do. `floor` is one
+Forward and backward at d = 4096 with five kernels, float32. `broadcast` computes all differences of rows for each
+kernel, (n + m)² · d numbers; `shared` computes them once for all kernels, as the better public codes do. `floor` is one
 Gram product of the same rows, forward and backward. The forms take turns in one process, and ratios are of medians.
-Extra bytes are the peak of what is allocated beside the features and their gradients. The step is that of `adapt` with
-vggface, 32 + 32 images, MK-MMD on fc6 and fc7. Run it on an idle machine.
+Extra bytes are the peak memory beside the features and their gradients. The step is that of `adapt` with vggface,
+32 + 32 images, MK-MMD on fc6 and fc7. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ BANDWIDTH = 2.0 * FEATURES  # the median squared distance of standard normal row
 ROUNDS = 5
 CHEAP_REPEATS = 10
 SMALL = {"sizes": (4,), "features": 64, "model": "vggface-mini", "images": 2}
-"""What --smoke measures: that it works."""
+"""Sizes of --smoke."""
 
 
 def broadcast(source: Tensor, target: Tensor, *, shared: bool = False) -> Tensor:
-    """MK-MMD, biased, the way it is mostly written; independent of the package."""
+    """Biased MK-MMD in its common form, independent of the package."""
     rows = torch.cat([source, target])
     n = len(source)
 
@@ -54,7 +54,7 @@ def broadcast(source: Tensor, target: Tensor, *, shared: bool = False) -> Tensor
 
 
 def ours(source: Tensor, target: Tensor, estimator: str = "unbiased") -> Tensor:
-    """The package's."""
+    """MK-MMD of the package."""
     return mk_mmd(source, target, bandwidth=BANDWIDTH, weights=(1 / KERNELS,) * KERNELS, estimator=estimator)
 
 
@@ -65,7 +65,7 @@ def floor(source: Tensor, target: Tensor) -> Tensor:
 
 
 def batches(n: int, size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Random features of both domains that want a gradient."""
+    """Random features of both domains that require a gradient."""
     random = torch.Generator().manual_seed(n)
     source, target = (torch.randn(n, size, generator=random) for _ in range(2))
     return source.to(device, dtype).requires_grad_(), (target + 0.05).to(device, dtype).requires_grad_()
@@ -98,7 +98,7 @@ def with_gradient(loss: Callable[..., Tensor], *features: Tensor) -> Callable[[]
 
 
 def extra_bytes(step: Callable[[], None], features: tuple[Tensor, Tensor], device: torch.device) -> int:
-    """Peak of what a step allocates beside the gradients that it leaves behind."""
+    """The peak memory of a step beside the gradients that remain."""
     for rows in features:
         rows.grad = None
     left = sum(rows.numel() * rows.element_size() for rows in features)
@@ -154,13 +154,13 @@ def step_share(model: str, images: int, device: torch.device, identities: int = 
     network = build(model, identities).to(device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     shape = (2 * images, 3, network.crop, network.crop)
-    pictures = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+    inputs = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
     labels = torch.randint(0, identities, (images,), device=device)
     bandwidths = dict.fromkeys(("fc6", "fc7"), BANDWIDTH)
     penalty = Penalty(lambda_=0.5, layers=dict.fromkeys(bandwidths, 1.0), bandwidths=bandwidths)
 
     def step() -> None:
-        features = network(pictures)
+        features = network(inputs)
         source, target = ({k: v[part] for k, v in features.items()} for part in (slice(images), slice(images, None)))
         loss = F.cross_entropy(network.scores(source), labels) + penalty(source, target)[0]
         optimizer.zero_grad(set_to_none=True)
@@ -168,7 +168,7 @@ def step_share(model: str, images: int, device: torch.device, identities: int = 
         optimizer.step()
 
     with torch.no_grad():
-        sizes = [rows.shape[1] for rows in network(pictures[:2]).values()]
+        sizes = [rows.shape[1] for rows in network(inputs[:2]).values()]
     leaves = [nn.Parameter(torch.randn(images, size, device=device)) for size in 2 * sizes]
 
     def alone() -> None:

@@ -3,9 +3,9 @@
     python benchmarks/shifts.py [--kinds clear,haze,dark,light,noise,colour] [--seed 0] [--workspace DIR] [--json]
         [--smoke]
 
-For each kind a network trained on clear web images is measured on images of other subjects with that
-nuisance, then adapted to unlabelled images of yet others, with λ = 0, as DAN_m67 and as DAN_m67 with λ = 10, and
-measured again. The faces are drawn to the template, so that alignment plays no part.
+For each nuisance, a network trained on clear web images is adapted to unlabelled images of other identities with that
+nuisance: with λ = 0, as DAN_m67, and as DAN_m67 with λ = 10. All networks are measured on images of further subjects
+with the nuisance. The faces are drawn on the template, so that alignment has no effect.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ KINDS = {
     "noise": replace(CLEAR, noise=(0, 40), blur=(0, 2.5)),
     "colour": replace(CLEAR, warmth=(-0.9, 0.9), tint=(-0.3, 0.3)),
 }
-PEOPLE = {"web": range(300), "target": range(300, 450), "test": range(450, 530)}
+IDENTITIES = {"web": range(300), "target": range(300, 450), "test": range(450, 530)}
 FEW = {"web": range(4), "target": range(4, 8), "test": range(8, 11)}
 FARS = ("0.1", "0.01")
 
 
-def draw(root: Path, people: range, images: int, style: Style, seed: int) -> None:
-    """A data set of aligned faces, one folder per identity."""
-    for person in people:
-        identity = draw_identity(np.random.default_rng((seed, 0, person)))
-        views = np.random.default_rng((seed, 1, person))
-        (root / f"p{person:04d}").mkdir(parents=True, exist_ok=True)
-        for number in range(images):
-            picture = render(identity, draw_view(views, style), 72)
-            cv2.imwrite(str(root / f"p{person:04d}" / f"{number}.png"), picture[:, :, ::-1])
+def draw(root: Path, identities: range, images: int, style: Style, seed: int) -> None:
+    """Draw a data set of aligned faces, one folder per identity."""
+    for number in identities:
+        identity = draw_identity(np.random.default_rng((seed, 0, number)))
+        views = np.random.default_rng((seed, 1, number))
+        (root / f"p{number:04d}").mkdir(parents=True, exist_ok=True)
+        for view in range(images):
+            image = render(identity, draw_view(views, style), 72)
+            cv2.imwrite(str(root / f"p{number:04d}" / f"{view}.png"), image[:, :, ::-1])
 
 
 def all_pairs(root: Path) -> Path:
-    """The list of all comparisons of a data set."""
+    """Write the list of all comparisons of a data set."""
     paths = sorted(path.relative_to(root).as_posix() for path in root.glob("*/*.png"))
     pairs = root.with_suffix(".tsv")
     lines = (f"{a}\t{b}\t{int(a[:5] == b[:5])}\n" for a, b in itertools.combinations(paths, 2))
@@ -70,16 +70,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
+    parser.add_argument("--smoke", action="store_true", help="the smallest run, in seconds")
     options = parser.parse_args()
-    people, short = PEOPLE, {}
+    identities, short = IDENTITIES, {}
     if options.smoke:
-        options.kinds, people, short = "haze", FEW, {"iterations": 2, "batch": 4}
+        options.kinds, identities, short = "haze", FEW, {"iterations": 2, "batch": 4}
     lambdas = (0.0,) if options.smoke else (0.0, AdaptConfig.lambda_, PRESETS["strong"]["lambda_"])
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(options.workspace or Path(scratch))
         faces = workspace.root / "aligned"
-        draw(faces / "web", people["web"], 10, CLEAR, options.seed)
+        draw(faces / "web", identities["web"], 10, CLEAR, options.seed)
         job = plan_pretrain(
             PretrainConfig(source="web", model="vggface-mini", seed=options.seed, holdout=0, **short), workspace
         )
@@ -87,8 +87,8 @@ def main() -> None:
         figures: dict[str, dict[str, dict[str, float]]] = {}
         for kind in options.kinds.split(","):
             target, test = faces / f"{kind}-target", faces / f"{kind}-test"
-            draw(target, people["target"], 6, KINDS[kind], options.seed)
-            draw(test, people["test"], 6, KINDS[kind], options.seed)
+            draw(target, identities["target"], 6, KINDS[kind], options.seed)
+            draw(test, identities["test"], 6, KINDS[kind], options.seed)
             models = [before]
             for lambda_ in lambdas:
                 config = AdaptConfig(

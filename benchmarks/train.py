@@ -1,21 +1,21 @@
-"""Cost of a training step beside a bare loop of the same network, of adaptation beside pretraining, and of the input.
+"""Speed of the training loop compared with a bare loop, of adaptation compared with pretraining, and of the input.
 
     python benchmarks/train.py [FACES] [--model vggface] [--images 64] [--device cuda] [--precision bf16] [--compile]
         [--json] [--smoke]
 
-`pretrain` and `adapt` are steps of the package's own loop on image files of FACES, a directory with one folder per
-identity (without it, faces are drawn), decoded once and cut anew each step; `adapt` sees half as many source and half
-as many target images. `bare` is forward, backward and optimiser of the same network on one batch that is already
-on the device, and no more. All have as many images a step, the same optimiser, precision and memory layout, and take
-turns; a ratio is the median of those of the rounds, and says how many images a second there are for one of the other.
-Of the loop's steps the last writes a line of the log, with all it measures for it; checkpoints are not in the time.
+`pretrain` and `adapt` are steps of the package's loop on the images of FACES, a directory with one folder per identity
+(without it, faces are drawn). Images are decoded once and cropped anew each step; `adapt` has half source and half
+target images. `bare` is only forward, backward and optimiser of the same network on one batch on the device. All have
+the same number of images per step, optimiser, precision and memory layout, and take turns; a ratio of images per second
+is the median over the rounds. The last step of a loop also writes a line of the log with its measurements; checkpoints
+are not in the time.
 
-The input alone is also taken from a mapped file and with decoding in each epoch; `--json` gives that of --cache. It is
-per second of processor time: what one core makes.
+The input alone is also measured from a mapped file and with decoding in each epoch; `--json` gives that of --cache. Its
+unit is images per second of processor time, the speed of one core.
 
-With --device cuda, the same for VGG-Face at 32 + 32 and 128 + 128 images, fp32 and bf16, compiled and not: images a
-second, the share of what one large matrix product reaches in the same arithmetic (of fp32: TF32, in which cuDNN
-convolves), and the largest batch that fits. Run it on an idle machine.
+With --device cuda, the same is measured for VGG-Face at 32 + 32 and 128 + 128 images, fp32 and bf16, compiled and not:
+images per second, the share of the speed of one large matrix product in the same arithmetic (for fp32: TF32, in which
+cuDNN convolves), and the largest batch that fits. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
-PEOPLE, IMAGES_EACH = 32, 8
-"""Drawn where there are no other faces."""
+IDENTITIES, IMAGES_EACH = 32, 8
+"""Numbers of drawn identities and of images of each, used without FACES."""
 
 CACHES = ("ram", "disk", "none")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -67,7 +67,7 @@ NEVER = 1 << 30
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing to measure.
+    """The settings of a measurement.
 
     Args:
         images: images a step.
@@ -83,11 +83,11 @@ class Setting:
 
     @property
     def warm_up(self) -> int:
-        """Steps before them, in which memory is allocated, code compiled and the input begun."""
+        """The number of untimed steps at the start, for memory, compilation and the input."""
         return min(3, self.steps)
 
     def plan(self, batch: int) -> Plan:
-        """The model's recipe with a learning rate of zero: no weight changes, and every contender finds the same."""
+        """The model's recipe with a learning rate of zero, so that all contenders have the same weights."""
         recipe = asdict(NETWORKS[self.model].pretrain) | {
             "batch": batch,
             "lr": 0.0,
@@ -105,14 +105,14 @@ class Setting:
 
 @dataclass
 class Stopwatch(Report):
-    """Takes the time from the end of the warm-up to the end of the last step."""
+    """A stopwatch from the end of the warm-up to the end of the last step."""
 
     setting: Setting
     marks: list[float] = field(default_factory=list)
 
     @contextmanager
     def training(self, total: int, done: int = 0) -> Iterator[Follow]:
-        """As the loop wants it."""
+        """Mark the time at the end of the warm-up and of the last step."""
         steps = iter(range(done + 1, total + 1))
 
         def follow(entry: Mapping[str, Any]) -> None:
@@ -122,37 +122,37 @@ class Stopwatch(Report):
         yield follow
 
     def mark(self) -> None:
-        """All that was begun is done now."""
+        """Mark the time after all work on the device is finished."""
         if self.setting.device.type == "cuda":
             torch.cuda.synchronize(self.setting.device)
         self.marks.append(time.perf_counter())
 
     @property
     def seconds(self) -> float:
-        """Between the first mark and the last."""
+        """The seconds between the first mark and the last."""
         return self.marks[-1] - self.marks[0]
 
 
-def draw(root: Path, people: int = PEOPLE, images_each: int = IMAGES_EACH) -> None:
-    """Faces of 250 × 250 pixels where none were given."""
-    for person in range(people):
-        random = np.random.default_rng(person)
+def draw(root: Path, identities: int = IDENTITIES, images_each: int = IMAGES_EACH) -> None:
+    """Draw faces of 250 × 250 pixels."""
+    for row in range(identities):
+        random = np.random.default_rng(row)
         identity = draw_identity(random)
-        directory = root / f"{person:03d}"
+        directory = root / f"{row:03d}"
         directory.mkdir()
         for number in range(images_each):
-            picture = render(identity, draw_view(random, WEB), 250)
-            cv2.imwrite(str(directory / f"{number}.jpg"), picture[:, :, ::-1])
+            image = render(identity, draw_view(random, WEB), 250)
+            cv2.imwrite(str(directory / f"{number}.jpg"), image[:, :, ::-1])
 
 
 def labels_of(folder: FaceDataset) -> np.ndarray:
-    """Class of each image."""
+    """The class of each image."""
     order = {name: index for index, name in enumerate(sorted(set(folder.names)))}
     return np.array([order[name] for name in folder.names], np.int64)
 
 
 def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -> float:
-    """Images a second of the loop that cannot be shorter."""
+    """Images per second of the bare loop."""
     plan = setting.plan(setting.images)
     parameters: list[nn.Parameter] = list(network.parameters())
     optimizer: torch.optim.Optimizer
@@ -163,7 +163,7 @@ def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -
     else:
         optimizer = torch.optim.AdamW(parameters, lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
     forward = torch.compile(network) if setting.compile else network
-    pictures, people = batch
+    images, labels = batch
     dtype = DTYPES[setting.precision]
     network.train()
     watch = Stopwatch(setting)
@@ -171,16 +171,16 @@ def bare(network: FaceNetwork, setting: Setting, batch: tuple[Tensor, Tensor]) -
         if step == setting.warm_up:
             watch.mark()
         with torch.autocast(setting.device.type, dtype, enabled=dtype != torch.float32):
-            scores = network.scores(forward(pictures))
+            scores = network.scores(forward(images))
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(scores.float(), people, label_smoothing=plan.label_smoothing).backward()
+        F.cross_entropy(scores.float(), labels, label_smoothing=plan.label_smoothing).backward()
         optimizer.step()
     watch.mark()
     return setting.images * setting.steps / watch.seconds
 
 
 def ours(network: FaceNetwork, setting: Setting, images: FaceStore, *, adapting: bool) -> float:
-    """Images a second of the package's loop."""
+    """Images per second of the package's loop."""
     labels = labels_of(images.folder)
     plan = setting.plan(setting.images // 2 if adapting else setting.images)
     source = BatchStream(images, labels, plan.batch, network.crop, (0, 1))
@@ -197,7 +197,7 @@ def ours(network: FaceNetwork, setting: Setting, images: FaceStore, *, adapting:
 
 
 def race(setting: Setting, images: FaceStore, rounds: int) -> dict[str, list[float]]:
-    """Images a second of each contender in each round; every other round goes the other way round."""
+    """Images per second of each contender in each round; every second round has the reverse order."""
     torch.compiler.reset()  # or it would compile for batches of any size once it has seen two
     torch.manual_seed(0)
     network = build(setting.model, len(set(images.folder.names))).to(setting.device)
@@ -217,12 +217,12 @@ def race(setting: Setting, images: FaceStore, rounds: int) -> dict[str, list[flo
 
 
 def ratio(found: Mapping[str, list[float]], one: str, other: str) -> float:
-    """Median over the rounds."""
+    """The median ratio of two contenders over the rounds."""
     return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
 
 
 def input_rate(images: FaceStore, setting: Setting, crop: int, seconds: float = 3.0) -> tuple[float, float]:
-    """Images that the input makes in a second, and in a second of processor time, when nobody does anything else."""
+    """Images of the input alone per second, and per second of processor time."""
     stream = BatchStream(images, labels_of(images.folder), setting.images, crop, (0, 3))
     begun, spent = 0.0, 0.0
     for step, _ in enumerate(stream.batches(0, NEVER, setting.device), 1 - setting.warm_up):
@@ -235,7 +235,7 @@ def input_rate(images: FaceStore, setting: Setting, crop: int, seconds: float = 
 
 
 def peak(setting: Setting, side: int = 8192) -> float:
-    """Operations a second of one large matrix product, the best of ten."""
+    """Operations per second of one large matrix product, the best of ten."""
     torch.set_float32_matmul_precision("high")
     rows = torch.randn(side, side, device=setting.device, dtype=DTYPES[setting.precision])
     best = 0.0
@@ -250,16 +250,16 @@ def peak(setting: Setting, side: int = 8192) -> float:
 
 
 def operations(model: str, classes: int) -> float:
-    """Those of one image, forward and backward, as they are counted of convolutions and matrix products."""
+    """Operations of convolutions and matrix products for one image, forward and backward."""
     network = build(model, classes)
-    pictures = torch.zeros((2, 3, network.crop, network.crop), dtype=torch.uint8)
+    images = torch.zeros((2, 3, network.crop, network.crop), dtype=torch.uint8)
     with FlopCounterMode(display=False) as counter:
-        network.scores(network(pictures)).sum().backward()
+        network.scores(network(images)).sum().backward()
     return counter.get_total_flops() / 2
 
 
 def largest(setting: Setting, images: FaceStore) -> int:
-    """The most images of each domain with which `adapt` fits, to within a sixteenth."""
+    """The largest number of images of each domain that `adapt` has memory for, to within a sixteenth."""
     torch.manual_seed(0)
     network = build(setting.model, len(set(images.folder.names))).to(setting.device)
 
@@ -285,7 +285,7 @@ def largest(setting: Setting, images: FaceStore) -> int:
 
 
 def gpu_table(given: argparse.Namespace, images: FaceStore) -> list[dict[str, Any]]:
-    """A row for each precision and batch, plain and compiled."""
+    """The rows of the GPU table, one for each precision and batch, plain and compiled."""
     rows = []
     needed = operations("vggface", len(set(images.folder.names)))
     for precision in DTYPES:
@@ -314,7 +314,7 @@ def gpu_table(given: argparse.Namespace, images: FaceStore) -> list[dict[str, An
 
 
 def show_gpu(rows: list[dict[str, Any]]) -> None:
-    """The table as text."""
+    """Print the GPU table."""
     print(f"{'VGG-Face':<22}{'bare/s':>9}{'pretrain/s':>12}{'adapt/s':>9}{'adapt/bare':>12}", end="")
     print(f"{'peak TFLOP/s':>14}{'adapt of it':>13}{'largest batch':>15}")
     for row in rows:
@@ -334,13 +334,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--precision", default="fp32", choices=tuple(DTYPES))
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--steps", type=int, help="steps a round; by default 50, on a CPU 10, of vggface there 1")
+    parser.add_argument("--steps", type=int, help="steps per round; by default 50, on a CPU 10, for vggface there 1")
     parser.add_argument("--rounds", default=9, type=int)
     parser.add_argument("--cache", default="ram", choices=CACHES)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--smoke", action="store_true", help="the smallest that there is, in seconds: does it work?")
+    parser.add_argument("--smoke", action="store_true", help="the smallest run, in seconds")
     given = parser.parse_args()
-    drawn, seconds = (PEOPLE, IMAGES_EACH), 3.0
+    drawn, seconds = (IDENTITIES, IMAGES_EACH), 3.0
     if given.smoke:
         given.images, given.steps, given.rounds, drawn, seconds = 4, 1, 1, (3, 2), 0.01
     keep_freed_memory()

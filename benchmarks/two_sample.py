@@ -2,9 +2,9 @@
 
     python benchmarks/two_sample.py [--draws 500] [--json] [--smoke]
 
-Source and target are drawn from one distribution: subjects as points, their images around them; ρ is the share of a
-feature's variance between subjects. At its level of 5 % a test should reject in 5 % of the draws. It is made as in
-`facedan adapt`, with the subjects of the source known; with the subjects of both domains; and with those of neither.
+Source and target are drawn from one distribution, with subjects as points and their images around them; ρ is the share
+of a feature's variance between subjects. At its level of 5 % a test should reject in 5 % of the draws. The test is run
+with the subjects of the source known, as in `facedan adapt`, with those of both domains known, and with none known.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from facedan_cli.adaptation.two_sample import two_sample_test
 FEATURES, PERMUTATIONS = 32, 199
 RHOS = (0.3, 0.7)
 CASES = (((100, 1), (100, 1)), ((100, 1), (50, 2)), ((100, 1), (20, 5)), ((20, 5), (20, 5)), ((100, 1), (10, 10)))
-"""Numbers of subjects and of images of each, of the source and of the target."""
+"""Numbers of subjects and of images of each, for source and target."""
 
 KNOWN = {"neither": (False, False), "source": (True, False), "both": (True, True)}
-"""The domains whose subjects are known."""
+"""Domains with known subjects, by the name of the test."""
 
 
 def draw(identities: int, images: int, rho: float, random: torch.Generator) -> tuple[Tensor, list[int]]:
-    """Features of a domain, and whose each row is."""
+    """The features of a domain, and the subject of each row."""
     owners = torch.arange(identities).repeat_interleave(images)
     centres, noise = (torch.randn(count, FEATURES, generator=random) for count in (identities, len(owners)))
     return rho**0.5 * centres[owners] + (1 - rho) ** 0.5 * noise, owners.tolist()
@@ -55,7 +55,7 @@ def sizes(case: tuple[tuple[int, int], tuple[int, int]], rho: float, draws: int)
 
 
 def measured(smoke: bool, draws: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """The sizes by case."""
+    """The share of rejections in each case."""
     for rho in RHOS[:1] if smoke else RHOS:
         for case in CASES[-1:] if smoke else CASES:
             (identities, images), (others, of_other) = case
