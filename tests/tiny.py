@@ -88,17 +88,19 @@ def make_workspace(root: Path) -> None:
     (root / "facedan.toml").write_text(SETTINGS, encoding="utf-8")
 
 
+BLANK = {"png": b"\x89PNG", "svg": b'<?xml version="1.0"?><svg viewBox="0 0 72 72"></svg>', "pdf": b"%PDF"}
+
+
 @contextmanager
 def savings() -> Iterator[None]:
     """What takes longest is done at its smallest, but for its own tests.
 
-    Figures are neither laid out nor drawn: the file of each holds no curve, and no pixel where it is a PNG. The
+    Figures are neither laid out nor drawn: the file of each holds no more than what its format begins with. The
     bandwidth is measured on as many images as a tiny domain has.
     """
 
     def save(_: Figure, path: Path, **how: Any) -> None:
-        blank = '<svg viewBox="0 0 72 72"></svg>' if how["format"] == "svg" else ""
-        Path(path).write_text(blank, encoding="ascii")
+        Path(path).write_bytes(BLANK[how["format"]])
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Figure, "savefig", save)

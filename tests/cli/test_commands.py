@@ -55,7 +55,8 @@ def test_the_four_commands_compose_verbatim(tmp_path: Path) -> None:
     assert header.split("  ")[0] == "model"
     assert [f"{partition} @ FAR 0.001" in header for partition in ("Good", "Bad", "Ugly")] == [True] * 3
     assert row.startswith("DAN_m67 ")
-    assert len(list((tmp_path / "results").glob("gbu-*/roc.png"))) == 1
+    (figure,) = (tmp_path / "results").glob("gbu-*/roc.png")
+    assert figure.stat().st_size > 1000
     assert read_record(after.parents[1])["argv"][1:3] == ["adapt", "--source"]
 
 

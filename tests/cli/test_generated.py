@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,8 +29,12 @@ def needs(program: str) -> pytest.MarkDecorator:
 
 @pytest.fixture(scope="module")
 def generate() -> Iterator[ModuleType]:
+    """The script, which makes the texts once."""
     sys.path.insert(0, str(ROOT / ".ci"))
-    yield importlib.import_module("generate")
+    module = importlib.import_module("generate")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, "generated", cache(module.generated))
+        yield module
     sys.path.remove(str(ROOT / ".ci"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import ADAPT, Notes, draw, mark_aligned
+from tiny import ADAPT, BLANK, Notes, draw, mark_aligned
 
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import UsageError
@@ -177,13 +177,11 @@ def test_the_figures_of_csv_are_those_of_json(place: Workspace) -> None:
     assert {row["measure"] for row in rows} == {"vr", "eer"}
 
 
-@pytest.mark.usefixtures("drawn_figures")
 @pytest.mark.parametrize("plot", ["png", "svg", "pdf"])
 def test_figures_come_in_the_format_asked_for(place: Workspace, plot: str) -> None:
     result = gbu(place, replace(CONFIG, plot=plot, ci="none"))
-    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[plot]
     for name in ("roc", "det", "scores"):
-        assert (result.directory / f"{name}.{plot}").read_bytes().startswith(start)
+        assert (result.directory / f"{name}.{plot}").read_bytes() == BLANK[plot]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -23,8 +22,7 @@ from facedan_cli.metrics.intervals import (
     wilson,
 )
 
-ROOT = str(Path(__file__).resolve().parents[2])
-BENCHMARK = Path(ROOT, "benchmarks", "intervals.py")
+BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "intervals.py"
 
 rates = st.floats(0, 1, allow_subnormal=False)
 
@@ -102,10 +100,10 @@ def test_intervals_cover_near_one_where_percentiles_do_not(people: int, rate: fl
     assert percentile < 0.9
 
 
-def test_the_simulation_runs() -> None:
-    command = [sys.executable, str(BENCHMARK), "--smoke", "--json"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ROOT})
-    rows = json.loads(ended.stdout)["rows"]
+def test_the_simulation_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [str(BENCHMARK), "--smoke", "--json"])
+    runpy.run_path(str(BENCHMARK), run_name="__main__")
+    rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["what"].split()[0] for row in rows} == {"vr", "rank1", "difference"}
     for row in rows:
         assert all(0 <= one["coverage"] <= 1 and one["width"] >= 0 for one in row["methods"].values())

@@ -34,6 +34,7 @@ def one_piece(genuine: Sequence[float], impostor: Sequence[float]) -> tuple[np.n
     return scores, np.arange(scores.size) < len(genuine)
 
 
+@settings(max_examples=50)
 @given(score_lists, score_lists)
 @example(genuine=[0.0], impostor=[-0.0, 0.0])
 @example(genuine=[0.7], impostor=[0.7] * 5)  # one genuine comparison, all scores equal
@@ -59,6 +60,7 @@ def test_the_equal_error_rate_of_counts_whose_product_passes_64_bits(
     assert found.eer == pytest.approx(equal_error_rate(np.array(genuine, np.float32), np.array(impostor, np.float32)))
 
 
+@settings(max_examples=50)
 @given(score_lists, score_lists, st.integers(0, 50))
 def test_the_eer_with_failures_is_that_of_all_scores_at_once(
     genuine: list[float], impostor: list[float], failed: int
@@ -69,6 +71,7 @@ def test_the_eer_with_failures_is_that_of_all_scores_at_once(
     assert found.eer == equal_error_rate(g, i)
 
 
+@settings(max_examples=50)
 @given(score_lists, score_lists)
 def test_the_curve_has_exact_points_only(genuine: list[float], impostor: list[float]) -> None:
     found = stream([one_piece(genuine, impostor)], FARS)
@@ -93,7 +96,8 @@ def test_the_curve_of_many_scores_is_thin_and_close() -> None:
     assert (whole.vr - curve.vr[step])[whole.far >= 0.001].max() < 0.03
 
 
-@given(st.lists(st.tuples(floats, st.booleans()), min_size=2, max_size=60), st.lists(st.integers(0, 60)))
+@settings(max_examples=50)
+@given(st.lists(st.tuples(floats, st.booleans()), min_size=2, max_size=60), st.lists(st.integers(0, 60), max_size=8))
 def test_pieces_add_up(comparisons: list[tuple[float, bool]], cuts: list[int]) -> None:
     scores = np.array([score for score, _ in comparisons], np.float32)
     mates = np.array([mate for _, mate in comparisons])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,19 @@ def weights(published: InceptionResnetV1, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
-@pytest.fixture
-def network() -> Facenet:
+@pytest.fixture(scope="module")
+def built() -> Facenet:
+    """To be copied, which is quicker than to draw the weights."""
     torch.manual_seed(0)
     made = build("facenet", 5)
     assert isinstance(made, Facenet)
     trained(made)
     return made
+
+
+@pytest.fixture
+def network(built: Facenet) -> Facenet:
+    return deepcopy(built)
 
 
 def test_it_computes_what_the_library_computes_from_the_librarys_weights(

@@ -155,20 +155,21 @@ def same(one: VGGFace, other: VGGFace) -> bool:
     return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        {"target": False},
-        {"running": True},
-        {"bandwidths": None},
-        {"kernel_weights": "optimal"},
-        {"memory_bank": 10},
-        {"ramp": 20},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("options", OPTIMIZERS, ids=str)
+DATA: list[dict[str, Any]] = [
+    {},
+    {"target": False},
+    {"running": True},
+    {"bandwidths": None},
+    {"kernel_weights": "optimal"},
+    {"memory_bank": 10},
+    {"ramp": 20},
+]
+# What the optimiser and what the penalty remember are kept apart: every pair of values of the two says no more.
+BROKEN = [(OPTIMIZERS[2], data) for data in DATA]
+BROKEN += [(options, data) for options in (*OPTIMIZERS[:2], OPTIMIZERS[3]) for data in (DATA[0], DATA[5])]
+
+
+@pytest.mark.parametrize(("options", "data"), BROKEN, ids=str)
 def test_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path, options: dict[str, Any], data: dict[str, Any]) -> None:
     plan = replace(PLAN, **options)
     whole = run(tmp_path / "whole", plan, domains(**data))
@@ -296,7 +297,7 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path, backbone_lr_mult: float) -
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    plan = replace(PLAN, optimizer="adamw", lr=5e-3, classifier_lr_mult=1.0, iterations=200, label_smoothing=0.0)
+    plan = replace(PLAN, optimizer="adamw", lr=1e-2, classifier_lr_mult=1.0, iterations=100, label_smoothing=0.0)
 
     class Same(Drawn):
         def batches(self, start: int, stop: int, device: torch.device | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -456,9 +457,10 @@ def test_progress_tells_the_loss_and_each_layers_discrepancy(tmp_path: Path) -> 
 )
 def test_a_batch_in_parts_is_the_batch(tmp_path: Path, data: dict[str, Any]) -> None:
     """Also with dropout, whose mask is that of the whole batch."""
-    whole = run(tmp_path / "whole", data=domains(**data))
+    plan = replace(PLAN, iterations=4)  # the memory bank is full after two
+    whole = run(tmp_path / "whole", plan, domains(**data))
     for parts in (2, 4, 6):
-        split = run(tmp_path / f"{parts}", replace(PLAN, grad_accum=parts), domains(**data))
+        split = run(tmp_path / f"{parts}", replace(plan, grad_accum=parts), domains(**data))
         for found, expected in zip(split.parameters(), whole.parameters(), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
         for one, other in zip(metrics(tmp_path / f"{parts}"), metrics(tmp_path / "whole"), strict=True):
