@@ -12,16 +12,17 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from facedan_cli.alignment.source_image import MOST_BYTES, InMemory, SourceImage, refusing, too_large, unreadable
-from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
-from facedan_cli.alignment.tar_index import (
-    LABEL_SUFFIX,
-    MOST_NAME,
-    TarIndex,
-    above_of,
-    image_name,
-    index_of,
+from facedan_cli.alignment.source_image import (
+    CUT_SHORT,
+    MOST_BYTES,
+    InMemory,
+    SourceImage,
+    refusing,
+    too_large,
+    unreadable,
 )
+from facedan_cli.alignment.tar_entries import Damage, Entry, Kind, Source, entries
+from facedan_cli.alignment.tar_index import LABEL_SUFFIX, MOST_NAME, TarIndex, above_of, image_name, index_of
 from facedan_cli.data.formats import (
     COMPANION_SUFFIXES,
     HEAD,
@@ -132,21 +133,13 @@ class _Reader:
                 yield self._refused(entry, name, "an archive inside an archive: extract it beside this one")
             elif head := self._looked_into(source, entry, name):
                 images = [(name, entry.modified)]
-        if entry.kind is not Kind.FILE:
-            reason = f"a {entry.kind.value}: extract the archive"
-        elif entry.size > MOST_BYTES:
-            reason = too_large(entry.size)
-        elif images:
+        if images:
             content = self._content(source, entry, head)
-            for image, modified in images:
-                yield self.source_image(image, entry.size, modified, content)
-            return
-        for image, modified in images:
-            yield self.source_image(image, entry.size, modified, refusing(reason))
+            yield from (self.source_image(image, entry.size, modified, content) for image, modified in images)
 
     def _images_of(self, entry: Entry, name: str) -> list[tuple[str, int]]:
         """Names and times of the images with an entry's content: the entry itself and the links to it."""
-        images = [(link.name, link.modified) for link in self._index.links.get(entry.offset, ())]
+        images = [*self._index.links.get(entry.offset, ())]
         if is_image(name) and entry.kind not in (Kind.HARD_LINK, Kind.SYMBOLIC_LINK):
             if entry.offset in self._index.superseded:
                 self._first_repeated = self._first_repeated or name
@@ -178,11 +171,15 @@ class _Reader:
         return b""
 
     def _content(self, source: Source, entry: Entry, head: bytes) -> Callable[[], bytes]:
+        if entry.kind is not Kind.FILE:
+            return refusing(f"a {entry.kind.value}: extract the archive")
+        if entry.size > MOST_BYTES:
+            return refusing(too_large(entry.size))
         if source.size is not None:
             return partial(_read_chunk, self._archive, entry.data, entry.size)
         content = head + source.read(entry.size - len(head))
         if len(content) < entry.size:
-            return refusing(source.error or "cut short: the end of the archive is missing")
+            return refusing(source.error or CUT_SHORT)
         return InMemory(content)
 
     def source_image(self, image: str, size: int, modified: int, content: Callable[[], bytes]) -> SourceImage:
@@ -205,5 +202,5 @@ def _read_chunk(archive: Path, offset: int, length: int) -> bytes:
     with archive.open("rb", buffering=0) as file:
         content = os.pread(file.fileno(), length, offset)
     if len(content) < length:
-        raise UnreadableImage("cut short: the end of the archive is missing")
+        raise UnreadableImage(CUT_SHORT)
     return content

@@ -52,6 +52,7 @@ _KINDS = {
     b"D": Kind.DIRECTORY,
     b"S": Kind.SPARSE,
 }
+_ZEROS = bytes(BLOCK)
 _MORE_SPARSE, _STILL_MORE_SPARSE = 482, 504
 _WITHOUT_CONTENT = {b"1", b"2", b"3", b"4", b"5", b"6"}
 
@@ -100,46 +101,24 @@ class Source:
         self.position = 0
         self.size = size
         self._file = file
-        self._ahead = b""
-        self._used = 0
 
     def read(self, length: int) -> bytes:
         """The next bytes, fewer only at the end of the archive."""
         pieces = []
         left = length
-        while left > 0:
-            if self._used < len(self._ahead):
-                piece = self._ahead[self._used : self._used + left]
-                self._used += len(piece)
-            else:
-                piece = self._more(min(left, _CHUNK))
-            if not piece:
-                break
+        while left > 0 and (piece := self._more(min(left, _CHUNK))):
             pieces.append(piece)
             left -= len(piece)
         self.position += length - left
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def go_to(self, position: int) -> None:
         """Skip to a position, or to the end of the archive."""
         if self.size is not None and position > self.position:
-            self._ahead, self._used, self.position = b"", 0, min(position, self.size)
+            self.position = min(position, self.size)
             self._file.seek(self.position)
         while self.position < position and self.read(min(position - self.position, _CHUNK)):
             pass
-
-    def pass_zeros(self) -> None:
-        """Skip blocks of zeros."""
-        while True:
-            if self._used == len(self._ahead):
-                self._ahead, self._used = self._more(_CHUNK), 0
-            chunk = self._ahead[self._used :]
-            zeros = len(chunk) - len(chunk.lstrip(b"\0"))
-            whole = zeros if zeros == len(chunk) else zeros // BLOCK * BLOCK
-            self._used += whole
-            self.position += whole
-            if whole < len(chunk) or not chunk:
-                return
 
     def _more(self, length: int) -> bytes:
         if self.error:
@@ -168,8 +147,7 @@ def entries(source: Source) -> Iterator[Entry | Damage]:
             elif not (ended or damaged):
                 yield Damage(offset, "cut short: its end mark is missing")
             return
-        if not block.strip(b"\0"):
-            source.pass_zeros()
+        if block == _ZEROS:
             ended, damaged = True, False
             continue
         ended = False

@@ -21,14 +21,6 @@ _MOST_LINKS = 1_000_000
 _LINKS_ON_THE_WAY = 40
 
 
-@dataclass(frozen=True)
-class Link:
-    """A link with the name of an image, and the entry that it leads to."""
-
-    name: str
-    modified: int
-
-
 class _Table:
     """A number for each name, kept by the hashes of names in 16 bytes each; a name may be added again."""
 
@@ -64,13 +56,13 @@ class TarIndex:
     """Facts of one pass over the headers of an archive.
 
     Args:
-        links: the links that are images, by the offset of the entry that they lead to.
+        links: names and times of the links that are images, by the offset of the entry that they lead to.
         superseded: offsets of the entries whose names occur again later; an extraction keeps the last one.
         folder_links: links to paths that may be directories, by these paths.
         refused: entries that are set aside: name and reason.
     """
 
-    links: dict[int, list[Link]] = field(default_factory=dict)
+    links: dict[int, list[tuple[str, int]]] = field(default_factory=dict)
     superseded: set[int] = field(default_factory=set)
     folder_links: dict[str, str] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
@@ -148,7 +140,7 @@ class _Indexer:
                 reason = f"a link to {entry.link[:MOST_NAME]}, which is no file of the archive"
                 self.index.refused.append((name, reason))
             else:
-                self.index.links.setdefault(target, []).append(Link(name, entry.modified))
+                self.index.links.setdefault(target, []).append((name, entry.modified))
 
     def _follow(self, entry: Entry, name: str) -> int | None:
         """The offset of the file that a link leads to, also through other links; None if there is none."""
