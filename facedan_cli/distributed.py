@@ -202,7 +202,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def add_over_processes(part: Tensor) -> Tensor:
-    """The sum of tensors over all processes, with a gradient: a part's is the sum of those that the processes have."""
+    """The sum of tensors over all processes; the gradient of each part is the sum of the processes' gradients."""
     summed: Tensor = _AddParts.apply(part)
     return summed
 

@@ -1,4 +1,4 @@
-"""Networks that are somebody's function, package.module:function: whose code it is, and when it may run.
+"""Users' networks, given as package.module:function, and the permission to run their code.
 
 A checkpoint names the function of its network. A file that comes from elsewhere must not make facedan run code, so a
 function is called only after the user has named it in a command on this machine, which is remembered.
@@ -40,7 +40,7 @@ def allow(name: str) -> None:
 
 
 def is_allowed(name: str) -> bool:
-    """Whether the user has named a function, and its package still lies where it lay."""
+    """Whether the user has allowed a function, and its package has not moved since."""
     try:
         lines = _file().read_text("utf-8").splitlines()
     except OSError:
@@ -71,14 +71,14 @@ def load_own(name: str) -> Callable[[], Any]:
 
 
 def code_file(name: str) -> Path | None:
-    """The file of a function's module; None where it has none."""
+    """The file of a function's module; None without one."""
     module = sys.modules.get(name.partition(":")[0])
     file = getattr(module, "__file__", None)
     return Path(file) if file else None
 
 
 def _origin(name: str) -> str:
-    """Where the top-level package of a function lies; the current directory is searched last."""
+    """The path of a function's top-level package; the current directory is searched last."""
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

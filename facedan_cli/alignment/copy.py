@@ -45,7 +45,7 @@ class Copier:
 
 
 def _not_on(target: Target, height: int, width: int) -> str:
-    """Why an image of this size cannot be on the template that is stated of it; "" if it can."""
+    """The reason why an image of this size cannot be on its stated template; "" if it can."""
     if height != width:
         return f"{width}×{height}: faces on a template are square"
     if not shows_the_same(target.template, width, target.template, target.size):

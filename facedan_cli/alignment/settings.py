@@ -116,7 +116,7 @@ def check_settings(config: AlignConfig) -> None:
 
 
 def start_over(out: Path) -> None:
-    """Remove what earlier runs made in the aligned tree."""
+    """Remove the files of earlier runs from the aligned tree."""
     for record in read_records(out / MANIFEST_FILE, []):  # a damaged manifest is a reason to start over
         if record.output is not None and not leads_outside(out, record.output):
             with contextlib.suppress(IsADirectoryError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Where images come from: a directory, archives, or a list of paths."""
+"""The sources of images: a directory, archives, or a list of paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an alignment puts a face: the template, the size and how many points are fitted, also by a network's name."""
+"""The target of an alignment: template, size and number of fitted points, also by a network's name."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from facedan_cli.workspace import Workspace
 DEFAULT_TEMPLATE = "vggface"
 
 _GIVEN_SIZE = 250
-"""Side of copied faces of which nothing is stated, pixels."""
+"""Side of copied faces without a stated template or size, pixels."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where faces are drawn.
+    """The target of aligned faces.
 
     Args:
-        template: a name of `config.templates.TEMPLATES`; "given" of copied faces of which no template is stated.
+        template: a name of `config.templates.TEMPLATES`; "given" for copied faces without a stated one.
         size: side of the aligned face, pixels.
-        points: how many points the similarity fits where all five are known: 3 or 5.
+        points: number of points that the similarity fits if all five are known, 3 or 5.
     """
 
     template: str
@@ -37,7 +37,7 @@ class Target:
 
     @classmethod
     def of(cls, config: AlignConfig) -> Target:
-        """The target of a configuration; what is not set is the template's own."""
+        """The target of a configuration, with the template's defaults for options that are None."""
         if config.no_align and config.template is None:
             return cls(GIVEN, _GIVEN_SIZE if config.size is None else config.size, 3)
         name = config.template or DEFAULT_TEMPLATE
@@ -47,11 +47,11 @@ class Target:
 
 
 def resolved(config: AlignConfig, workspace: Workspace | None = None) -> AlignConfig:
-    """The configuration with what --for stands for in the place of it.
+    """The configuration with the options that --for stands for instead of it.
 
     Args:
-        config: of an alignment.
-        workspace: where runs are looked for; by default the current directory.
+        config: configuration of an alignment.
+        workspace: workspace of the runs; by default the current directory.
 
     Raises:
         UsageError: other options contradict the network, or it takes faces on any template.
@@ -72,12 +72,12 @@ def resolved(config: AlignConfig, workspace: Workspace | None = None) -> AlignCo
 
 
 def expected_by(name: str, workspace: Workspace) -> Target:
-    """The target of the faces that a network takes: its row's, or what its checkpoint learnt from.
+    """The target that a network expects, by its row or by the faces that its checkpoint learnt from.
 
     Args:
         name: a network's, as `config.models.network_entry` takes it, or of published weights or a run in the workspace;
             or the path of a run, a checkpoint or published weights.
-        workspace: where runs are looked for.
+        workspace: workspace of the runs.
 
     Raises:
         UsageError: it is LBP or PCANet, which take faces on any template.

@@ -61,7 +61,7 @@ def align(context: typer.Context, settings: AlignConfig) -> None:
 
 
 def _as_typed(context: typer.Context, settings: AlignConfig) -> AlignConfig:
-    """The settings without those of facedan.toml or the environment that mean nothing beside what is typed.
+    """The settings without those of facedan.toml or the environment that have no effect with the command line.
 
     A typed --for has precedence over their template, size and points, each of these over their `for`, and --no-align
     says nothing of a template without a typed one.

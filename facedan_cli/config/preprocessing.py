@@ -1,4 +1,4 @@
-"""What a network of somebody else expects of its input: size, mean and deviation, read from options."""
+"""The input of a network of others by options: size, mean and deviation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Channels = tuple[float, float, float]
 
 
 def parse_normalisation(mean: str, std: str) -> tuple[Channels, Channels]:
-    """Mean and deviation of R, G and B in units of 0-255.
+    """The mean or deviation of R, G and B in units of 0-255.
 
     Args:
         mean: one number or three, as in 0.485,0.456,0.406; in units of 0-1 where neither it nor `std` exceeds 1.
@@ -28,7 +28,7 @@ def parse_normalisation(mean: str, std: str) -> tuple[Channels, Channels]:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width in pixels, of 112x96 or 112.
+    """Height and width in pixels from a text such as 112x96 or 112.
 
     Raises:
         UsageError: it is no size from 16 to 1024.

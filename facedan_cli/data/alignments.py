@@ -1,4 +1,4 @@
-"""How the faces of a data set are aligned, as their manifest says, and whether that is as a network expects it."""
+"""The alignment of a data set's faces by their manifest, and its comparison with a network's expectation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _INSIGHTFACE = ("arcface5", "arcface5-frame")
 
 @dataclass(frozen=True)
 class Alignment:
-    """How faces are aligned.
+    """The alignment of faces.
 
     Args:
-        template: a name of `config.templates.TEMPLATES`, or `GIVEN` where none is stated.
+        template: a name of `config.templates.TEMPLATES`, or `GIVEN` without a stated one.
         size: side of a face, pixels.
-        fitted: how many points were fitted: 5, or 3 and fewer (as 3).
+        fitted: number of fitted points: 5, or 3 for three or fewer.
     """
 
     template: str
@@ -69,16 +69,16 @@ class Alignment:
 
     @property
     def middle(self) -> Alignment:
-        """Without the margin of `arcface5-frame`; others as they are."""
+        """The alignment without the margin of `arcface5-frame`; others unchanged."""
         if self.template != _INSIGHTFACE[1]:
             return self
         return Alignment(_INSIGHTFACE[0], round(self.size * 7 / 8), self.fitted)
 
 
 def alignment_of(manifest: Path) -> Alignment | None:
-    """The alignment of the first face of a manifest, which all share; None where there is none.
+    """The alignment of the first face of a manifest, which all faces share; None without a face.
 
-    Damaged lines are passed over: the reader of the faces reports them.
+    Damaged lines are skipped; the reader of the faces reports them.
     """
     for record in read_records(manifest, []):
         if record.output is not None:

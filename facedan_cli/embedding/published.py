@@ -1,4 +1,4 @@
-"""Networks that others trained: imported into the workspace once, and checkpoints like any other from then on."""
+"""Published networks, which are imported into the workspace once and are then ordinary checkpoints."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def release_of(name: str) -> str | None:
 def import_weights(
     path: Path, model: str, workspace: Workspace, *, channels: str = "auto", report: Report = SILENT
 ) -> Path:
-    """The checkpoint of a network as published weights make it; written to the workspace's cache once.
+    """The checkpoint of a network with published weights, written once to the workspace's cache.
 
     Args:
         path: the file of the weights.
         model: name of the network.
-        workspace: where the checkpoint will lie.
+        workspace: workspace of the checkpoint.
         channels: the order that the weights expect, "rgb" or "bgr"; "auto": what is usual for their format.
         report: gets what the user should know of them.
 
@@ -76,11 +76,11 @@ def import_weights(
 def import_network(
     model: str, workspace: Workspace, settings: Mapping[str, str] | None = None, *, report: Report = SILENT
 ) -> Path:
-    """The checkpoint of a network as its own code makes it, with the weights that this code gives it.
+    """The checkpoint of a user's network, with the weights that its code gives it.
 
     Args:
         model: package.module:function, which the user has named in this command, or another network.
-        workspace: where the checkpoint will lie.
+        workspace: workspace of the checkpoint.
         settings: of its input (`config.models.SETTINGS`).
         report: told whose code runs.
 
@@ -102,7 +102,7 @@ def import_network(
 
 
 def code_of(model: str) -> dict[str, dict[str, str]]:
-    """What a run records of a network that is the user's code: the digest of its module's file; empty of the others."""
+    """The entry of a user's network in a run: the digest of its module's file; empty for other networks."""
     if not is_own(model):
         return {}
     allow(model)

@@ -154,14 +154,14 @@ def embed_rows(
     """The features of each row by its name, all of the same images; features that the workspace has are taken.
 
     Args:
-        config: how models give features.
+        config: settings of the features.
         protocol: names the data sets, one or two.
         folders: their images.
         models: the rows of models.
         external: the rows of embeddings.
-        workspace: where features lie.
+        workspace: workspace of the features.
         report: told of the progress.
-        ranks: of several processes that have joined, which share the images without features.
+        ranks: the processes, which share the images without features.
 
     Returns:
         The features, and warnings about images that some rows alone have features of.

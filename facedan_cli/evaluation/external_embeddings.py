@@ -1,4 +1,4 @@
-"""Embeddings that any system made of the images of a data set, as a row beside those of models."""
+"""Embeddings of other systems for the images of a data set, as rows beside those of models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from facedan_cli.workspace import Dataset, digest, on_one_line
 
 ROWS_AT_ONCE = 1 << 16
 NEARLY_ONE = 1e-5
-"""The most by which a length may differ from one where vectors are taken as they are: float32 rounds to that."""
+"""Largest difference from length one for vectors that are used unscaled, due to float32."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class ExternalEmbeddings:
     """A row of embeddings.
 
     Args:
-        name: as tables have it.
-        path: where they lie.
+        name: name in tables.
+        path: path of the embeddings.
         distance: "cosine" or "euclidean".
-        read: what was read, by data set; the same object where one file speaks of several.
+        read: embeddings by data set; the same object for several data sets of one file.
     """
 
     name: str
@@ -45,12 +45,12 @@ class ExternalEmbeddings:
 
     @property
     def similarity(self) -> Similarity:
-        """The measure by which they are compared."""
+        """The similarity of the embeddings."""
         return EUCLIDEAN if self.distance == "euclidean" else COSINE
 
     @property
     def sha256(self) -> str:
-        """The digest of what determines their scores."""
+        """The digest of the embeddings and their distance."""
         return digest([self.distance, *(one.sha256 for one in self.read.values())])
 
     def provenance(self) -> dict[str, Any]:
@@ -62,15 +62,15 @@ class ExternalEmbeddings:
 def read_rows(config: EvaluateConfig, datasets: Sequence[Dataset], taken: Sequence[str]) -> list[ExternalEmbeddings]:
     """The rows of --embeddings, each path once.
 
-    A directory without vectors of its own has them for each data set, in an entry that is called as it is.
+    A directory without vectors of its own has an entry with the name of each data set.
 
     Args:
-        config: names the paths.
-        datasets: of the protocol.
+        config: configuration with the paths.
+        datasets: data sets of the protocol.
         taken: names of other rows.
 
     Raises:
-        FacedanError: there is nothing at a path, or no embeddings.
+        FacedanError: a path does not exist or has no embeddings.
     """
     rows: list[ExternalEmbeddings] = []
     names = [*taken, *([FUSION] if config.fuse else [])]
@@ -88,7 +88,7 @@ def read_rows(config: EvaluateConfig, datasets: Sequence[Dataset], taken: Sequen
 
 
 def _place(path: Path, dataset: str) -> Path:
-    """Where the embeddings of a data set lie."""
+    """The path of the embeddings of a data set."""
     inside = [path / name for name in (dataset, f"{dataset}.npz", f"{dataset}.parquet")]
     if path.is_dir() and not (path / "vectors.npy").exists():
         return next((place for place in inside if place.exists()), path)
@@ -107,10 +107,10 @@ def embed_externally(
 
     Args:
         row: the embeddings.
-        datasets: of the protocol.
+        datasets: data sets of the protocol.
         folders: their images.
-        report: told of vectors that are of no image.
-        by_base_name: as `match_images` has it.
+        report: receives notes on vectors without an image.
+        by_base_name: see `match_images`.
 
     Raises:
         FacedanError: they fit no image, or an image has two vectors, or a vector two images.
@@ -136,7 +136,7 @@ def embed_externally(
 def _rows(
     row: ExternalEmbeddings, dataset: Dataset, folder: FaceDataset, origins: Origins, *, by_base_name: bool
 ) -> dict[str, int]:
-    """For each image that has a vector, by its path, the row of the vector."""
+    """The row of the vector of each image, by path, for images with a vector."""
     paths, vectors = row.read[dataset.name].paths, row.read[dataset.name].vectors
     first: dict[str, int] = {}
     again = [(first[path], place) for place, path in enumerate(paths) if first.setdefault(path, place) != place]
@@ -159,7 +159,7 @@ def _rows(
 
 
 def _matched(names: Iterable[str], folder: FaceDataset, origins: Origins, *, by_base_name: bool) -> dict[str, str]:
-    """The image of each path that has one: below the data set's directory, else below its parent, here or /."""
+    """The image of each path: below the data set's directory, else below its parent, the current directory or /."""
     images = list(dict.fromkeys(folder.paths))
     below = [tuple(dict.fromkeys((path, origins.files.get(path, path)))) for path in images]
     match = match_images(names, below, by_base_name=by_base_name)
@@ -219,7 +219,7 @@ def _usable(vectors: np.ndarray, *, unit: bool) -> tuple[np.ndarray, np.ndarray]
 def _refuse_two_images(
     row: ExternalEmbeddings, folders: Sequence[FaceDataset], found: Sequence[tuple[Embeddings, Mapping[str, int]]]
 ) -> None:
-    """Refuse a vector that stands for an image of each of two data sets, if these are not one image.
+    """Raise an error if a vector matches different images of two data sets.
 
     Raises:
         FacedanError: there is one.

@@ -44,7 +44,7 @@ def evaluate_gbu(
 
     Args:
         config: the models and how they are measured.
-        workspace: where features and results lie.
+        workspace: workspace of features and results.
         images: the aligned faces, matched to the lists by base name.
         protocol: the directory of the sigsets.
         report: told of the progress.
@@ -77,7 +77,7 @@ def evaluate_feret(
 
     Args:
         config: the models and how they are measured.
-        workspace: where features and results lie.
+        workspace: workspace of features and results.
         images: the aligned faces of the grey release, matched to the lists by base name.
         protocol: the directory of the lists, sigsets or .srt.
         any_lists: whether lists other than the published ones are taken.
@@ -113,7 +113,7 @@ def evaluate_lfw(
 
     Args:
         config: the models and how they are measured.
-        workspace: where features and results lie.
+        workspace: workspace of features and results.
         images: the aligned faces.
         pairs: pairs.txt, or a list in its form with at least two folds.
         report: told of the progress.
@@ -142,7 +142,7 @@ def evaluate_pairs(
 
     Args:
         config: the models and how they are measured.
-        workspace: where features and results lie.
+        workspace: workspace of features and results.
         images: the aligned faces; folders that name subjects make the intervals those of subjects, not of images.
         file: the list.
         report: told of the progress.
@@ -162,7 +162,7 @@ def evaluate_identify(
 
     Args:
         config: the models and how they are measured.
-        workspace: where features and results lie.
+        workspace: workspace of features and results.
         gallery: the aligned faces of known subjects.
         probe: the aligned faces to be recognised.
         report: told of the progress.

@@ -37,7 +37,7 @@ def plot_roc(panels: Mapping[str, Mapping[str, Curve]], *paths: Path, fars: Sequ
     curve begins at the FAR of one false accept.
 
     Args:
-        panels: for each partition, its curves by the name of the model.
+        panels: for each partition, its curves by model name.
         paths: the files to write.
         fars: false-accept rates to mark by a thin line, such as those that a table beside the figure reports.
 
@@ -65,7 +65,7 @@ def plot_det(panels: Mapping[str, Mapping[str, Curve]], *paths: Path, fars: Sequ
     Where no genuine comparison is rejected a curve leaves the figure below: a logarithm has no 0.
 
     Args:
-        panels: for each partition, its curves by the name of the model.
+        panels: for each partition, its curves by model name.
         paths: the files to write.
         fars: false-accept rates to mark by a thin line.
 

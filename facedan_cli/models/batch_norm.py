@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 
 def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
-    """The layers of batch normalisation that have running statistics, by dotted path."""
+    """The batch normalisation layers with running statistics, by dotted path."""
     return {
         path: module
         for path, module in network.named_modules()
@@ -33,14 +33,14 @@ def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
 
 @contextmanager
 def batch_statistics(rows: int, of: int, *, follow: bool = True) -> Iterator[None]:
-    """Layers in training mode normalise all rows by the statistics of the first ones, of all processes together.
+    """Let layers in training mode normalise all rows by the statistics of the first rows, over all processes.
 
-    The gradient goes through these statistics. Rows of the others never enter them.
+    The gradient goes through these statistics, to which other rows do not contribute.
 
     Args:
-        rows: how many rows, of this process, the statistics are of.
-        of: rows of this process's batch.
-        follow: whether the running statistics follow them, with the layer's momentum.
+        rows: number of this process's first rows, which give the statistics.
+        of: number of rows of this process's batch.
+        follow: whether the running statistics are updated by them, with the layer's momentum.
     """
     if rows == of and follow and world_size() == 1:  # what batch normalisation does anyway
         yield
@@ -111,15 +111,14 @@ def _moments(x: Tensor) -> tuple[float, Tensor, Tensor]:
 
 @torch.no_grad()
 def statistics_of(network: nn.Module, batches: Iterable[Tensor]) -> dict[str, Moments]:
-    """Mean and variance of what each batch normalisation of a network gets, over all batches together.
+    """Mean and variance of the input of each batch normalisation of a network, over all batches.
 
     The layers before it normalise each batch by its own statistics; everything else is in evaluation mode. With one
-    batch this is exact: each layer's statistics are of features that the new statistics give. The network stays as it
-    was.
+    batch this is exact: each layer's statistics fit the features under the new statistics. The network is not changed.
 
     Args:
-        network: its `forward` takes the batches.
-        batches: of two images or more; all alike, not one subject each.
+        network: the network, whose `forward` takes the batches.
+        batches: batches of two or more images, mixed alike, not by subjects.
 
     Returns:
         By dotted path; layers that no batch reached are left out.

@@ -1,4 +1,4 @@
-"""What is known of each network: its layers, its input, its size, and the licence of its published weights."""
+"""The catalogue of networks: layers, input, size, and licence of the published weights."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class NetworkFacts:
     """A network as `facedan models` shows it.
 
     Args:
-        name: as --model takes it.
-        layers: adapted by default; the last gives the embedding.
+        name: name for --model.
+        layers: layers adapted by default; the last gives the embedding.
         also: other layers that are worth adapting.
-        input: height and width, pixels.
+        input: height and width of the input, pixels.
         image_size: side of the aligned image that the input is cut from, pixels.
-        template: of the aligned images.
-        parameters: without the classifier.
-        licence: of known published weights; "" where there are none.
+        template: template of the aligned images.
+        parameters: number of parameters without the classifier.
+        licence: licence of known published weights; "" without any.
     """
 
     name: str
@@ -38,12 +38,12 @@ class NetworkFacts:
 
 
 def known_networks() -> list[NetworkFacts]:
-    """The networks of the table, and those that installed packages bring."""
+    """The networks of the table and of installed packages."""
     return [facts_of(name) for name in (*NETWORKS, *brought_networks())]
 
 
 def facts_of(name: str, settings: Mapping[str, str] | None = None) -> NetworkFacts:
-    """The facts of one network; somebody's function must have been named before.
+    """The facts of one network; a user's function must have been allowed before.
 
     Raises:
         FacedanError: there is no such network, or its code does not give one.
@@ -59,9 +59,9 @@ def facts_of(name: str, settings: Mapping[str, str] | None = None) -> NetworkFac
 
 @torch.no_grad()
 def layer_lengths(name: str, settings: Mapping[str, str] | None = None) -> dict[str, tuple[int, ...]]:
-    """What each module of a network gives for one image: the shape without the batch, by dotted path, in order.
+    """The output shape of each module of a network for one image, without the batch, by dotted path, in order.
 
-    Modules that give no single tensor are left out.
+    Modules whose output is not a single tensor are left out.
     """
     entry = network_entry(name, settings)
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_own(name) else "meta"):

@@ -11,7 +11,7 @@ BLOCKS = (*3 * [(32, 1)], (64, 2), *3 * [(64, 1)], (128, 2), *2 * [(128, 1)], (2
 
 
 class Scale(nn.Module):
-    """A scale and a shift for each channel: what batch normalisation is after training (dlib's `affine_`)."""
+    """A scale and a shift for each channel, as batch normalisation after training (dlib's `affine_`)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Scale(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block; dlib's sum takes what one of its terms lacks in channels, rows or columns as zero."""
+    """A residual block; dlib pads the terms of its sum with zeros to the larger channels, rows and columns."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
@@ -73,11 +73,11 @@ class DlibResNet(nn.Module):
 
 
 def _extended(x: Tensor, shape: list[int]) -> Tensor:
-    """Features with zeros behind what they have, up to a shape (b, c, h, w)."""
+    """Features padded with zeros at the end to a shape (b, c, h, w)."""
     missing = [wanted - size for wanted, size in zip(shape, x.shape, strict=True)]
     return F.pad(x, (0, missing[3], 0, missing[2], 0, missing[1])) if any(missing) else x
 
 
 def dlib_resnet() -> DlibResNet:
-    """5.6 M parameters."""
+    """dlib's network, with 5.6 M parameters."""
     return DlibResNet()

@@ -1,4 +1,4 @@
-"""Embeddings that any system wrote: paths of images and a vector each, as `embed` writes them, `.npz` or Parquet."""
+"""Readers of other systems' embeddings (paths of images with vectors): files of `embed`, `.npz` or Parquet."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _FIX = (
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Vectors and the paths of their images, as the file has them.
+    """The vectors of a file and the paths of their images.
 
     Args:
-        paths: a path each; the same one may stand there several times.
+        paths: the path of each vector's image; paths may repeat.
         vectors: shape (n, d), any real numbers, d ≥ 1.
-        sha256: of what was read.
+        sha256: digest of the files.
     """
 
     paths: Sequence[str]
@@ -75,7 +75,7 @@ def read_embeddings(path: Path) -> Embeddings:
 
 
 def _directory(path: Path) -> tuple[list[str], np.ndarray, str]:
-    """The form of `embed`: the column `row` of the table, where there is one, names the vector."""
+    """Read files of `embed`; the optional column `row` of the table names the vector."""
     table, matrix = path / "images.csv", path / "vectors.npy"
     rows = read_csv(table)
     if rows and "path" not in rows[0]:

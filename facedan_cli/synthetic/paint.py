@@ -85,7 +85,7 @@ class _Canvas:
         self.colour[:] = np.asarray(ground)[:, None, None]
 
     def inside(self, signed_distance: Array) -> Array:
-        """A mask with an antialiased edge: 1 where the distance is positive, 0 where it is negative."""
+        """A mask with an antialiased edge: 1 for positive distances, 0 for negative ones."""
         mask: Array = np.clip(0.5 + signed_distance / self.edge, 0, 1)
         return mask
 

@@ -118,7 +118,7 @@ def fill_table(
 
 
 def _check_alignment(config: TableConfig, workspace: Workspace, protocol: TableProtocol) -> None:
-    """Refuse with --strict, before any training, what trainings and evaluations would refuse after hours.
+    """Raise errors of --strict before any training, instead of hours later.
 
     Raises:
         FacedanError: naming the command that mends it.

@@ -26,7 +26,7 @@ def use_target_statistics(network: FaceNetwork, images: FaceStore, seed: int, re
     Args:
         network: with batch normalisation.
         images: unlabelled; their centre crops are taken, of more than `MOST_IMAGES` a sample.
-        seed: of the sample, and of the division into batches, which mixes the subjects of neighbouring images.
+        seed: seed of the sample and of its division into batches, which mixes neighbouring images.
         report: told how many images there were.
         mix: share of the new statistics, from 0 to 1; the rest are the old ones.
 

@@ -57,7 +57,7 @@ class PretrainJob:
 
     @property
     def expected(self) -> Expected:
-        """The alignment that the network expects: that of the initial weights, else the row's."""
+        """The alignment that the network expects, by its initial weights, else by its row."""
         return _expected(self.config, self.init)
 
     @property

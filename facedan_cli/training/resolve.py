@@ -76,9 +76,9 @@ def _batch_norm(config: TrainingConfig, model: str, settings: Mapping[str, str] 
     """--batch-norm, None where it is the usual mode of the network and the stage.
 
     Args:
-        config: as it was given.
+        config: the given configuration.
         model: name of the network.
-        settings: of a network without a row.
+        settings: settings of a network without a row.
         fresh: whether the training starts from random weights.
 
     Raises:

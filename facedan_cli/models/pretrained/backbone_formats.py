@@ -1,4 +1,4 @@
-"""Of which network published tensors are, by their names and shapes; and how those names become ours."""
+"""Recognition of published networks by names and shapes of their tensors, and translation of the names to ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class Family:
-    """Networks whose tensors have the same names but for the number of blocks.
+    """A family of networks whose tensors differ in names only by the number of blocks.
 
     What wrappers put before every name (`module.`, `backbone.`, `state_dict.model.`) is known by the name behind it.
 
@@ -32,7 +32,7 @@ class Family:
     networks: Mapping[str, Callable[[], nn.Module]]
 
     def network(self, tensors: Mapping[str, Array]) -> str | None:
-        """The network whose names and shapes these are, wrapped or not; None: there is none, or they are of two.
+        """The network with these names and shapes, wrapped or not; None if there is none or more than one.
 
         Tensors beside the network's modules, such as a classification head's, do not count; those inside of them that
         it does not have do, for they would be left out of what it computes.
@@ -45,7 +45,7 @@ class Family:
         return None
 
     def wrapper(self, tensors: Mapping[str, Array]) -> str | None:
-        """What stands before the network's names, such as "module."; None where there is no such network, or two.
+        """The prefix of the network's names, such as "module."; None if there is no such network or more than one.
 
         Two are in a file of, for example, a model and its running average.
         """

@@ -107,7 +107,7 @@ class _Reader:
             self._integers(2)
 
     def details(self, layer: _Layer) -> dict[str, np.ndarray]:
-        """A layer's own values: weight and bias, where it has them."""
+        """The weight and bias of a layer, if it has them."""
         name = self._text()
         if layer.kind == "con" and name in _CONVOLUTIONS:
             return self._convolution(layer, _CONVOLUTIONS[name])
@@ -126,7 +126,7 @@ class _Reader:
         return {}
 
     def state(self, *, gradients: bool, expansion: bool) -> None:
-        """What a layer keeps beside its values: switches, what it has last computed, and their gradients."""
+        """Read a layer's other data: switches, last outputs, and their gradients."""
         for _ in range(3):
             self._boolean()
         for _ in range(3 if gradients else 2):
@@ -154,7 +154,7 @@ class _Reader:
         return {"weight": scale.reshape(-1), "bias": shift.reshape(-1)}
 
     def _batch_normalisation(self) -> dict[str, np.ndarray]:
-        """As dlib itself makes an affine_ of a bn_."""
+        """The affine_ of a bn_, made as in dlib."""
         scale, shift = self._parts(self._tensor(), self._alias(), self._alias())
         for _ in range(2):  # mean and deviation of the last batch
             self._tensor()
@@ -206,7 +206,7 @@ class _Reader:
         return tuple(sizes)
 
     def _switches(self, *wanted: int) -> None:
-        """Switches that change what a layer does: only these are known here."""
+        """Check the switches that change a layer's function; only these values are known."""
         found = tuple(int(self._boolean()) for _ in wanted)
         if found != wanted:
             raise ValueError("a layer is fused with others or switched off")

@@ -34,7 +34,7 @@ _TYPES = {
 
 
 class _Stored(NamedTuple):
-    """Where the numbers of tensors lie: the entry of the archive, and their type."""
+    """The storage of tensors: its entry in the archive, and its type."""
 
     entry: str
     dtype: torch.dtype
@@ -50,7 +50,7 @@ class _Described(NamedTuple):
 
 
 class _Inert:
-    """Stands for whatever else a pickle names, and for what that would give; takes everything and does nothing."""
+    """A placeholder for all other objects that a pickle names, which accepts everything and does nothing."""
 
     def __new__(cls, *_: object, **__: object) -> _Inert:
         return super().__new__(cls)

@@ -80,7 +80,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a training's checkpoint, of whatever else it may hold none.
+    """The tensors of a training's checkpoint, without its other objects.
 
     Args:
         path: .safetensors, or what torch.save wrote: a dictionary in which dictionaries, lists, settings and objects of
@@ -102,7 +102,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _loaded(path: Path, *, objects: bool = False) -> Any:
-    """What a file holds.
+    """The content of a file.
 
     Args:
         path: the file.
