@@ -6,6 +6,7 @@ The module needs the graph again in every process, so that the checkpoint keeps 
 from __future__ import annotations
 
 import base64
+import math
 import re
 import warnings
 import zlib
@@ -230,7 +231,7 @@ def _difference(path: Path, module: nn.Module, height: int, width: int) -> float
         expected = nn.functional.normalize(torch.from_numpy(np.concatenate(rows)).flatten(1))
         found = nn.functional.normalize(module(x).flatten(1))
         difference = float((found - expected).abs().max()) if found.shape == expected.shape else float("inf")
-        largest = max(largest, difference if difference == difference else float("inf"))
+        largest = max(largest, float("inf") if math.isnan(difference) else difference)
     return largest
 
 
