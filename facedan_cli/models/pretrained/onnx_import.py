@@ -1,4 +1,4 @@
-"""ONNX recognisers as networks that train: a graph becomes a module by onnx2torch, and is believed when it computes alike.
+"""ONNX recognisers as networks that train: modules made by onnx2torch, believed when they compute what the graph does.
 
 The module needs the graph again in every process, so that the checkpoint keeps it, without its weights, as text.
 """
