@@ -209,7 +209,7 @@ complete -c facedan -n '__facedan_calls table' -l target -r -F -a '(__facedan_da
 complete -c facedan -n '__facedan_calls table' -l rows -r -f -d 'Rows, such as source,m67, from lbp, pcanet, vgg, source, control, s7, s67, m7, m67, fusion'
 complete -c facedan -n '__facedan_calls table' -l seeds -r -f -d 'Seeds of the trainings, such as 0,1,2'
 complete -c facedan -n '__facedan_calls table' -l model -r -f -a 'vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' -d 'Network'
-complete -c facedan -n '__facedan_calls table' -l init -r -F -a '(__facedan_runs)' -d 'Weights that stage 1 starts from, and the row vgg'
+complete -c facedan -n '__facedan_calls table' -l init -r -F -a '(__facedan_runs)' -d 'Initial weights of stage 1, and the row vgg'
 complete -c facedan -n '__facedan_calls table' -l pretrain-iterations -r -f -d 'Training steps of stage 1'
 complete -c facedan -n '__facedan_calls table' -l iterations -r -f -d 'Training steps of stage 2'
 complete -c facedan -n '__facedan_calls table' -l lambda -r -f -d 'λ, the weight of the penalty'

@@ -103,7 +103,7 @@ def _of_version_0_1(
             warning=f"{alone}: they were copied or moved since it began, and their times of writing are older, but "
             "whether they hold what it was trained on could not be checked; --force trains again",
         )
-    return replace(run, remark=f"{alone}, and some were written since it began: it is not taken for this one")
+    return replace(run, remark=f"{alone}, and some were written since it began: it is not reused")
 
 
 def _inputs_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -109,7 +109,7 @@ def running(run: Run, *, force: bool, device: str) -> Iterator[None]:
             for path in (run.directory / "checkpoints", run.log, run.directory / "set-aside.tsv"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         run.checkpoint.parent.mkdir(exist_ok=True)
-        for leftover in run.checkpoint.parent.glob(".*"):  # of a process that was killed while it wrote
+        for leftover in run.checkpoint.parent.glob(".*"):  # files of a process that was killed while writing
             leftover.unlink()
         started = _now()
         record = {

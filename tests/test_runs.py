@@ -323,7 +323,7 @@ def test_a_run_of_an_earlier_version_counts_where_no_image_was_written_since(pla
     later = planned_with(place, Images(NEW_YEAR + 1, NEW_YEAR))
     assert later.directory != directory
     assert not later.finished
-    assert "not taken for this one" in later.remark
+    assert "not reused" in later.remark
     assert not planned_with(place, Images(NEW_YEAR - 1), replace(CONFIG, seed=1)).remark
 
 

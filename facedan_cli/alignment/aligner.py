@@ -126,7 +126,7 @@ class Aligner:
         try:
             both = [warp(image.pixels, similarity(two, template), _SEARCHED) for two in eyes]
         except ValueError:
-            return False  # that they coincide is said when the face is drawn
+            return False  # coinciding points are reported when the face is drawn
         as_given, swapped = (_upright(faces, template) for faces in self.detector.detect(both))
         return None if as_given == swapped else swapped > as_given
 

@@ -63,7 +63,7 @@ def _least_certain(manifest: Path) -> tuple[list[int], int]:
     for place, record in read_with_places(manifest, []):
         keys.append(digest64(record.path))
         places.append(place)
-        # Who was not searched for comes behind all who were, who failed not at all.
+        # Detected faces come first, then faces with given landmarks; failed images are left out.
         certainty = 2.0 if record.probability is None else record.probability
         certainties.append(float("inf") if record.output is None else certainty)
     last = np.sort(last_of_each(np.frombuffer(keys, np.uint64)))

@@ -152,7 +152,7 @@ def _propose(
     aside = (levels * 2 * tables.sizes.max()).astype(np.float32)
     kept = suppress(boxes + aside[:, None], scores, images, 0.5)
     kept = kept[suppress(boxes[kept], scores[kept], images[kept], 0.7)]
-    # What is left is shifted as P-Net says, and grown to squares for R-Net.
+    # The remaining boxes are shifted by P-Net's corrections and made square for R-Net.
     last = 0 if reference else 1  # facenet-pytorch leaves the last pixel out of the sides here, and nowhere else
     return Candidates(squared(moved(boxes[kept], shifts[kept], last)), scores[kept], images[kept])
 

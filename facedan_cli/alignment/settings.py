@@ -37,7 +37,7 @@ def check_config(config: AlignConfig) -> None:
     check_choices(config)
     for option, value, least in (
         ("--size", 1 if config.size is None else config.size, 1),
-        ("--min-face", config.min_face, 12),  # what P-Net looks at
+        ("--min-face", config.min_face, 12),  # the window of P-Net
         ("--detector-batch", config.detector_batch, 1),
     ):
         if value < least:

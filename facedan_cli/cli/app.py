@@ -86,7 +86,7 @@ def main() -> None:
     # Pillow warns of odd files in words for programmers; what cannot be read is set aside and listed.
     warnings.filterwarnings("ignore", module="PIL")
     try:
-        # Where one of torchrun's processes dies, the others are told to stop; they learn why from what they wait for.
+        # If one process of torchrun dies, the others get a signal; the error of their waiting call has the reason.
         with stoppable(of_several=int(os.environ.get("WORLD_SIZE", "1")) > 1):
             code = app(prog_name="facedan", standalone_mode=False) or 0
             if code == Interrupted.exit_code:  # what Typer makes of KeyboardInterrupt

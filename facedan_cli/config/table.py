@@ -64,7 +64,7 @@ class TableOptions:
     )
     seeds: str = setting("0", "Seeds of the trainings, such as 0,1,2.", leading=True)
     model: str | None = setting(None, "Network. Default: that of `pretrain`.", suggest=NETWORKS, leading=True)
-    init: str | None = setting(None, "Weights that stage 1 starts from, and the row vgg.", complete="run", leading=True)
+    init: str | None = setting(None, "Initial weights of stage 1, and the row vgg.", complete="run", leading=True)
     pretrain_iterations: int | None = setting(
         None, "Training steps of stage 1. Default: those of `pretrain`.", leading=True
     )

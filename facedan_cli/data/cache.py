@@ -132,8 +132,8 @@ def _on_disk(directory: Path, folder: FaceDataset, size: int, faces: Faces, repo
 
 
 def _build(path: Path, facts: Mapping[str, Any], folder: FaceDataset, faces: Faces, report: Report) -> None:
-    path.with_suffix(".json").unlink(missing_ok=True)  # which is written last, and with it the cache is complete
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp.*"):  # of processes that were killed
+    path.with_suffix(".json").unlink(missing_ok=True)  # it is written last and marks a complete cache
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.tmp.*"):  # files of killed processes
         left.unlink()
     _refuse_without_room(
         folder, math.prod(facts["shape"]), shutil.disk_usage(path.parent).free, f"left at {path.parent}"
@@ -155,7 +155,7 @@ def _build(path: Path, facts: Mapping[str, Any], folder: FaceDataset, faces: Fac
     _refuse_changed(folder)
     place = _place(folder)
     for other in path.parent.glob(f"{glob.escape(_name(folder))}-*-{facts['shape'][1]}.json"):
-        if _read_facts(other).get("place") == place:  # what these files held before they were written
+        if _read_facts(other).get("place") == place:  # the faces of these files' earlier contents
             other.unlink()
             other.with_suffix(".npy").unlink(missing_ok=True)
     write_text(path.with_suffix(".json"), json.dumps({**facts, "place": place, "unreadable": unreadable}))

@@ -126,7 +126,7 @@ def _reason(error: Exception, source: Path | BinaryIO) -> str:
 def _why_unknown(source: Path | BinaryIO) -> str:
     try:
         return why_unknown(source)
-    except (OSError, ValueError):  # it has gone meanwhile
+    except (OSError, ValueError):  # removed meanwhile
         return "not an image of a known format"
 
 

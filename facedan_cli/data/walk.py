@@ -83,7 +83,7 @@ def walk(root: Path, archives: Sequence[str] = (), passed: PassedOver | None = N
                         folders.append((entry.name, entry.is_symlink()))
                     elif _wanted_file(entry, archives, passed):
                         files.append(entry.name)
-        except OSError as error:  # it may not be read, or has gone
+        except OSError as error:  # no permission, or removed meanwhile
             passed.skipped.append((way.prefix or "./", f"the directory cannot be read: {error.strerror}"))
         for name in sorted(files):
             yield way.prefix + name
@@ -175,5 +175,5 @@ class _Ways:
                 return False
             self._gone[way.directory] += 1
             return self._gone[way.directory] <= MOST_WAYS
-        except OSError:  # it has gone
+        except OSError:  # removed meanwhile
             return False

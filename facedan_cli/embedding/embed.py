@@ -123,7 +123,7 @@ def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> 
 def _emptied(directory: Path) -> Iterator[None]:
     """Hold a directory that no longer is complete: its record, which is written last, is gone."""
     with locked(directory, f"the embedding {directory.name}"):
-        for left in directory.glob(".vectors-*.f32"):  # of processes that were killed, perhaps more than there are
+        for left in directory.glob(".vectors-*.f32"):  # files of killed processes, which may have been more
             left.unlink()
         for name in (_RECORD, _TABLE):
             (directory / name).unlink(missing_ok=True)

@@ -90,7 +90,7 @@ def import_network(
     if is_own(model):
         allow(model)
         report.note(f"running {model}, which makes the network")
-    torch.manual_seed(0)  # of weights that its code draws
+    torch.manual_seed(0)  # for random weights of its code
     network = build(model, 1, settings)
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     last = model.replace(":", ".").rpartition(".")[2]

@@ -88,7 +88,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     # Scores become rates with intervals. Replicates, shape (replicates,), of the same seed draw the same subjects for
     # every model: their differences are paired.
     results = [_measure(protocol, trials, by_part, config, name, by_name.get(name)) for name, by_part in scores.items()]
-    # What may make the rates wrong goes with them into every output.
+    # Warnings go with the rates into every output.
     warnings = lacking + remarks(trials) + seen_in_training(models, trials, workspace) + misaligned
     directory = result_directory(protocol.name, config, workspace, rows, folders, protocol.lists)
     if config.save_scores:

@@ -1,4 +1,4 @@
 """Figures and the HTML page: ROC, DET, CMC and score distributions, learning curves, the domains in a plane.
 
-`style` says how they all look.
+`style` has their common style.
 """

@@ -200,7 +200,7 @@ def _curve(
     asked = [(point.false_accepts, round(point.vr * genuine), point.threshold) for point in points]
     best: dict[int, tuple[int, float]] = {}
     for false_accepts, true_accepts, threshold in ends + asked:
-        # Of thresholds with the same false accepts the lowest accepts most genuine comparisons.
+        # Among thresholds with the same false accepts, the lowest accepts most genuine comparisons.
         best[false_accepts] = max(best.get(false_accepts, (-1, 0.0)), (true_accepts, threshold))
     far = np.array(sorted(best))
     rates = np.array([best[count][0] for count in far]) / genuine

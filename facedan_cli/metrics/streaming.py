@@ -139,7 +139,7 @@ def _two_passes(
     part, parts = (distributed.get_rank(), distributed.get_world_size()) if shared else (0, 1)
 
     def total(count: Callable[[Array, Array], Counts]) -> Counts:
-        # Of no scores: a process may have no tile.
+        # Counts of no scores, since a process may have no tile.
         counts = count(np.zeros(0, np.float32), np.zeros(0, bool))
         for scores, genuine in tiles(part, parts):
             counts += count(scores, genuine)

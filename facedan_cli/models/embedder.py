@@ -44,7 +44,7 @@ class Embedder(nn.Module):
             raise ValueError(f"images of shape (batch, 3, {size}, {size}) are needed, not {tuple(images.shape)}")
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or floating-point, not {images.dtype}")
-        # What follows looks at the values, of which a graph that is traced or exported knows nothing.
+        # The next check needs values, which a traced or exported graph does not have.
         traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if traced or torch.compiler.is_compiling() or not images.is_floating_point() or not len(images):
             return

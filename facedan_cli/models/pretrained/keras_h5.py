@@ -24,7 +24,7 @@ def keras_layers(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ValueError: it is something else.
     """
     layers = {}
-    channels = 0  # of the feature map that a dense layer sees flattened
+    channels = 0  # channels of the feature map that a dense layer gets flattened
     for name, (kernel, bias) in _kernels(path).items():
         if kernel.ndim == 4:
             weight = kernel.transpose(3, 2, 0, 1)

@@ -91,7 +91,7 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
         )
     modules = {_outermost(key) for key in ours} - {""}
     more = sorted(key for key in found.keys() - ours.keys() if _outermost(key) in modules)
-    if more:  # of a deeper network, which would compute something else without them
+    if more:  # a deeper network, which needs these layers
         raise FacedanError(
             f"{path} does not fit: it has {_some(more)} beside what the network has",
             "choose the --model that these weights were made for",

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 _HEADER = 128
-_MOST_BYTES = 1 << 30  # of a decompressed variable; VGG-Face's layers have 580 million
-_MOST_RATIO = 64  # of a decompressed variable to the file; weights hardly shrink
-_LEAST_BYTES = 1 << 20  # that a variable may always have
+_MOST_BYTES = 1 << 30  # most bytes of a decompressed variable; VGG-Face's layers have 580 million
+_MOST_RATIO = 64  # most of a decompressed variable to the file; weights hardly shrink
+_LEAST_BYTES = 1 << 20  # allowed for any variable
 _MOST_DIMENSIONS = 32
 _MOST_SIZE = 1 << 40
-_DEPTH = 50  # of cells in cells; a network has about five
+_DEPTH = 50  # most nested cells; a network has about five
 
 _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}

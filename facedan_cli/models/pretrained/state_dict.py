@@ -115,7 +115,7 @@ def _loaded(path: Path, *, objects: bool = False) -> Any:
         if path.suffix == ".safetensors":
             return load_tensors(path)
         _refuse_deflated(path)
-        with warnings.catch_warnings(action="ignore"):  # what it says of damaged files, this says better
+        with warnings.catch_warnings(action="ignore"):  # our own errors describe damaged files better
             try:
                 return torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError:

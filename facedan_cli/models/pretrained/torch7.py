@@ -15,7 +15,7 @@ import numpy as np
 
 _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)
 _FUNCTIONS = (6, 7, 8)
-_DEPTH = 100  # of tables in tables; a network has about ten
+_DEPTH = 100  # most nested tables; a network has about ten
 _ELEMENTS = {
     "Byte": "<u1",
     "Char": "<i1",
@@ -89,7 +89,7 @@ class _Reader:
     def __init__(self, content: bytes) -> None:
         self._content = memoryview(content)
         self._at = 0
-        self._seen: dict[int, Any] = {}  # what is referred to again later, by the file's numbers
+        self._seen: dict[int, Any] = {}  # objects by their numbers in the file, for later references
 
     def value(self, depth: int = 0) -> Any:
         if depth > _DEPTH:
