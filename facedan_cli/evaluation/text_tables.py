@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from facedan_cli.evaluation.differences import Measurement
-from facedan_cli.evaluation.identification import Identification
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.verification import Rates, Verification
 from facedan_cli.figures.page import Table
@@ -67,8 +66,8 @@ def failures_table(result: EvaluateResult) -> Table | None:
             for row, model in zip(rows, result.models, strict=True):
                 row.append(_cell(model.partitions[partition].with_failures, at))
     for row, model in zip(rows, result.models, strict=True):
-        row.extend(_more_with_failures(model).values())
-    return Table("With failures counted as errors", [*header, *_more_with_failures(result.models[0])], rows)
+        row.extend(_more(model, with_failures=True).values())
+    return Table("With failures counted as errors", [*header, *_more(result.models[0], with_failures=True)], rows)
 
 
 def _failed(measured: Measurement) -> bool:
@@ -135,38 +134,23 @@ def _unresolved(measured: Measurement, at: str) -> bool:
     return isinstance(measured, Verification) and not measured.points[at].resolved
 
 
-def _more(model: ModelResult) -> Mapping[str, str]:
-    """Further rates of a model: mean rank-1 rate, accuracy, EER, open-set rates."""
-    cells = {} if model.mean is None else {"mean": f"{100 * model.mean:.2f}"}
+def _more(model: ModelResult, *, with_failures: bool = False) -> Mapping[str, str]:
+    """Further rates of a model: mean rank-1 rate, accuracy, EER, open-set rates; failed comparisons may be errors."""
+    average = model.mean_with_failures if with_failures else model.mean
+    cells = {} if average is None else {"mean": f"{100 * average:.2f}"}
     for name, measured in model.partitions.items():
         of = "" if name == "all" else f"{name} "
         if isinstance(measured, Verification):
             if not of:  # beside several partitions' rates it would make the rows too long
-                cells["EER"] = f"{100 * measured.eer.mid:.2f}"
-            if measured.accuracy is not None:
-                mean, error = measured.accuracy["mean"], measured.accuracy["standard_error"]
-                cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
-        elif isinstance(measured, Identification):
-            for fpir, point in measured.open_set.items():
-                mark = "" if point.resolved else UNRESOLVED
-                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * point.dir:.2f}{mark}"
-    return cells
-
-
-def _more_with_failures(model: ModelResult) -> Mapping[str, str]:
-    """The rates of `_more` that count failed comparisons as errors."""
-    cells = {} if model.mean_with_failures is None else {"mean": f"{100 * model.mean_with_failures:.2f}"}
-    for name, measured in model.partitions.items():
-        of = "" if name == "all" else f"{name} "
-        if isinstance(measured, Verification):
-            if not of:
-                cells["EER"] = f"{100 * measured.eer_with_failures.mid:.2f}"
-            if measured.accuracy_with_failures is not None:
-                mean, error = (measured.accuracy_with_failures[key] for key in ("mean", "standard_error"))
-                cells[f"{of}accuracy"] = f"{100 * mean:.2f} ± {100 * error:.2f}"
+                cells["EER"] = f"{100 * (measured.eer_with_failures if with_failures else measured.eer).mid:.2f}"
+            accuracy = measured.accuracy_with_failures if with_failures else measured.accuracy
+            if accuracy is not None:
+                cells[f"{of}accuracy"] = f"{100 * accuracy['mean']:.2f} ± {100 * accuracy['standard_error']:.2f}"
         else:
-            for fpir, rate in measured.open_set_with_failures.items():
-                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * rate:.2f}"
+            for fpir, point in measured.open_set.items():
+                rate = measured.open_set_with_failures[fpir] if with_failures else point.dir
+                mark = "" if with_failures or point.resolved else UNRESOLVED
+                cells[f"{of}DIR @ FPIR {fpir}"] = f"{100 * rate:.2f}{mark}"
     return cells
 
 
