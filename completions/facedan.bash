@@ -65,7 +65,7 @@ _facedan() {
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --batch-norm) kind=value words='frozen source' ;;
-        --head) kind=value words='softmax arcface cosface sphereface' ;;
+        --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;
         --channels) kind=value words='auto rgb bgr' ;;
@@ -90,7 +90,7 @@ _facedan() {
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
         --batch-norm) kind=value words='frozen source joint target' ;;
-        --head) kind=value words='softmax arcface cosface sphereface' ;;
+        --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;
         --channels) kind=value words='auto rgb bgr' ;;

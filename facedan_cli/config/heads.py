@@ -15,8 +15,8 @@ class Head:
     """Default margin and scale of a classification head; None if it has none.
 
     Args:
-        margin: added to the angle in radians (arcface), subtracted from the cosine (cosface), or the integer factor of
-            the angle (sphereface).
+        margin: added to the angle in radians (arcface), subtracted from the cosine (cosface), the integer factor of
+            the angle (sphereface), or what adaface divides between angle and cosine by an image's quality.
         scale: factor of the cosines.
     """
 
@@ -29,6 +29,7 @@ HEADS: Mapping[str, Head] = {
     "arcface": Head(margin=0.5, scale=64.0),
     "cosface": Head(margin=0.35, scale=64.0),
     "sphereface": Head(margin=4),
+    "adaface": Head(margin=0.4, scale=64.0),
 }
 """The classification heads (`models.classifier`)."""
 

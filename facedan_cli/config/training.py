@@ -54,7 +54,7 @@ def _head(default: str) -> Any:
     """The field of --head, whose default differs between the stages."""
     return setting(
         None,
-        f"Classification head: softmax, arcface, cosface or sphereface. Default: {default}.",
+        f"Classification head: {', '.join(HEADS)}. Default: {default}.",
         choices=HEADS,
         panel=_HEAD,
     )

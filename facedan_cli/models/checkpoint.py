@@ -207,12 +207,13 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
         shapes = {key: tuple(found.get_shape()) for key, found in slices.items()}
         kinds = {found.get_dtype() for found in slices.values()}
-    counts = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER)}
+    counts = {shape[:1] for key, shape in shapes.items() if key.startswith(_CLASSIFIER) and shape}
     if shapes.keys() == expected.keys() and counts != {(len(card.identities),)}:
         claimed = ", ".join(str(*count) for count in sorted(counts))
         raise ValueError(f"it names {len(card.identities)} identities, and the classifier has {claimed}")
     rows = {
-        key: (len(card.identities),) if key.startswith(_CLASSIFIER) else shape[:1] for key, shape in expected.items()
+        key: (len(card.identities),) if key.startswith(_CLASSIFIER) and shape else shape[:1]
+        for key, shape in expected.items()
     }
     if shapes != {key: rows[key] + shape[1:] for key, shape in expected.items()} or not kinds <= _KINDS:
         raise RuntimeError("other tensors")

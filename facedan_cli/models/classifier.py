@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from facedan_cli.config.heads import HEADS
 from facedan_cli.models.dropout import BatchDropout
 
+_ADAFACE_SPREAD, _ADAFACE_MOMENTUM, _ADAFACE_EPSILON, _ADAFACE_NORMS = 0.33, 0.01, 1e-3, (1e-3, 100.0)
+"""Of adaface: h; the share of a batch in the running moments of the norms; the margin of clipping; bounds of norms."""
+
 _BLOCK = 1024
 """Number of classes whose initial weights are drawn at a time."""
 
@@ -18,16 +21,18 @@ _BLOCK = 1024
 class Classifier(nn.Module):
     """The scores of the identities from features, after dropout.
 
-    A score is w·x + b of the softmax head; s·cos θ, θ the angle between x and w, of arcface (Deng et al. 2019) and
-    cosface (Wang et al. 2018); and ‖x‖·cos θ of sphereface (Liu et al. 2017). In the loss alone, a margin lowers the
-    score of a row's own class. The angular heads have no bias and compute in float32 at least, also under autocast.
+    A score is w·x + b of the softmax head; s·cos θ, θ the angle between x and w, of arcface (Deng et al. 2019), cosface
+    (Wang et al. 2018) and adaface (Kim et al. 2022); and ‖x‖·cos θ of sphereface (Liu et al. 2017). In the loss alone,
+    a margin lowers the score of a row's own class; that of adaface depends on the row's norm among those of the last
+    batches, whose running moments are buffers. The angular heads have no bias and compute in float32 at least, also
+    under autocast.
 
     Args:
         features: length of a feature vector.
         classes: number of identities.
         head: one of `config.heads.HEADS`.
         margin: m of the head; its default where None.
-        scale: s of arcface and cosface; the default where None.
+        scale: s of arcface, cosface and adaface; the default where None.
         dropout: probability of dropout before the scores.
         local_classes: the classes of this process where the classifier is sharded (`training.classification`);
             None: all. The initial weights of a class do not depend on the sharding.
@@ -37,6 +42,8 @@ class Classifier(nn.Module):
     """
 
     bias: nn.Parameter | None
+    norm_mean: Tensor
+    norm_std: Tensor
 
     def __init__(
         self,
@@ -60,6 +67,14 @@ class Classifier(nn.Module):
         bias = nn.Parameter(torch.zeros(len(self.local_classes))) if head == "softmax" else None
         self.register_parameter("bias", bias)
         self.dropout = BatchDropout(dropout)
+        if self.adapts_margin:  # the authors' first values
+            self.register_buffer("norm_mean", torch.tensor(20.0))
+            self.register_buffer("norm_std", torch.tensor(100.0))
+
+    @property
+    def adapts_margin(self) -> bool:
+        """Whether the margin depends on the norms of the features."""
+        return self.head == "adaface"
 
     @property
     def sharded(self) -> bool:
@@ -93,8 +108,18 @@ class Classifier(nn.Module):
                 x = self.scale * F.normalize(x)
             return F.linear(x, F.normalize(_full(weight)))
 
-    def add_margin(self, scores: Tensor, rows: Tensor, columns: Tensor, x: Tensor, step: int) -> Tensor:
-        """Lower the score of each row's own class by the head's margin, in place.
+    @torch.no_grad()
+    def observe(self, norms: Tensor) -> None:
+        """Let the running moments follow the norms of a global batch, shape (B,); once a step, before its loss."""
+        norms = _full(norms).clamp(*_ADAFACE_NORMS)
+        self.norm_mean.lerp_(norms.mean().to(self.norm_mean.dtype), _ADAFACE_MOMENTUM)
+        if len(norms) > 1:  # one row has no standard deviation
+            self.norm_std.lerp_(norms.std().to(self.norm_std.dtype), _ADAFACE_MOMENTUM)
+
+    def add_margin(
+        self, scores: Tensor, rows: Tensor, columns: Tensor, x: Tensor, step: int, norms: Tensor | None = None
+    ) -> Tensor:
+        """Lower the score of each row's own class by the head's margin, in place but with adaface.
 
         Args:
             scores: from `scores`, shape (b, c).
@@ -102,9 +127,10 @@ class Classifier(nn.Module):
             columns: their classes' columns, shape (n,).
             x: the features the scores are of, shape (b, features).
             step: of the training, from 1; sphereface's margin grows with it.
+            norms: of the features before dropout, shape (b,), by which adaface's margin goes; None: those of `x`.
 
         Returns:
-            `scores`.
+            `scores`; a copy of adaface, whose cosines are clipped.
         """
         if self.head == "softmax":
             return scores
@@ -116,9 +142,20 @@ class Classifier(nn.Module):
             cosine = arcface(cosine, self.margin)
         elif self.head == "cosface":
             cosine = cosine - self.margin
+        elif self.adapts_margin:
+            norms = torch.linalg.vector_norm(_full(x), dim=1) if norms is None else norms
+            cosine = adaface(cosine, self._quality(norms[rows]), self.margin)
+            limit = (1 - _ADAFACE_EPSILON) * self.scale
+            scores = scores.clamp(-limit, limit)
         else:
             cosine = sphereface(cosine, int(self.margin), step)
         return scores.index_put_((rows, columns), length * cosine)
+
+    @torch.no_grad()
+    def _quality(self, norms: Tensor) -> Tensor:
+        """Normalised norms of rows, in [−1, 1] (Kim et al. 2022, eq. 14), of any shape."""
+        norms = _full(norms).clamp(*_ADAFACE_NORMS)
+        return ((norms - self.norm_mean) / (self.norm_std + _ADAFACE_EPSILON) * _ADAFACE_SPREAD).clamp(-1, 1)
 
     def extra_repr(self) -> str:
         """The settings that `print(network)` shows."""
@@ -139,6 +176,22 @@ def arcface(cosine: Tensor, margin: float) -> Tensor:
     sine = (1 - cosine.square()).clamp(min=1e-6).sqrt()
     moved = cosine * math.cos(margin) - sine * math.sin(margin)
     return torch.where(cosine > math.cos(math.pi - margin), moved, cosine - margin * math.sin(margin))
+
+
+def adaface(cosine: Tensor, quality: Tensor, margin: float) -> Tensor:
+    """cos(θ + g_angle) − g_add, g_angle = −m·q and g_add = m·q + m (Kim et al. 2022, eq. 11 to 13).
+
+    θ and θ + g_angle are clipped as in the authors' code. A row of low quality gets a margin of the angle that helps it
+    over the boundary, one of high quality a margin of the cosine.
+
+    Args:
+        cosine: cos θ, in [−1, 1].
+        quality: q of each row, in [−1, 1], without a gradient.
+        margin: m.
+    """
+    theta = cosine.clamp(-1 + _ADAFACE_EPSILON, 1 - _ADAFACE_EPSILON).acos()
+    moved = (theta - margin * quality).clamp(_ADAFACE_EPSILON, math.pi - _ADAFACE_EPSILON)
+    return moved.cos() - (margin * quality + margin)
 
 
 def sphereface(cosine: Tensor, margin: int, step: int) -> Tensor:

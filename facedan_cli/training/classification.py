@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 from torch.nn import functional as F
 
-from facedan_cli.distributed import gather_counted, rank, shard_range, sum_over_processes, world_size
+from facedan_cli.distributed import gather_counted, gather_rows, rank, shard_range, sum_over_processes, world_size
 from facedan_cli.models.classifier import Classifier
 
 
@@ -60,21 +60,42 @@ def classification_loss(
         step: step of the training, from 1.
         sampled: the rows of the classifier's weight that take part, from `sample_classes`; None: all.
     """
+    norms = norms_of(x) if classifier.adapts_margin else None
     x = classifier.dropout(x)
     if classifier.sharded:
         counts = _counts(len(labels))
         # Each process's classes give a part of the gradient, times the number of processes, since it is averaged later.
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         x, labels = gather_counted(wide, counts, world_size()), gather_counted(labels, counts)
+        norms = None if norms is None else gather_counted(norms, counts)
     scores = classifier.scores(x, sampled)
     rows, columns = _local_rows(classifier, labels, sampled)
     correct = _correct(classifier, scores.detach(), labels, sampled).sum() / batch
-    scores = classifier.add_margin(scores, rows, columns, x, step)
+    scores = classifier.add_margin(scores, rows, columns, x, step, norms)
     if classifier.sharded:
         loss = _sharded_cross_entropy(scores, rows, columns, smoothing).sum() / batch
         return Classification(loss, loss.detach(), correct)
     loss = F.cross_entropy(scores, columns, label_smoothing=smoothing, reduction="sum") / batch
     return Classification(loss * world_size(), sum_over_processes(loss.detach().clone()), sum_over_processes(correct))
+
+
+@torch.no_grad()
+def norms_of(x: Tensor) -> Tensor:
+    """Norms of features, shape (b,), at least float32, without a gradient."""
+    norms: Tensor = torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)
+    return norms
+
+
+def observe_norms(classifier: Classifier, x: Tensor, batch: int) -> None:
+    """Show a classifier whose margin adapts the norms of a global batch; nothing to the others.
+
+    Args:
+        classifier: changed in place, the same in all processes.
+        x: features of this process's labelled rows of the step, shape (b, features).
+        batch: labelled rows of the global batch.
+    """
+    if classifier.adapts_margin:
+        classifier.observe(gather_rows(norms_of(x), batch))
 
 
 def sample_classes(classifier: Classifier, labels: Tensor, *, rate: float, seed: int, step: int) -> Tensor | None:

@@ -15,7 +15,7 @@ from facedan_cli.distributed import gather_rows, rank, shard_range, world_size
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.dropout import set_batch_rows
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.training.classification import Classification, classification_loss, sample_classes
+from facedan_cli.training.classification import Classification, classification_loss, observe_norms, sample_classes
 from facedan_cli.training.plan import Plan
 
 TOO_LARGE = "lower --lr (or --lambda): NaNs and collapsed features almost always come from too large steps"
@@ -111,6 +111,7 @@ class Step:
         # One forward pass of both domains: features by layer, (b, d) of source and target, b rows of this process.
         with self._pass(batch, step, slice(None)):
             source, target = self._features(batch)
+            observe_norms(self.network.classifier, source[self.network.layers[-1]], self.plan.batch)
             classified = self._classify(source, batch.labels, step, sampled)
         total, penalty = classified.total, None
         discrepancies = Features()
@@ -135,9 +136,12 @@ class Step:
         gradients: list[Features] = [{}, {}]  # of the penalty with respect to them
         penalty, discrepancies = None, Features()
         source, target = local
-        if self.penalty is not None:
-            # First pass: the features of all parts, gathered to the global batch, (B, d), for the penalty.
+        if self.penalty is not None or self.network.classifier.adapts_margin:
+            # First pass: the features of all parts, (b, d).
             local = self._joined(batch, step, parts)
+            observe_norms(self.network.classifier, local[0][self.network.layers[-1]], self.plan.batch)
+        if self.penalty is not None:
+            # The penalty of the global batch, (B, d).
             source, target = (self._gathered(features) for features in local)
             penalty, discrepancies = self._penalty(source, target, step)
             leaves = [rows for features in local for rows in features.values()]
@@ -168,10 +172,7 @@ class Step:
                 with self._pass(batch, step, rows):
                     found.append(self._features(batch.part(rows)))
         return [
-            {
-                layer: torch.cat([part[domain][layer] for part in found]).requires_grad_()
-                for layer in self.network.layers
-            }
+            {layer: torch.cat([part[domain][layer] for part in found]).requires_grad_() for layer in found[0][domain]}
             for domain in (0, 1)
         ]
 

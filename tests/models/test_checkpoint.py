@@ -52,6 +52,15 @@ def test_a_checkpoint_gives_back_the_network_and_its_card(network: FaceNetwork, 
     assert sorted(load_file(path)) == sorted(network.state_dict())
 
 
+def test_a_checkpoint_keeps_the_moments_of_the_norms(tmp_path: Path) -> None:
+    """Of adaface, which have no row for each identity."""
+    network = build("small", 3, head="adaface")
+    network.classifier.observe(torch.tensor([1.0, 2.0, 5.0]))
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, network, replace(CARD, config={"head": "adaface", "margin": 0.4, "scale": 64.0}))
+    assert equal(load_checkpoint(path)[0], network)
+
+
 def test_a_checkpoint_says_what_published_weights_it_came_from(network: FaceNetwork, tmp_path: Path) -> None:
     card = replace(CARD, init={"form": "torch7", "sha256": "0" * 64, "channels": "bgr"})
     save_checkpoint(tmp_path / "model.safetensors", network, card)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.models.classifier import Classifier, arcface, sphereface
+from facedan_cli.models.classifier import Classifier, adaface, arcface, sphereface
 
-ANGULAR = ("arcface", "cosface", "sphereface")
+FIXED = ("arcface", "cosface", "sphereface")
+ANGULAR = (*FIXED, "adaface")
 
 
 def classifier(head: str, **settings: Any) -> Classifier:
@@ -62,7 +64,7 @@ def test_scores_are_those_of_the_head(head: str) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 500, 10_000])
-@pytest.mark.parametrize("head", ANGULAR)
+@pytest.mark.parametrize("head", FIXED)
 def test_the_margin_lowers_the_score_of_the_own_class_alone(head: str, step: int) -> None:
     model, x = classifier(head), features(40)
     with torch.no_grad():
@@ -79,6 +81,50 @@ def test_the_margin_lowers_the_score_of_the_own_class_alone(head: str, step: int
         expected[row, column] = length * slow_margin(head, theta, step)
     torch.testing.assert_close(after, expected)
     assert (after <= before + 1e-12).all()
+
+
+class PublishedAdaFace:
+    """Algorithm of Kim et al. 2022 (eq. 11 to 14) in numpy, after the authors' code; state as there."""
+
+    m, h, s, t_alpha, eps = 0.4, 0.33, 64.0, 0.01, 1e-3
+
+    def __init__(self) -> None:
+        self.batch_mean, self.batch_std = 20.0, 100.0
+
+    def __call__(self, embeddings: np.ndarray, kernel: np.ndarray, label: list[int]) -> np.ndarray:
+        norms = np.sqrt((embeddings**2).sum(1, keepdims=True))
+        cosine = (embeddings / norms) @ (kernel / np.sqrt((kernel**2).sum(1, keepdims=True))).T
+        cosine = cosine.clip(-1 + self.eps, 1 - self.eps)
+        safe_norms = norms.clip(0.001, 100)
+        self.batch_mean = safe_norms.mean() * self.t_alpha + (1 - self.t_alpha) * self.batch_mean
+        self.batch_std = safe_norms.std(ddof=1) * self.t_alpha + (1 - self.t_alpha) * self.batch_std
+        margin_scaler = ((safe_norms - self.batch_mean) / (self.batch_std + self.eps) * self.h).clip(-1, 1)
+        own = np.eye(len(kernel))[label]
+        theta_m = (np.arccos(cosine) + own * self.m * margin_scaler * -1).clip(self.eps, math.pi - self.eps)
+        scores: np.ndarray = (np.cos(theta_m) - own * (self.m + self.m * margin_scaler)) * self.s
+        return scores
+
+
+def test_adaface_is_the_published_formula_over_several_steps() -> None:
+    model, published = classifier("adaface"), PublishedAdaFace()
+    for step in range(1, 40):
+        x = features(12, seed=step) * torch.linspace(1e-4, 60, 12, dtype=torch.float64)[:, None]  # clipped at both ends
+        x[3] = -model.weight[4].detach() * 1e4
+        x[5] = model.weight[2].detach() * 900  # of high quality and at an angle of 0
+        labels = [4, 8, 0, 4, 1, 2, 6, 7, 3, 3, 5, 0]
+        model.observe(x.norm(dim=1))
+        found = model.add_margin(model(x), torch.arange(12), torch.tensor(labels), x, step).detach().numpy()
+        expected = published(x.numpy(), model.weight.detach().numpy(), labels)
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    assert float(model.norm_mean) == pytest.approx(published.batch_mean)
+    assert float(model.norm_std) == pytest.approx(published.batch_std)
+
+
+def test_adaface_asks_more_of_the_cosine_where_the_norm_is_high() -> None:
+    cosine = torch.tensor([0.3, 0.3, 0.3], dtype=torch.float64)
+    low, middle, high = adaface(cosine, torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 0.4).tolist()
+    theta = math.acos(0.3)
+    assert (low, middle, high) == pytest.approx((math.cos(theta + 0.4), 0.3 - 0.4, math.cos(theta - 0.4) - 0.8))
 
 
 def test_softmax_has_no_margin() -> None:
@@ -110,8 +156,9 @@ def test_gradients_are_those_of_the_formula(head: str) -> None:
 
     def loss(x: Tensor, weight: Tensor) -> Tensor:
         scores = torch.func.functional_call(model, {"weight": weight}, (x,))
-        return model.add_margin(scores, rows, torch.tensor([3, 0, 8, 3]), x, 400)
+        return model.add_margin(scores, rows, torch.tensor([3, 0, 8, 3]), x, 400, norms)
 
+    norms = torch.tensor([1.0, 3.0, 40.0, 90.0])  # no gradient goes through the quality
     weight = features(9, seed=4).requires_grad_()
     assert torch.autograd.gradcheck(loss, (features(4, seed=5).requires_grad_(), weight))
 
@@ -169,7 +216,8 @@ def test_initial_weights_are_small_and_all_different() -> None:
 def test_only_softmax_has_a_bias() -> None:
     assert {head: set(classifier(head).state_dict()) for head in HEADS} == {
         "softmax": {"weight", "bias"},
-        **{head: {"weight"} for head in ANGULAR},
+        **{head: {"weight"} for head in FIXED},
+        "adaface": {"weight", "norm_mean", "norm_std"},
     }
 
 

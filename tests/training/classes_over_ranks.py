@@ -19,12 +19,13 @@ from facedan_cli.training.classification import (
     gather_classes,
     load_classifier,
     load_shard,
+    observe_norms,
     sample_classes,
 )
 
 CLASSES, BATCH, STEP = 10, 7, 300  # of three processes: 3, 3 and 4 classes, 2, 2 and 3 rows
 RATES = (0.5, 1e-9)  # with the second the labels' classes alone: of three processes one has none
-SMOOTHING = dict(zip(HEADS, (0.1, 0.0, 0.1, 0.0), strict=True))
+SMOOTHING = dict(zip(HEADS, (0.1, 0.0, 0.1, 0.0, 0.1), strict=True))
 
 
 def batch() -> dict[str, Tensor]:
@@ -46,13 +47,15 @@ class Rank:
         own = shard_range(CLASSES, part, parts) if sharded else None
         self.classifier = Classifier(6, CLASSES, head=head, local_classes=own, dropout=dropout).double()
         held = slice(self.classifier.local_classes.start, self.classifier.local_classes.stop)
-        self.classifier.load_state_dict({key: drawn[key][held] for key in self.classifier.state_dict()})
+        own_rows = {key: drawn[key][held] for key, _ in self.classifier.named_parameters()}
+        self.classifier.load_state_dict(self.classifier.state_dict() | own_rows)
 
     def step(self, *, smoothing: float = 0.0, calls: int = 1, sampled: Tensor | None = None) -> dict[str, Tensor]:
         """Value and gradients of a step, as the training loop has them."""
         parameters = [self.network, *self.classifier.parameters()]
         for parameter in parameters:
             parameter.grad = None
+        observe_norms(self.classifier, self.inputs @ self.network, BATCH)
         value, accuracy = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
         for call in range(calls):
             own = shard_range(len(self.labels), call, calls)
@@ -67,7 +70,8 @@ class Rank:
         average_gradients(parameters[:1] if self.classifier.sharded else parameters)
         named = {"network": self.network, **dict(self.classifier.named_parameters())}
         gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
-        return {"value": value, "accuracy": accuracy, **gradients}
+        seen = {name: buffer.clone() for name, buffer in self.classifier.named_buffers()}
+        return {"value": value, "accuracy": accuracy, **gradients, **seen}
 
 
 def sampled_step(rank: Rank, rate: float) -> dict[str, Tensor]:
@@ -101,10 +105,13 @@ def classify_in(part: int, parts: int, directory: Path) -> None:
         for sharded in (True, False):
             rank = Rank(part, parts, head=head, sharded=sharded)
             found[f"{head}-{sharded}"] = rank.step(smoothing=smoothing)
-            found[f"{head}-{sharded}-calls"] = rank.step(smoothing=smoothing, calls=3)
+            again = Rank(part, parts, head=head, sharded=sharded)
+            found[f"{head}-{sharded}-calls"] = again.step(smoothing=smoothing, calls=3)
     for sharded in (True, False):
         for rate in RATES:
-            found[f"sampled{rate}-{sharded}"] = sampled_step(Rank(part, parts, head="arcface", sharded=sharded), rate)
+            for head in ("arcface", "adaface"):
+                rank = Rank(part, parts, head=head, sharded=sharded)
+                found[f"sampled{rate}-{sharded}-{head}"] = sampled_step(rank, rate)
         found[f"dropped-{sharded}"] = dropped_step(Rank(part, parts, sharded=sharded, dropout=0.5))
         found[f"trained-{sharded}"] = trained(Rank(part, parts, head="cosface", sharded=sharded))
     with safe_open(directory / "whole.safetensors", framework="pt") as file:

@@ -37,7 +37,7 @@ def slow_step(
     features = inputs @ parameters["network"]
     if kept is not None:
         features = features * kept
-    losses, recognised = [], 0
+    losses, recognised, seen = [], 0, dict[str, Tensor]()
     for x, label in zip(features, labels, strict=True):
         plain, scores = [], []
         for number in classes:
@@ -51,6 +51,11 @@ def slow_step(
                 score, lowered = 64 * cosine, 64 * (cosine - 0.5 * math.sin(0.5) if beyond else (theta + 0.5).cos())
             elif head == "cosface":
                 score, lowered = 64 * cosine, 64 * (cosine - 0.35)
+            elif head == "adaface":
+                norms = features.detach().norm(dim=1)
+                seen = {"norm_mean": 0.99 * 20 + 0.01 * norms.mean(), "norm_std": 0.99 * 100 + 0.01 * norms.std()}
+                quality = 0.33 * (x.detach().norm() - seen["norm_mean"]) / (seen["norm_std"] + 1e-3)
+                score, lowered = 64 * cosine, 64 * ((theta - 0.4 * quality).cos() - 0.4 - 0.4 * quality)
             else:
                 k = int(4 * theta.item() / math.pi)
                 blend = max(5, 1000 / (1 + 0.12 * STEP))
@@ -67,7 +72,7 @@ def slow_step(
         del parameters["bias"]
     gradients = torch.autograd.grad(value, list(parameters.values()))
     accuracy = torch.tensor(recognised / BATCH, dtype=torch.float64)
-    return {"value": value.detach(), "accuracy": accuracy, **dict(zip(parameters, gradients, strict=True))}
+    return {"value": value.detach(), "accuracy": accuracy, **dict(zip(parameters, gradients, strict=True)), **seen}
 
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], rows: range | None = None) -> None:
@@ -134,15 +139,16 @@ def test_dropout_is_that_of_the_whole_batch(shares: Shares, sharded: bool) -> No
         )
 
 
+@pytest.mark.parametrize("head", ["arcface", "adaface"])
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("sharded", [True, False])
-def test_of_sampled_classes_it_is_the_loss_among_these(shares: Shares, sharded: bool, rate: float) -> None:
-    found = [case(each, f"sampled{rate}-{sharded}") for each in shares]
+def test_of_sampled_classes_it_is_the_loss_among_these(shares: Shares, sharded: bool, rate: float, head: str) -> None:
+    found = [case(each, f"sampled{rate}-{sharded}-{head}") for each in shares]
     taken = [each.pop("classes").tolist() for each in found]
     classes = sorted({number for numbers in taken for number in numbers})
     labels = set(batch()["labels"].tolist())
     assert (labels < set(classes) < set(range(CLASSES))) if rate == 0.5 else (labels == set(classes))
-    expected = slow_step("arcface", smoothing=0.1, classes=classes)
+    expected = slow_step(head, smoothing=0.1, classes=classes)
     for part, each in enumerate(found):
         rows = shard_range(CLASSES, part, len(shares)) if sharded else range(CLASSES)
         assert taken[part] == [number for number in classes if number in rows]

@@ -20,7 +20,8 @@ CHOICES: dict[str, dict[str, Any]] = {
     "parts": {"grad_accum": 2},
 }
 MODES: dict[str, dict[str, Any]] = {mode: {"batch_norm": mode} for mode in ("source", "joint")}
-HEADS: dict[str, dict[str, Any]] = {"softmax": {}, "arcface": {"head": "arcface", "scale": 4.0}}
+ANGULAR: dict[str, dict[str, Any]] = {head: {"head": head, "scale": 4.0} for head in ("arcface", "adaface")}
+HEADS: dict[str, dict[str, Any]] = {"softmax": {}, **ANGULAR}
 
 
 def train_alone(directory: Path, options: dict[str, Any]) -> None:
@@ -32,9 +33,12 @@ def train_alone(directory: Path, options: dict[str, Any]) -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All trainings by one process and by several."""
     root = tmp_path_factory.mktemp("ranks")
-    for name, options in (CHOICES | MODES | {"arcface": HEADS["arcface"]}).items():
+    for name, options in (CHOICES | MODES | ANGULAR).items():
         train_alone(root / name, {**options, "grad_accum": 1})
-    jobs = [(f"two-{name}", 2, options) for name, options in (CHOICES | MODES).items()]
+    jobs = [
+        (f"two-{name}", 2, options)
+        for name, options in (CHOICES | MODES | {"adaface": ANGULAR["adaface"] | {"grad_accum": 2}}).items()
+    ]
     jobs += [(f"sharded-{name}", 2, {**options, "sharded": 1}) for name, options in HEADS.items()]
     for sharded in (0, 1):
         train_alone(root / f"to-three-{sharded}", {"die_after": 5})  # the state is of step 4
@@ -94,6 +98,16 @@ def test_batch_statistics_are_those_of_the_global_batch(root: Path, mode: str) -
 @pytest.mark.parametrize("head", HEADS)
 def test_a_sharded_classifier_is_the_whole_one(root: Path, head: str) -> None:
     assert_alike(root / {"softmax": "plain"}.get(head, head), root / f"sharded-{head}")
+
+
+def test_adaface_sees_the_norms_of_the_global_batch(root: Path, tmp_path: Path) -> None:
+    """Of two processes with their parts; an interrupted training goes on with the moments that it had."""
+    assert_alike(root / "adaface", root / "two-adaface")
+    train_alone(tmp_path, {**ANGULAR["adaface"], "die_after": 5})
+    train_alone(tmp_path, ANGULAR["adaface"])
+    whole, resumed = (load_file(directory / "model.safetensors") for directory in (root / "adaface", tmp_path))
+    assert float(whole["classifier.norm_mean"]) != 20
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("sharded", [0, 1])

@@ -469,6 +469,19 @@ def test_a_batch_in_parts_is_the_batch(tmp_path: Path, data: dict[str, Any]) -> 
                 assert value == pytest.approx(other[key], rel=1e-3, abs=1e-5), key
 
 
+@pytest.mark.parametrize("target", [True, False])
+def test_parts_of_a_batch_have_the_margins_of_the_whole(tmp_path: Path, target: bool) -> None:
+    """Those of adaface, which the norms of all rows determine; with and without a penalty."""
+    found = {}
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        found[parts] = VGGFace(SPEC, PEOPLE, head="adaface", scale=4.0)
+        fit(found[parts], tmp_path / str(parts), replace(PLAN, grad_accum=parts), domains(target=target))
+    assert float(found[1].classifier.norm_mean) != 20
+    for name, value in found[1].state_dict().items():
+        torch.testing.assert_close(found[4].state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("options", OPTIMIZERS[-2:], ids=str)
 def test_weights_that_are_not_trained_stay_to_the_bit(tmp_path: Path, options: dict[str, Any]) -> None:
     """No decay either; and a batch in parts trains the same ones."""
