@@ -11,7 +11,7 @@ class FacedanError(Exception):
 
     Args:
         what: what happened, one sentence without a full stop.
-        fix: what the user can do about it, one sentence; may be empty.
+        fix: what the user can do, one sentence; may be empty.
     """
 
     exit_code = 1

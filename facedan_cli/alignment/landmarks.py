@@ -54,8 +54,8 @@ class Landmarks:
         """The points of an image by its path, else by its name; empty if its lines disagree, None without a line.
 
         The list's paths may start at any directory of the image's path, unless another image lies at that path from
-        the root. By its name alone it may have only what no other image has by its path, and only of a list whose names
-        differ: of anna/1.jpg, bo/1.jpg they mean nothing.
+        the root. A base name alone counts only if no other image has the line by its path, and if base names in the
+        list are unique, unlike those of anna/1.jpg, bo/1.jpg.
         """
         parts = path.split("/")
         for first in range(len(parts)):

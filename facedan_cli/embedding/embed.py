@@ -70,7 +70,7 @@ def embed(
         model: gives the features.
         workspace: workspace that keeps the features.
         ranks: which of several processes, which have joined, this one is: they share the images.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         UsageError: the model has no such layer.

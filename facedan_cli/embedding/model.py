@@ -133,9 +133,9 @@ def find_model(
     or torchvision:NAME; or `lbp`, unless something of that name is there.
 
     Args:
-        workspace: where runs lie.
+        workspace: workspace of the runs.
         name: as above.
-        settings: of a network without a row (`config.models.SETTINGS`).
+        settings: settings of a network without a row (`config.models.SETTINGS`).
         channels: the order that published weights expect: "rgb", "bgr" or "auto".
         report: told of what is imported.
 

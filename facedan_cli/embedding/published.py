@@ -81,7 +81,7 @@ def import_network(
     Args:
         model: package.module:function, which the user has named in this command, or another network.
         workspace: workspace of the checkpoint.
-        settings: of its input (`config.models.SETTINGS`).
+        settings: settings of its input (`config.models.SETTINGS`).
         report: told whose code runs.
 
     Raises:

@@ -61,7 +61,7 @@ def evaluate_verify(
         workspace: workspace of features and results.
         query: one data set.
         target: the other; by default the same.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         UsageError: an option needs all scores in memory.

@@ -160,7 +160,7 @@ def embed_rows(
         models: the rows of models.
         external: the rows of embeddings.
         workspace: workspace of the features.
-        report: told of the progress.
+        report: receives notes and progress.
         ranks: the processes, which share the images without features.
 
     Returns:
@@ -219,7 +219,7 @@ def check_folders(
     """Report other files in data sets.
 
     Args:
-        report: told of it.
+        report: receives these notes.
         datasets: the data sets of the evaluation.
         folders: their images.
         labelled: whether their folders name the subjects.

@@ -60,7 +60,7 @@ def evaluate_scores(
         workspace: workspace of the results.
         files: BEE matrices, all with the mask `mask`, or text of two, four or five columns.
         mask: the mask of the matrices. Without one, the sigsets that a matrix names must lie beside it.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         UsageError: a mask goes with no matrix, a matrix has no mask, or two files have one name.

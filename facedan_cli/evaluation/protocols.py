@@ -47,7 +47,7 @@ def evaluate_gbu(
         workspace: workspace of features and results.
         images: the aligned faces, matched to the lists by base name.
         protocol: the directory of the sigsets.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         FacedanError: lists or images are missing so that nothing can be measured.
@@ -81,7 +81,7 @@ def evaluate_feret(
         images: the aligned faces of the grey release, matched to the lists by base name.
         protocol: the directory of the lists, sigsets or .srt.
         any_lists: whether lists other than the published ones are taken.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         FacedanError: lists or images are missing so that nothing can be measured, or the lists are others.
@@ -116,7 +116,7 @@ def evaluate_lfw(
         workspace: workspace of features and results.
         images: the aligned faces.
         pairs: pairs.txt, or a list in its form with at least two folds.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         FacedanError: the list cannot be read or has no folds, or too few of its images are there.
@@ -145,7 +145,7 @@ def evaluate_pairs(
         workspace: workspace of features and results.
         images: the aligned faces; folders that name subjects make the intervals those of subjects, not of images.
         file: the list.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         FacedanError: the list cannot be read, or too few of its images are there.
@@ -165,7 +165,7 @@ def evaluate_identify(
         workspace: workspace of features and results.
         gallery: the aligned faces of known subjects.
         probe: the aligned faces to be recognised.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         FacedanError: gallery and probes are one data set, or no probe has a mate in the gallery.

@@ -24,7 +24,7 @@ class Backbone(FaceNetwork):
         name: of the network, which says whose published weights it takes.
         entry: its row.
         classes: identities of the source.
-        head: of the classifier, as `Classifier` takes them.
+        head: settings of the classifier (`Classifier`).
 
     Raises:
         FacedanError: the body gives something else for images of this size.

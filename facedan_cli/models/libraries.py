@@ -14,8 +14,8 @@ def timm_backbone(name: str, size: str) -> nn.Module:
     """A network of timm that gives its pooled features.
 
     Args:
-        name: as `timm.list_models()` has it.
-        size: of the input, as in 112x112; of use to networks that need to know it, such as vision transformers.
+        name: a name of `timm.list_models()`.
+        size: size of the input, such as 112x112, for networks that need it, such as vision transformers.
 
     Raises:
         FacedanError: timm is not installed, or has no such network.
@@ -37,8 +37,8 @@ def torchvision_backbone(name: str, size: str) -> nn.Module:
     """A classifier of torchvision whose last linear layer is taken out.
 
     Args:
-        name: as `torchvision.models.list_models()` has it.
-        size: of the input, as in 112x112.
+        name: a name of `torchvision.models.list_models()`.
+        size: size of the input, such as 112x112.
 
     Raises:
         FacedanError: there is no such network, or it is no classifier.

@@ -48,7 +48,7 @@ class VGGFace(FaceNetwork):
     Args:
         spec: widths and input.
         classes: identities of the source.
-        head: of the classifier, as `Classifier` takes them.
+        head: settings of the classifier (`Classifier`).
     """
 
     layers = ("fc6", "fc7")

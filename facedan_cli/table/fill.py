@@ -80,7 +80,7 @@ def fill_table(
         config: rows and seeds; how models are trained and measured.
         workspace: workspace of runs, features and results.
         protocol: protocol of the measurement.
-        report: told of the progress.
+        report: receives notes and progress.
 
     Raises:
         UsageError: an option has an impossible value.

@@ -189,7 +189,7 @@ def found_finished(run: Run, folders: Iterable[FaceDataset], *, force: bool, rep
         run: planned.
         folders: its data sets, whose digests are kept from now on.
         force: whether to train again.
-        report: told of remarks on the run.
+        report: receives remarks on the run.
     """
     for folder in folders:
         folder.contents.keep()

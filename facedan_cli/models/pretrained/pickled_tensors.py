@@ -128,7 +128,7 @@ def named(found: object, kind: type[_Kind]) -> Iterator[tuple[str, _Kind]]:
 
     Args:
         found: a dictionary that may hold others, or itself; each is looked into once. Else it has no values.
-        kind: of the values.
+        kind: type of the values.
     """
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", found)]
