@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from PIL import Image
 from pyarrow import table
 from pyarrow.parquet import write_table
@@ -29,6 +30,7 @@ from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.checkpoint import load_pcanet, read_card
+from facedan_cli.models.onnx_graph import Recogniser, output_of, preprocessing_of, read_graph
 from facedan_cli.models.pretrained.state_dict import read_state_dict
 from facedan_cli.protocols.bee import read_matrix, write_matrix
 from facedan_cli.protocols.embeddings import read_embeddings
@@ -138,6 +140,22 @@ def npy(_: Path) -> bytes:
     return file.getvalue()
 
 
+def graph(_: Path) -> bytes:
+    weights = numpy_helper.from_array(np.ones((8, 3, 4, 4), np.float32), "w")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], strides=[4, 4]), helper.make_node("Flatten", ["c"], ["y"])]
+    ends = [helper.make_tensor_value_info(*one) for one in (("x", 1, ["b", 3, 16, 16]), ("y", 1, ["b", 128]))]
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights]), ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def features(path: Path) -> None:
+    found = read_graph(path)
+    how = preprocessing_of(found)
+    if max(how.size) < 1000:
+        recogniser = Recogniser(found, how, output_of(found, None), torch.device("cpu"))
+        recogniser(np.zeros((2, *how.size, 3), np.uint8))
+
+
 def vectors_beside_table(path: Path) -> None:
     (path.parent / "images.csv").write_text("row,path,identity\n0,a/1.jpg,a\n1,a/2.jpg,a\n", encoding="utf-8")
     np.asarray(read_embeddings(path.parent).vectors).sum()
@@ -184,6 +202,7 @@ READERS: dict[str, tuple[str, Callable[[Path], bytes], Callable[[Path], object]]
     "packed scores": ("x.gz", lambda _: gzip.compress(b"a b p 0.5\na a p 0.25\n" * 9), read_scores),
     "npz": ("x.npz", npz, read_embeddings),
     "parquet": ("x.parquet", parquet, read_embeddings),
+    "onnx": ("x.onnx", graph, features),
     "npy": ("vectors.npy", npy, vectors_beside_table),
     "landmarks": (
         "eyes.csv",

@@ -91,8 +91,12 @@ def expected_by(name: str, workspace: Workspace) -> Target:
         entry = network_entry(model)
         return _target(entry.template, entry)
     from facedan_cli.models.checkpoint import is_checkpoint, read_card  # torch is slow to import, and names need none
+    from facedan_cli.models.onnx_graph import card_of, is_onnx, read_graph
     from facedan_cli.models.pretrained.formats import network_of
 
+    if is_onnx(Path(name)):
+        card = card_of(read_graph(Path(name)))
+        return _target(card.template or card.entry.template, card.entry)
     if Path(name).is_file() and not is_checkpoint(Path(name)):
         entry = network_entry(network_of(Path(name)))
         return _target(entry.template, entry)

@@ -14,6 +14,7 @@ from facedan_cli.cli.console import Console
 from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.config.common import EmbedConfig
+from facedan_cli.config.models import network_settings
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
     from facedan_cli.distributed import DistEnv
     from facedan_cli.embedding.alignment import alignment_warnings
     from facedan_cli.embedding.embed import embed as run
-    from facedan_cli.embedding.model import find_model
+    from facedan_cli.embedding.model import check_settings, find_model
 
     console, ranks = console_of(context), DistEnv.of(os.environ)
     console.quiet |= not ranks.first
@@ -51,7 +52,9 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
         name, folder = found.name, read_dataset(found.root).remembered_in(place.root)
     if folder.remark:
         console.note(folder.remark)
-    model = find_model(place, settings.model)
+    described = network_settings(settings)
+    model = find_model(place, settings.model, described, channels=settings.channels, report=console)
+    check_settings([model], described)
     console.note(f"embedding with {model}")
     for warning in alignment_warnings({str(model): model}, {name: folder}, console, strict=settings.strict):
         console.warn(warning)

@@ -10,6 +10,7 @@ from typing import Any
 
 from facedan_cli.config.fields import (
     COMMON,
+    OWN,
     device_setting,
     flip_setting,
     former_names,
@@ -49,6 +50,12 @@ CHANNELS = ("auto", "rgb", "bgr")
 
 _SIZES = ", ".join(f"{entry.size} ({name})" for name, entry in TEMPLATES.items())
 _FIVE = ", ".join(name for name, entry in TEMPLATES.items() if entry.fitted == 5)
+
+
+def _channels_setting() -> Any:
+    """--channels of a network whose features are computed."""
+    what = "Channel order that it expects; auto: as the format of its weights says, else rgb."
+    return setting("auto", what, choices=CHANNELS, panel=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +111,15 @@ class EmbedConfig:
     )
     model: str | None = setting(
         None,
-        "Run, checkpoint or lbp. Default: the newest finished adaptation, else the newest pretraining.",
+        "Run, checkpoint, ONNX file or lbp. Default: the newest finished adaptation, else the newest pretraining.",
         complete="model",
     )
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
+    input: str | None = input_setting()
+    mean: str | None = mean_setting()
+    std: str | None = std_setting()
+    channels: str = _channels_setting()
     strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
@@ -122,7 +133,8 @@ class EvaluateConfig:
 
     model: tuple[str, ...] = setting(
         (),
-        "Run, checkpoint or lbp; repeatable, one row each. Default: the newest finished adaptation, else pretraining.",
+        "Run, checkpoint, ONNX file or lbp; repeatable, one row each. Default: the newest finished adaptation, else "
+        "pretraining.",
         complete="model",
         leading=True,
     )
@@ -155,6 +167,10 @@ class EvaluateConfig:
     plot: str = setting("png", "Format of the figures: png, svg or pdf.", choices=PLOT_FORMATS)
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
+    input: str | None = input_setting()
+    mean: str | None = mean_setting()
+    std: str | None = std_setting()
+    channels: str = _channels_setting()
     strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()

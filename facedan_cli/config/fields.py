@@ -68,13 +68,17 @@ def setting(
 
 def input_setting() -> Any:
     """--input."""
-    what = "Input of a network that `facedan models` does not list, such as 112x112 or 112x96."
+    what = "Input of a network that `facedan models` does not list, or of an ONNX file: 112x112, 112x96."
     return setting(None, what, panel=OWN)
 
 
 def mean_setting() -> Any:
     """--mean."""
-    return setting(None, "Mean of its input, one number or three, in 0-1 or 0-255. Default: 0.5.", panel=OWN)
+    return setting(
+        None,
+        "Mean of its input, one number or three, in 0-1 or 0-255. Default: 0.5, or what the ONNX file says.",
+        panel=OWN,
+    )
 
 
 def std_setting() -> Any:

@@ -259,7 +259,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
 }
 """The networks by name."""
 
-LBP, PCANET = "lbp", "pcanet"
+LBP, PCANET, ONNX = "lbp", "pcanet", "onnx"
 
 CLASSICAL: Mapping[str, str] = {LBP: "LBP", PCANET: "PCANet"}
 """Models that are not networks, with their names in tables. LBP needs no training."""
@@ -313,8 +313,8 @@ def network_entry(name: str, settings: Mapping[str, str] | None = None) -> Netwo
     if library in _LIBRARIES and re.fullmatch(r"\w+([.-]\w+)*", argument):
         # timm says itself what its networks expect; none of these libraries' names leads to a download.
         return _described(_LIBRARIES[library], (argument,), argument, {**_IMAGENET, **settings})
-    if is_own(name):
-        return _described(name, (), name.partition(":")[2], settings)
+    if is_own(name) or name == ONNX:
+        return _described(name, (), name.partition(":")[2] or name, settings)
     if point := brought_networks().get(name):
         try:
             brought = point.load()
@@ -350,7 +350,7 @@ def _without_settings(entry: NetworkEntry, name: str, settings: Mapping[str, str
 
 def _described(body: str, arguments: tuple[str, ...], family: str, settings: Mapping[str, str]) -> NetworkEntry:
     height, width = parse_size(settings.get("input", "112"))
-    mean, std = parse_normalisation(settings.get("mean", "0.5"), settings.get("std", "0.5"))
+    mean, std = parse_normalisation(settings.get("mean"), settings.get("std"))
     asked = [path.strip() for path in settings.get("layers", EMBEDDING).split(",")]
     return NetworkEntry(
         body=body,

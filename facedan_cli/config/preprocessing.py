@@ -9,8 +9,8 @@ from facedan_cli.errors import UsageError
 Channels = tuple[float, float, float]
 
 
-def parse_normalisation(mean: str, std: str) -> tuple[Channels, Channels]:
-    """The mean or deviation of R, G and B in units of 0-255.
+def parse_normalisation(mean: str | None, std: str | None) -> tuple[Channels, Channels]:
+    """The mean and deviation of R, G and B in units of 0-255; 127.5 where they are not given.
 
     Args:
         mean: one number or three, as in 0.485,0.456,0.406; in units of 0-1 where neither it nor `std` exceeds 1.
@@ -19,10 +19,11 @@ def parse_normalisation(mean: str, std: str) -> tuple[Channels, Channels]:
     Raises:
         UsageError: they are no such numbers.
     """
-    means, deviations = _three("--mean", mean), _three("--std", std)
+    given = {option: _three(option, text) for option, text in (("--mean", mean), ("--std", std)) if text is not None}
+    unit = 255.0 if all(abs(value) <= 1 for values in given.values() for value in values) else 1.0
+    means, deviations = (given.get(option, (127.5 / unit,) * 3) for option in ("--mean", "--std"))
     if min(deviations) <= 0:
         raise UsageError(f"--std must be positive, not {std}", "give one number or three, as in 0.229,0.224,0.225")
-    unit = 255.0 if max(*map(abs, means), *deviations) <= 1 else 1.0
     red, green, blue = (unit * value for value in means)
     return (red, green, blue), (unit * deviations[0], unit * deviations[1], unit * deviations[2])
 

@@ -184,7 +184,7 @@ class ScoresInputs:
 _IMAGES = "facedan_cli.evaluation.protocols"
 _OF_MODELS = (
     *("model", "embeddings", "embeddings_distance", "fuse", "save_scores"),
-    *("layer", "flip", "strict", "batch", "workers", "device", "force"),
+    *("layer", "flip", "input", "mean", "std", "channels", "strict", "batch", "workers", "device", "force"),
 )
 
 PROTOCOLS: Mapping[str, ProtocolEntry] = {

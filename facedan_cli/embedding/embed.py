@@ -19,9 +19,10 @@ from facedan_cli.data.images import UnreadableImage
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import SINGLE, DistEnv, shard_range
 from facedan_cli.embedding.extractor import ASSUMED, extractor, framed_by
-from facedan_cli.embedding.model import FaceModel
+from facedan_cli.embedding.model import FaceModel, Kind
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
+from facedan_cli.models.onnx_graph import preprocessing_of
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import SILENT, Report
 from facedan_cli.spreadsheet import read_csv
@@ -78,7 +79,9 @@ def embed(
     """
     layer = model.layer(config.layer, flip=config.flip)
     aligned = framed_by(folder, report) if model.classical else ASSUMED  # a network sees the faces as they are
-    seen = [aligned.template] if model.classical else [layer, config.flip]
+    seen = [aligned.template] if model.classical else [layer, config.flip, *model.seen]
+    if model.kind is Kind.ONNX:
+        report.note(f"{model} is given {preprocessing_of(model.graph, model.settings)}")
     facts = {"model": model.sha256, "seen": seen, "contents": folder.fingerprint}
     folder.contents.keep()
     directory = _directory(workspace, config.dataset, facts)

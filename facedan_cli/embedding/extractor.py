@@ -18,6 +18,7 @@ from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.checkpoint import load_checkpoint, load_pcanet
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.frame import Frame
+from facedan_cli.models.onnx_graph import Recogniser, preprocessing_of
 from facedan_cli.report import Report
 from facedan_cli.workspace import find_manifest
 
@@ -78,6 +79,10 @@ def extractor(model: FaceModel, layer: str, faces_are: Alignment, *, flip: bool,
             network = load_checkpoint(model.file)[0].to(device)
             embedder = Embedder(network, layer, flip=flip)
             return Extractor(network.image_size, lambda faces: _of_network(embedder, faces, device))
+        case Kind.ONNX:
+            how = preprocessing_of(model.graph, model.settings)
+            recogniser = Recogniser(model.graph, how, layer, device)
+            return Extractor(max(how.size), lambda faces: _of_graph(recogniser, faces, flip=flip))
 
 
 def framed(faces: np.ndarray, frame: Frame, faces_are: Alignment, device: torch.device) -> Tensor:
@@ -98,3 +103,14 @@ def _of_pcanet(network: pcanet.PCANet, windows: Tensor) -> np.ndarray:
 def _of_network(embedder: Embedder, faces: np.ndarray, device: torch.device) -> np.ndarray:
     rows: np.ndarray = embedder(torch.from_numpy(faces).permute(0, 3, 1, 2).to(device)).cpu().numpy()
     return rows
+
+
+def _of_graph(recogniser: Recogniser, faces: np.ndarray, *, flip: bool) -> np.ndarray:
+    """Rows of length one of the middle of the faces; with `flip` the features of the mirrored faces are added first."""
+    height, width = recogniser.how.size
+    top, left = (faces.shape[1] - height) // 2, (faces.shape[2] - width) // 2
+    middle = faces[:, top : top + height, left : left + width]
+    features = recogniser(middle)
+    if flip:
+        features = features + recogniser(middle[:, :, ::-1])
+    return F.normalize(torch.from_numpy(features)).numpy()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from facedan_cli.config import models as known
 from facedan_cli.config.fields import check_choice
@@ -16,6 +17,7 @@ from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
 from facedan_cli.models.checkpoint import ModelCard, has_card, layer_paths, read_card
+from facedan_cli.models.onnx_graph import Graph, card_of, is_onnx, output_of, preprocessing_of, read_graph
 from facedan_cli.models.pretrained.formats import network_of
 from facedan_cli.models.pretrained.hub import download, is_hub_name
 from facedan_cli.report import SILENT, Report
@@ -29,11 +31,12 @@ class Kind(Enum):
     NETWORK = "network"
     PCANET = known.PCANET
     LBP = known.LBP
+    ONNX = known.ONNX
 
     @classmethod
     def of(cls, model: str) -> Kind:
         """The kind of a model by its name in `config.models`."""
-        return cls(model) if model in CLASSICAL else cls.NETWORK
+        return cls(model) if model in (*CLASSICAL, known.ONNX) else cls.NETWORK
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,12 @@ class FaceModel:
     Args:
         card: description of the model.
         checkpoint: its file; None of the kind LBP alone.
+        settings: of an ONNX graph's input, as the options have them.
     """
 
     card: ModelCard
     checkpoint: Path | None
+    settings: Mapping[str, str] | None = None
 
     @classmethod
     def of(cls, checkpoint: Path) -> FaceModel:
@@ -68,11 +73,11 @@ class FaceModel:
     @property
     def classical(self) -> bool:
         """Whether the model is PCANet or LBP, which have no layers and a frame of their own."""
-        return self.kind is not Kind.NETWORK
+        return self.kind in (Kind.PCANET, Kind.LBP)
 
     @property
     def file(self) -> Path:
-        """The checkpoint of a network or of a PCANet."""
+        """The file of every model but LBP."""
         assert self.checkpoint is not None, f"{self.kind} has no file"
         return self.checkpoint
 
@@ -84,6 +89,19 @@ class FaceModel:
                 return digest([asdict(lbp.FRAME), lbp.WEIGHTS])
             case Kind.PCANET | Kind.NETWORK:
                 return sha256_file(self.file)
+            case Kind.ONNX:
+                digests = [sha256_file(path) for path in (self.file, *self.graph.external)]
+                return digests[0] if len(digests) == 1 else digest(digests)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What an ONNX graph says of itself."""
+        return read_graph(self.file)
+
+    @property
+    def seen(self) -> list[Any]:
+        """What an ONNX graph is given of a face, for the identity of its features; empty of the others."""
+        return [preprocessing_of(self.graph, self.settings).facts()] if self.kind is Kind.ONNX else []
 
     @property
     def similarity(self) -> Similarity:
@@ -91,7 +109,7 @@ class FaceModel:
         return CHI_SQUARE if self.kind is Kind.LBP else COSINE
 
     def layer(self, asked: str | None, *, flip: bool) -> str:
-        """The layer whose features are used, by default the last; "" for a classical model.
+        """The layer, or the output of a graph, whose features are used, by default the last; "" for a classical model.
 
         Args:
             asked: --layer.
@@ -105,6 +123,9 @@ class FaceModel:
             if asked is not None and asked not in layers:
                 check_choice("--layer", asked, tuple(dict.fromkeys((*layers, *layer_paths(self.card)))))
             return asked or layers[-1]
+        if self.kind is Kind.ONNX:
+            preprocessing_of(self.graph, self.settings)
+            return output_of(self.graph, asked)
         for option, given in (("--layer", asked is not None), ("--flip", flip)):
             if given:
                 raise UsageError(
@@ -151,6 +172,8 @@ def find_model(
             )
         return FaceModel.of(checkpoint_of(newest))
     path = download(name) if is_hub_name(name) else Path(name)
+    if is_onnx(path):
+        return _graph_at(path, settings)
     if not path.exists() and not (workspace.root / "runs" / name).exists():
         if name == known.LBP:
             return LBP
@@ -164,3 +187,20 @@ def find_model(
         model = network_of(checkpoint)
         checkpoint = import_weights(checkpoint, model, workspace, channels=channels, report=report)
     return FaceModel.of(checkpoint)
+
+
+def _graph_at(path: Path, settings: Mapping[str, str] | None) -> FaceModel:
+    graph = read_graph(path)
+    return FaceModel(card_of(graph, settings), path, settings)
+
+
+def check_settings(models: Sequence[FaceModel], settings: Mapping[str, str] | None) -> None:
+    """Refuse settings of a network's input that none of the models takes.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for key in settings or ():
+        stages = ("weights",) if key == "channels" else ()
+        if not any(one.kind is Kind.ONNX or one.card.network or one.card.stage in stages for one in models):
+            raise UsageError(f"--{key} means nothing for {models[0] if models else 'embeddings'}", f"leave --{key} out")

@@ -108,7 +108,7 @@ def _stream(
     datasets = protocol.datasets
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in datasets]
     check_folders(report, datasets, folders, labelled=True)
-    models = find_models(config, workspace)
+    models = find_models(config, workspace, report)
     external = read_rows(config, datasets, [model.name for model in models])
     rows: list[Model | ExternalEmbeddings] = [*models, *external]
     for row in rows:

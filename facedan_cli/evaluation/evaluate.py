@@ -74,7 +74,7 @@ def evaluate(protocol: Protocol, config: EvaluateConfig, workspace: Workspace, r
     config = resolve_evaluate(config)
     folders = [read_dataset(dataset.root).remembered_in(workspace.root) for dataset in protocol.datasets]
     check_folders(report, protocol.datasets, folders, labelled=not protocol.lists)
-    models = find_models(config, workspace)
+    models = find_models(config, workspace, report)
     external = read_rows(config, protocol.datasets, [model.name for model in models])
     rows: list[Model | ExternalEmbeddings] = [*models, *external]
     by_name = {model.name: model for model in models}
@@ -248,12 +248,14 @@ def result_directory(
         *(config.far, config.fpir, config.convention, config.ci, config.replicates, config.seed),
         *(config.fuse, config.plot, config.layer, config.flip),
     ]
+    inputs = [row.seen for row in rows if isinstance(row, Model) and row.seen]
     identity = digest(
         {
             "models": [row.sha256 for row in rows],
             "images": [folder.fingerprint for folder in folders],
             "lists": list(lists),
             "config": settings,
+            **({"inputs": inputs} if inputs else {}),
         }
     )
     return workspace.result_directory(protocol, identity)
@@ -267,24 +269,22 @@ def provenance_of(
     config: EvaluateConfig,
 ) -> dict[str, Any]:
     """Models, images and options of an evaluation, for its summary."""
-    embeddings = {"embeddings": {row.name: row.provenance() for row in external}} if external else {}
-    return (
-        provenance()
-        | embeddings
-        | {
-            "models": {model.name: model.sha256 for model in models},
-            "images": {
-                dataset.name: {
-                    "root": str(dataset.root.resolve()),
-                    "images": len(folder),
-                    "contents": folder.fingerprint,
-                }
-                for dataset, folder in zip(datasets, folders, strict=True)
-            },
-            "layer": config.layer,
-            "flip": config.flip,
-        }
-    )
+    made = provenance() | {
+        "models": {model.name: model.sha256 for model in models},
+        "images": {
+            dataset.name: {
+                "root": str(dataset.root.resolve()),
+                "images": len(folder),
+                "contents": folder.fingerprint,
+            }
+            for dataset, folder in zip(datasets, folders, strict=True)
+        },
+        "layer": config.layer,
+        "flip": config.flip,
+    }
+    embeddings = {row.name: row.provenance() for row in external}
+    inputs = {model.name: model.seen[0] for model in models if model.seen}
+    return made | {key: value for key, value in (("embeddings", embeddings), ("inputs", inputs)) if value}
 
 
 def _examples(trials: Mapping[str, Trials], scores: Scores, results: Sequence[ModelResult]) -> list[ErrorExample]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig, hashed_options
-from facedan_cli.config.models import CLASSICAL
+from facedan_cli.config.models import CLASSICAL, network_settings
 from facedan_cli.config.training import LAMBDAS_ON_DISK, AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine
@@ -20,11 +20,11 @@ from facedan_cli.data.origins import MissingImage, Origins, missing_images, read
 from facedan_cli.data.same_images import NO_CONTENTS, places_of
 from facedan_cli.distributed import SINGLE, DistEnv
 from facedan_cli.embedding.embed import embed
-from facedan_cli.embedding.model import FaceModel, find_model
+from facedan_cli.embedding.model import FaceModel, Kind, check_settings, find_model
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.protocols.matching import NOT_THERE, Match, base_names_tell_apart, match_images
-from facedan_cli.report import Report
+from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import Dataset, Workspace, read_set_aside
 
 FUSION = "fusion"
@@ -86,14 +86,14 @@ class EmbeddedSet:
         return EmbeddedSet(self.root, self.vectors[rows], paths, subjects, origins, failed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model(FaceModel):
     """A measured model with its name in tables."""
 
     name: str
 
 
-def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
+def find_models(config: EvaluateConfig, workspace: Workspace, report: Report = SILENT) -> list[Model]:
     """The models of --model, each once, with their names in tables.
 
     Raises:
@@ -101,15 +101,20 @@ def find_models(config: EvaluateConfig, workspace: Workspace) -> list[Model]:
         FacedanError: there is no such model.
     """
     names = config.model or (() if config.embeddings else (None,))
-    named = [find_model(workspace, name) for name in names]
+    settings = network_settings(config)
+    named = [find_model(workspace, name, settings, channels=config.channels, report=report) for name in names]
     found = list({model.checkpoint and model.checkpoint.resolve(): model for model in named}.values())
     if config.fuse and len(found) + len(set(config.embeddings)) < 2:
         raise UsageError("--fuse needs at least two models", "name them: --model A --model B")
     if not found and (config.layer is not None or config.flip):
         raise UsageError("--layer and --flip mean nothing for embeddings", "leave them out")
+    check_settings(found, settings)
     for model in found:
         model.layer(config.layer, flip=config.flip)
-    return [Model(model.card, model.checkpoint, name) for model, name in zip(found, _labels(found), strict=True)]
+    return [
+        Model(model.card, model.checkpoint, model.settings, name=name)
+        for model, name in zip(found, _labels(found), strict=True)
+    ]
 
 
 def embed_faces(
@@ -213,10 +218,13 @@ def find_images(
 
 def _labels(models: Sequence[FaceModel]) -> list[str]:
     """Names for a table, as in the paper; equal names get their run's hash, then a number."""
-    names = [label_of(model.card) + _step_of(model.checkpoint) for model in models]
+    names = [
+        model.file.stem if model.kind is Kind.ONNX else label_of(model.card) + _step_of(model.checkpoint)
+        for model in models
+    ]
     counts = Counter(names)
     names = [
-        name if counts[name] == 1 else f"{name} {model.card.run.rpartition('-')[2]}"
+        name if counts[name] == 1 or model.kind is Kind.ONNX else f"{name} {model.card.run.rpartition('-')[2]}"
         for name, model in zip(names, models, strict=True)
     ]
     return [

@@ -15,7 +15,7 @@ from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import Expected, refuse_misaligned, template_name, training_misalignments
-from facedan_cli.embedding.model import find_model
+from facedan_cli.embedding.model import Kind, find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, read_card
 from facedan_cli.models.network import FaceNetwork
@@ -225,6 +225,10 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset, report
             channels=config.channels,
             report=report,
         )
+        if named.kind is Kind.ONNX:
+            raise UsageError(
+                f"--init {config.init} is an ONNX graph, which is not trained", "give weights of a network"
+            )
         if named.classical:
             raise UsageError(
                 f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",

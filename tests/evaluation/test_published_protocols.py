@@ -44,7 +44,7 @@ def invented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, np.nd
 
     checkpoint = tmp_path / "model.safetensors"
     checkpoint.touch()
-    model = Model(ModelCard("vggface", (), "pretrain", "none", {}), checkpoint, "invented")
+    model = Model(ModelCard("vggface", (), "pretrain", "none", {}), checkpoint, name="invented")
     monkeypatch.setattr(evaluation, "embed_faces", embed_faces)
     monkeypatch.setattr(evaluation, "find_models", lambda *_: [model])
     return features
