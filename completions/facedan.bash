@@ -100,11 +100,12 @@ _facedan() {
         esac
         ;;
     embed)
-        options='--model --layer --flip --strict --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--model --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
-        --batch | --workers) kind=value ;;
+        --input | --mean | --std | --batch | --workers) kind=value ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;
@@ -154,10 +155,10 @@ _facedan() {
         kind=word words='gbu feret lfw pairs identify verify scores'
         ;;
     'evaluate gbu')
-        options='--model --embeddings --far --images --protocol --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --protocol --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
@@ -165,30 +166,32 @@ _facedan() {
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
         ;;
     'evaluate feret')
-        options='--model --embeddings --images --protocol --any-lists --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --images --protocol --any-lists --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --embeddings | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --protocol | --workspace | -w | --config) kind=path ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
         ;;
     'evaluate lfw')
-        options='--model --embeddings --far --images --pairs --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --images --pairs --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --images) kind=dataset ;;
         --pairs | --workspace | -w | --config) kind=path ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
@@ -196,51 +199,55 @@ _facedan() {
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         *) kind=option ;;
         esac
         ;;
     'evaluate pairs')
-        options='--images --model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--images --model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --images) kind=dataset ;;
         --model) kind=model ;;
-        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=path ;;
         esac
         ;;
     'evaluate identify')
-        options='--gallery --probe --model --embeddings --fpir --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--gallery --probe --model --embeddings --fpir --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --gallery | --probe) kind=dataset ;;
         --model) kind=model ;;
-        --embeddings | --fpir | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --fpir | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
         esac
         ;;
     'evaluate verify')
-        options='--model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
+        options='--model --embeddings --far --convention --ci --embeddings-distance --replicates --seed --fuse --save-scores --plot --layer --flip --input --mean --std --channels --strict --batch --workers --device --workspace -w --config --force --json --csv --quiet -q --verbose -v --help -h'
         case $option in
         --model) kind=model ;;
-        --embeddings | --far | --replicates | --seed | --batch | --workers) kind=value ;;
+        --embeddings | --far | --replicates | --seed | --input | --mean | --std | --batch | --workers) kind=value ;;
         --convention) kind=value words='max-tar bob openbr nearest' ;;
         --ci) kind=value words='bootstrap wilson none' ;;
         --embeddings-distance) kind=value words='cosine euclidean' ;;
         --plot) kind=value words='png svg pdf' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=dataset ;;
