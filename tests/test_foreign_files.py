@@ -30,8 +30,8 @@ from facedan_cli.data.images import UnreadableImage, read_image
 from facedan_cli.data.manifest import AlignedRecord
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.checkpoint import load_pcanet, read_card
-from facedan_cli.models.onnx_graph import Recogniser, output_of, preprocessing_of, read_graph
 from facedan_cli.models.pretrained.state_dict import read_state_dict
+from facedan_cli.onnx_graph import Recogniser, output_of, preprocessing_of, read_graph
 from facedan_cli.protocols.bee import read_matrix, write_matrix
 from facedan_cli.protocols.embeddings import read_embeddings
 from facedan_cli.protocols.feret import read_feret

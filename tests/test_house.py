@@ -21,7 +21,7 @@ PACKAGE = Path(facedan_cli.__file__).parent
 FLOORS = (
     {"errors", "report", "workspace", "runs", "run_plan", "outputs", "json_files", "spreadsheet", "text"}
     | {"config", "own_networks"},
-    {"distributed", "devices", "adaptation", "metrics"},
+    {"distributed", "devices", "onnx_graph", "adaptation", "metrics"},
     {"data", "models", "protocols", "figures"},
     {"alignment", "embedding", "synthetic", "export"},
     {"training"},

@@ -90,12 +90,16 @@ def expected_by(name: str, workspace: Workspace) -> Target:
     if model := _network_named(name, workspace):
         entry = network_entry(model)
         return _target(entry.template, entry)
-    from facedan_cli.models.checkpoint import is_checkpoint, read_card  # torch is slow to import, and names need none
-    from facedan_cli.models.onnx_graph import card_of, is_onnx, read_graph
+    from facedan_cli.models.checkpoint import (  # torch is slow to import, and names need none
+        card_of_graph,
+        is_checkpoint,
+        read_card,
+    )
     from facedan_cli.models.pretrained.formats import network_of
+    from facedan_cli.onnx_graph import is_onnx, read_graph
 
     if is_onnx(Path(name)):
-        card = card_of(read_graph(Path(name)))
+        card = card_of_graph(read_graph(Path(name)))
         return _target(card.template or card.entry.template, card.entry)
     if Path(name).is_file() and not is_checkpoint(Path(name)):
         entry = network_entry(network_of(Path(name)))

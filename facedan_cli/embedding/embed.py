@@ -22,7 +22,7 @@ from facedan_cli.embedding.extractor import ASSUMED, extractor, framed_by
 from facedan_cli.embedding.model import FaceModel, Kind
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
-from facedan_cli.models.onnx_graph import preprocessing_of
+from facedan_cli.onnx_graph import preprocessing_of
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.report import SILENT, Report
 from facedan_cli.spreadsheet import read_csv

@@ -18,7 +18,7 @@ from facedan_cli.models import lbp, pcanet
 from facedan_cli.models.checkpoint import load_checkpoint, load_pcanet
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.frame import Frame
-from facedan_cli.models.onnx_graph import Recogniser, preprocessing_of
+from facedan_cli.onnx_graph import Recogniser, preprocessing_of
 from facedan_cli.report import Report
 from facedan_cli.workspace import find_manifest
 

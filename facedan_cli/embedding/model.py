@@ -16,10 +16,10 @@ from facedan_cli.embedding.published import find_weights, import_network, import
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
-from facedan_cli.models.checkpoint import ModelCard, has_card, layer_paths, read_card
-from facedan_cli.models.onnx_graph import Graph, card_of, is_onnx, output_of, preprocessing_of, read_graph
+from facedan_cli.models.checkpoint import ModelCard, card_of_graph, has_card, layer_paths, read_card
 from facedan_cli.models.pretrained.formats import network_of
 from facedan_cli.models.pretrained.hub import download, is_hub_name
+from facedan_cli.onnx_graph import Graph, is_onnx, output_of, preprocessing_of, read_graph
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
 from facedan_cli.workspace import Workspace, digest, sha256_file
@@ -191,7 +191,7 @@ def find_model(
 
 def _graph_at(path: Path, settings: Mapping[str, str] | None) -> FaceModel:
     graph = read_graph(path)
-    return FaceModel(card_of(graph, settings), path, settings)
+    return FaceModel(card_of_graph(graph, settings), path, settings)
 
 
 def check_settings(models: Sequence[FaceModel], settings: Mapping[str, str] | None) -> None:

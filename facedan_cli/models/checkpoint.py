@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.config.models import NETWORKS, PCANET, NetworkEntry, is_network, is_own, network_entry
+from facedan_cli.config.models import NETWORKS, ONNX, PCANET, NetworkEntry, is_network, is_own, network_entry
+from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
 from facedan_cli.models.batch_norm import batch_norms
@@ -23,6 +24,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
 from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors, open_safetensors
+from facedan_cli.onnx_graph import Graph, preprocessing_of
 from facedan_cli.workspace import replacing
 
 _CLASSIFIER = "classifier."
@@ -63,6 +65,22 @@ class ModelCard:
     def head(self) -> dict[str, Any]:
         """The classifier's head, as `build` takes it."""
         return {key: self.config[key] for key in ("head", "margin", "scale") if key in self.config}
+
+
+def card_of_graph(graph: Graph, settings: Mapping[str, str] | None = None) -> ModelCard:
+    """The card of the model that a graph is; the export of a run names the run and its template.
+
+    Args:
+        graph: the graph.
+        settings: as of `preprocessing_of`.
+    """
+    run, template = graph.path.stem, ""
+    if "facedan" in graph.metadata:
+        run, template = graph.metadata.get("run", run), graph.metadata.get("template", "").partition(" at ")[0]
+        if template not in TEMPLATES and graph.metadata.get("model") in NETWORKS:
+            template = NETWORKS[graph.metadata["model"]].template
+    height, width = preprocessing_of(graph, settings).size
+    return ModelCard(ONNX, (), "none", run, {}, template=template, network={"input": f"{height}x{width}"})
 
 
 class _OddCard(ValueError):

@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.models.onnx_graph import Preprocessing, Recogniser, output_of, preprocessing_of, read_graph
+from facedan_cli.onnx_graph import Preprocessing, Recogniser, output_of, preprocessing_of, read_graph
 
 SIDE, LENGTH = 16, 5
 WEIGHTS = np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, LENGTH)).astype(np.float32) / 50

@@ -10,11 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from facedan_cli.config.models import NETWORKS, ONNX
 from facedan_cli.config.preprocessing import Channels, parse_normalisation, parse_size
-from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.models.checkpoint import ModelCard
 
 SIDES, MOST = range(16, 1025), 1024
 """Sides of the images, pixels, and numbers of images that a graph may fix."""
@@ -148,22 +145,6 @@ def preprocessing_of(graph: Graph, settings: Mapping[str, str] | None = None) ->
     if "mean" in settings or "std" in settings or not graph.unit:
         mean, std = parse_normalisation(settings.get("mean"), settings.get("std"))
     return Preprocessing(size, mean, std, settings.get("channels", "rgb"))
-
-
-def card_of(graph: Graph, settings: Mapping[str, str] | None = None) -> ModelCard:
-    """The card of the model that a graph is; the export of a run names the run and its template.
-
-    Args:
-        graph: the graph.
-        settings: as of `preprocessing_of`.
-    """
-    run, template = graph.path.stem, ""
-    if "facedan" in graph.metadata:
-        run, template = graph.metadata.get("run", run), graph.metadata.get("template", "").partition(" at ")[0]
-        if template not in TEMPLATES and graph.metadata.get("model") in NETWORKS:
-            template = NETWORKS[graph.metadata["model"]].template
-    height, width = preprocessing_of(graph, settings).size
-    return ModelCard(ONNX, (), "none", run, {}, template=template, network={"input": f"{height}x{width}"})
 
 
 def output_of(graph: Graph, asked: str | None) -> str:
