@@ -7,6 +7,7 @@ import typer
 from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.config.common import ExportConfig
+from facedan_cli.errors import UsageError
 
 
 @command(ExportConfig)
@@ -19,17 +20,20 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
 
     Example: facedan export adapt-casia-frgc-1a2b3c4d model.onnx
     """
-    from facedan_cli.export import choose_format
-    from facedan_cli.export import export as run
-    from facedan_cli.runs import find_checkpoint
+    from facedan_cli.embedding.model import find_model
+    from facedan_cli.export.export import choose_format
+    from facedan_cli.export.export import export as run
 
     console = console_of(context)
-    checkpoint = find_checkpoint(workspace_of(context), settings.model)
-    console.note(f"exporting {checkpoint}")
+    chosen = choose_format(settings)
+    model = find_model(workspace_of(context), settings.model, report=console)
+    if model.classical:
+        raise UsageError(f"{model} is no network", "name a network")
+    console.note(f"exporting {model}")
     if context.params["dry_run"]:
-        console.result(f"{checkpoint} as {choose_format(settings)} to {settings.out}")
+        console.result(f"{model} as {chosen} to {settings.out}")
         return
-    result = run(settings, checkpoint, report=console)
+    result = run(settings, model.file, report=console)
     if console.as_json:
         facts = {"path": str(result.path), "format": result.format, "largest_difference": result.difference}
         console.json(facts | {"metadata": dict(result.metadata)})

@@ -192,12 +192,17 @@ EXPORT_FORMATS = tuple(dict.fromkeys(EXPORT_SUFFIXES.values()))
 class ExportConfig:
     """Export of a model for other programs."""
 
-    model: str = setting(help="Run or checkpoint.", argument=True, complete="run")
+    model: str = setting(
+        help="Run, checkpoint, weights file or package.module:function.", argument=True, complete="model"
+    )
     out: Path = setting(help="File to write.", argument=True)
     format: str | None = setting(
         None,
         f"{', '.join(EXPORT_FORMATS)}. Default: by the suffix of OUT ({', '.join(EXPORT_SUFFIXES)}).",
         choices=EXPORT_FORMATS,
+    )
+    raw: bool = setting(
+        False, "Leave the preprocessing outside, and the features unnormalised, as InsightFace's models have it."
     )
     layer: str | None = layer_setting()
     flip: bool = flip_setting()

@@ -51,7 +51,13 @@ class Backbone(FaceNetwork):
         if self.width < self.crop:
             left = (self.crop - self.width) // 2
             images = images[..., left : left + self.width]
-        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        return self._embedded((images.to(self.mean.dtype) - self.mean) / self.std)
+
+    def of_normalised(self, images: Tensor) -> dict[str, Tensor]:
+        """Features by layer of RGB images that are (x − mean) / std already, shape (b, 3, crop, width)."""
+        return self._by_layer(self._embedded(images))
+
+    def _embedded(self, x: Tensor) -> dict[str, Tensor]:
         found = self.body(x.flip(1) if self.flipped else x)
         return {EMBEDDING: found[0] if isinstance(found, tuple | list) else found}
 

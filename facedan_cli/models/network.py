@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
@@ -15,6 +15,10 @@ from facedan_cli.models.classifier import Classifier
 
 WIDEST = 2048
 """Most features of a layer that is named by its path: wider maps are averaged over the image, wider rows refused."""
+
+
+class _Seen(dict[str, Tensor]):
+    """Features by layer. A type of its own: in place of a plain dictionary `torch.export` would leave another one."""
 
 
 class FaceNetwork(nn.Module, ABC):
@@ -41,7 +45,7 @@ class FaceNetwork(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[str, Tensor] = {}
+        self._seen = _Seen()
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch normalisation stays in evaluation mode where `frozen_statistics` says so."""
@@ -77,7 +81,11 @@ class FaceNetwork(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features by layer, each (b, length), of RGB images in 0-255, uint8 or float, (b, 3, crop, crop)."""
-        found = self.features(images) | self._seen
+        return self._by_layer(self.features(images))
+
+    def _by_layer(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The features of `layers`: of the network's own, and of those that hooks have seen meanwhile."""
+        found = {**features, **self._seen}
         self._seen.clear()
         if missing := [layer for layer in self.layers if layer not in found]:
             raise UsageError(f"the layer '{missing[0]}' takes no part in the embedding", "name another layer")
@@ -123,7 +131,7 @@ class _Keep:
         seen: where they are kept until the network has computed.
     """
 
-    def __init__(self, path: str, seen: dict[str, Tensor]) -> None:
+    def __init__(self, path: str, seen: _Seen) -> None:
         self.path = path
         self.seen = seen
 

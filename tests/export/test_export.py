@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,18 +15,23 @@ from conftest import Outcome
 from safetensors import safe_open
 from torch import Tensor
 
-from facedan_cli import export as module
 from facedan_cli.config.common import EmbedConfig, ExportConfig
 from facedan_cli.config.models import NETWORKS
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.embed import embed
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.export import ExportResult, export, normalisation
+from facedan_cli.export import export as module
+from facedan_cli.export import graphs, metadata, weights
+from facedan_cli.export.export import ExportResult, export
+from facedan_cli.export.metadata import normalisation
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
+from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.networks import build
+from facedan_cli.models.pretrained.state_dict import METADATA_KEY
 from facedan_cli.runs import checkpoint_of
 
+Run = Callable[[np.ndarray], np.ndarray]
 SUFFIX = {"torchscript": ".pt", "safetensors": ".safetensors"}
 
 
@@ -85,21 +91,62 @@ def test_torchscript_gives_what_embed_gives(trained: Any, model: Path, tmp_path:
     check_against_embed(trained, model, result, **options)
 
 
+@pytest.fixture(scope="module")
+def forms(trained: Any, onnx_file: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The embedder of fc6 and a face's mirror image, in this process and by the exported files."""
+    model = checkpoint_of(trained.dan_m67)
+    script = exported(model, tmp_path_factory.mktemp("script") / "model.pt", layer="fc6", flip=True).path
+    embedder = Embedder(load_checkpoint(model)[0], "fc6", flip=True).eval().requires_grad_(False)
+    return {
+        "embedder": lambda images: np.asarray(embedder(torch.from_numpy(images))),
+        "torchscript": lambda images: run(script, images),
+        "onnx": lambda images: run(onnx_file.path, images),
+    }
+
+
+SHAPES = [(1, 3, 71, 71), (2, 3, 73, 73), (1, 3, 64, 64), (1, 3, 72, 71), (1, 3, 71, 72), (1, 3, 144, 36)]
+OTHERS = [(1, 1, 72, 72), (1, 4, 72, 72), (1, 72, 72, 3), (3, 72, 72), (1, 1, 3, 72, 72)]
+FORMS = ("embedder", "torchscript", "onnx")
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
-def test_torchscript_refuses_images_of_another_size_or_range(model: Path, tmp_path: Path) -> None:
-    path = exported(model, tmp_path / "model.pt").path
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("shape", [*SHAPES, *OTHERS], ids=str)
+def test_images_of_another_shape_are_refused(forms: dict[str, Run], form: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(Exception, match="") as refused:
+        forms[form](np.full(shape, 128, np.float32))
+    said = str(refused.value)
+    if form == "onnx":
+        assert re.search(r"(?i)invalid (rank|dimensions) for", said)
+    else:
+        assert "images of shape (batch, 3, 72, 72) are needed, not " in said
+        assert ", ".join(map(str, shape)) in said
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+@pytest.mark.parametrize("form", FORMS)
+def test_no_images_give_no_features(forms: dict[str, Run], form: str) -> None:
+    assert forms[form](np.zeros((0, 3, 72, 72), np.float32)).shape == (0, 256)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+@pytest.mark.parametrize("form", FORMS)
+def test_images_from_0_to_1_are_refused(forms: dict[str, Run], form: str) -> None:
+    """An ONNX graph has no errors of its own: it gives NaN, of these images alone."""
     grey = np.full((1, 3, 72, 72), 128, np.float32)
-    assert np.isfinite(run(path, grey)).all()
-    for wrong in (grey[:, :, :64, :64], np.pad(grey, ((0, 0), (0, 0), (4, 4), (4, 4))), grey[:, :1], grey[0]):
-        with pytest.raises(Exception, match="images of shape"):
-            run(path, wrong)
-    with pytest.raises(Exception, match="from 0 to 255"):
-        run(path, grey / 255)
+    assert np.isfinite(forms[form](grey)).all()
+    if form == "onnx":
+        assert np.isnan(forms[form](np.concatenate([grey, grey / 255]))).all(1).tolist() == [False, True]
+    else:
+        with pytest.raises(Exception, match="images from 0 to 255 are needed, not from 0 to 1"):
+            forms[form](grey / 255)
 
 
-def test_onnx_refuses_images_of_another_size(onnx_file: ExportResult) -> None:
-    with pytest.raises(Exception, match=r"(?i)invalid dimensions"):
-        run(onnx_file.path, np.full((1, 3, 64, 64), 128, np.float32))
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+@pytest.mark.parametrize("form", ["embedder", "torchscript"])
+def test_images_of_another_type_are_refused(forms: dict[str, Run], form: str) -> None:
+    with pytest.raises(Exception, match=r"images must be (uint8 or floating-point|floating-point or uint8)"):
+        forms[form](np.full((1, 3, 72, 72), 128))
 
 
 def test_the_same_model_gives_the_same_file(model: Path, tmp_path: Path) -> None:
@@ -121,7 +168,7 @@ def test_safetensors_holds_the_weights_without_the_classifier(model: Path, tmp_p
     with safe_open(result.path, framework="pt") as file:
         assert set(file.keys()) == {key for key in tensors if not key.startswith("classifier.")}
         assert all(bool((file.get_tensor(key) == tensors[key]).all()) for key in file.keys())  # noqa: SIM118
-        assert json.loads(file.metadata()[module.METADATA_KEY]) == result.metadata
+        assert json.loads(file.metadata()[METADATA_KEY]) == result.metadata
 
 
 def test_onnx_says_what_is_in_it(trained: Any, onnx_file: ExportResult) -> None:
@@ -147,15 +194,15 @@ def test_onnx_says_what_is_in_it(trained: Any, onnx_file: ExportResult) -> None:
     ]
     assert (images.name, features.name) == ("images", "features")
     assert shapes == [["batch", 3, 72, 72], ["batch", 256]]
-    assert str(Path(module.__file__).parents[1]).encode() not in onnx_file.path.read_bytes()
+    assert str(Path(module.__file__).parents[2]).encode() not in onnx_file.path.read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
 def test_torchscript_says_what_is_in_it(model: Path, tmp_path: Path) -> None:
     result = exported(model, tmp_path / "model.pt")
-    extra = {module.METADATA_FILE: ""}
+    extra = {graphs.METADATA_FILE: ""}
     torch.jit.load(result.path, _extra_files=extra)
-    assert json.loads(extra[module.METADATA_FILE]) == result.metadata
+    assert json.loads(extra[graphs.METADATA_FILE]) == result.metadata
 
 
 def test_the_template_is_that_of_the_source_where_it_is_known(
@@ -163,8 +210,8 @@ def test_the_template_is_that_of_the_source_where_it_is_known(
 ) -> None:
     assert "template" not in exported(model, tmp_path / "1.safetensors").metadata
     asked = []
-    monkeypatch.setattr(module, "find_manifest", lambda root: asked.append(root) or root / "aligned.jsonl")
-    monkeypatch.setattr(module, "template_and_size", lambda manifest: "lfw at 250 pixels")
+    monkeypatch.setattr(metadata, "find_manifest", lambda root: asked.append(root) or root / "aligned.jsonl")
+    monkeypatch.setattr(metadata, "template_and_size", lambda manifest: "lfw at 250 pixels")
     assert exported(model, tmp_path / "2.safetensors").metadata["template"] == "lfw at 250 pixels"
     assert asked == [(trained.workspace.root / "aligned" / "casia").resolve()]
     shutil.copy(model, tmp_path / "alone.safetensors")
@@ -174,17 +221,18 @@ def test_the_template_is_that_of_the_source_where_it_is_known(
 @pytest.mark.parametrize("kind", SUFFIX)
 def test_what_differs_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     out = tmp_path / f"model{SUFFIX[kind]}"
-    write = getattr(module, f"_write_{kind}")
+    place, name = weights if kind == "safetensors" else graphs, f"write_{kind}"
+    write = getattr(place, name)
 
     def wrong(*arguments: Any) -> Callable[[Tensor], Tensor]:
         features = write(*arguments)
         return lambda images: features(images) + (2e-5 if len(images) == 5 else 0.0)
 
-    monkeypatch.setattr(module, f"_write_{kind}", wrong)
+    monkeypatch.setattr(place, name, wrong)
     with pytest.raises(FacedanError, match=rf"the {kind} file gives features that differ by 2e-05"):
         exported(model, out)
     assert list(tmp_path.iterdir()) == []
-    monkeypatch.setattr(module, f"_write_{kind}", lambda *_: lambda images: torch.full((len(images), 256), torch.nan))
+    monkeypatch.setattr(place, name, lambda *_: lambda images: torch.full((len(images), 256), torch.nan))
     with pytest.raises(FacedanError, match="differ by nan"):
         exported(model, out)
 
@@ -230,7 +278,8 @@ def test_normalisation_is_what_the_network_does(name: str) -> None:
     first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
         network(pictures)
-    torch.testing.assert_close(seen[0], (pictures - torch.tensor(mean).view(3, 1, 1).float()) / divisor)
+    channels = torch.tensor([mean, divisor], dtype=torch.float32).view(2, 3, 1, 1)
+    torch.testing.assert_close(seen[0], (pictures - channels[0]) / channels[1])
 
 
 def test_facenet_goes_out_too(tmp_path: Path) -> None:
