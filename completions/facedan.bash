@@ -126,12 +126,12 @@ _facedan() {
         esac
         ;;
     export)
-        options='--format --layer --flip --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--format --raw --layer --flip --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --format) kind=value words='onnx torchscript safetensors' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --workspace | -w | --config) kind=path ;;
-        *) kind=run ;;
+        *) kind=model ;;
         esac
         ;;
     models)

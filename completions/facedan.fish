@@ -237,9 +237,10 @@ complete -c facedan -n '__facedan_calls table' -l json -d 'Print the result as J
 complete -c facedan -n '__facedan_calls table' -l quiet -s q -d 'Print no notes and no progress'
 complete -c facedan -n '__facedan_calls table' -l verbose -s v -d 'Print more detail'
 complete -c facedan -n '__facedan_calls table' -l help -s h -d 'Show this message and exit'
-complete -c facedan -n '__facedan_calls export' -F -a '(__facedan_runs)'
+complete -c facedan -n '__facedan_calls export' -F -a '(__facedan_runs) lbp'
 complete -c facedan -n '__facedan_calls export' -F
 complete -c facedan -n '__facedan_calls export' -l format -r -f -a 'onnx torchscript safetensors' -d 'onnx, torchscript, safetensors'
+complete -c facedan -n '__facedan_calls export' -l raw -d 'Leave the preprocessing outside, and the features unnormalised, as InsightFace\'s models have it'
 complete -c facedan -n '__facedan_calls export' -l layer -r -f -a 'fc6 fc7 pool embedding' -d 'Layer of the features'
 complete -c facedan -n '__facedan_calls export' -l flip -d 'Add the features of the mirrored image'
 complete -c facedan -n '__facedan_calls export' -l workspace -s w -r -F -d 'Directory of data sets, runs and results'

@@ -129,9 +129,7 @@ def _embedder(config: ExportConfig, checkpoint: Path) -> tuple[AnyEmbedder, Mode
     return made.requires_grad_(False).eval(), card
 
 
-def _write(
-    chosen: str, embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str], card: ModelCard
-) -> Features:
+def _write(chosen: str, embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str], card: ModelCard) -> Features:
     match chosen:
         case "onnx":
             return graphs.write_onnx(embedder, path, metadata)

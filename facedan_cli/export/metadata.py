@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from facedan_cli import __version__
-from facedan_cli.data.manifest import template_and_size
+from facedan_cli.data.alignments import template_and_size
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.embedder import Embedder, RawEmbedder

@@ -113,7 +113,7 @@ FORMS = ("embedder", "torchscript", "onnx")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [*SHAPES, *OTHERS], ids=str)
 def test_images_of_another_shape_are_refused(forms: dict[str, Run], form: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(Exception, match="") as refused:
+    with pytest.raises(Exception, match=r"(?i)images of shape|invalid") as refused:
         forms[form](np.full(shape, 128, np.float32))
     said = str(refused.value)
     if form == "onnx":
@@ -267,7 +267,9 @@ def test_missing_packages_are_named_before_anything_is_read(tmp_path: Path, monk
     assert caught.value.fix == "pip install 'facedan[export]'"
 
 
-@pytest.mark.parametrize("name", sorted(NETWORKS.keys() - {"vggface"}))  # which is as vggface-mini, and large
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if name != "vggface" and not name.endswith(("4", "0", "101"))]
+)
 def test_normalisation_is_what_the_network_does(name: str) -> None:
     network = build(name, 2).eval()
     mean, divisor = normalisation(network)
