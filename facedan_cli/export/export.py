@@ -15,8 +15,9 @@ from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.export import graphs, weights
 from facedan_cli.export.graphs import Features
 from facedan_cli.export.metadata import AnyEmbedder, describe, example_images
+from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
-from facedan_cli.models.embedder import Embedder, RawEmbedder
+from facedan_cli.models.embedder import Embedder
 from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import replacing
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from facedan_cli.export.metadata import AnyEmbedder, example_images
-from facedan_cli.models.embedder import RawEmbedder, within
+from facedan_cli.export.raw import RawEmbedder, within
 
 INPUT, OUTPUT = "images", "features"
 

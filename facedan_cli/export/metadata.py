@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from facedan_cli import __version__
 from facedan_cli.data.alignments import template_and_size
+from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard
-from facedan_cli.models.embedder import Embedder, RawEmbedder
+from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import find_manifest

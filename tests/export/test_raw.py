@@ -21,8 +21,8 @@ from facedan_cli.embedding.embed import embed
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import UsageError
 from facedan_cli.export.export import ExportResult, export
+from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
-from facedan_cli.models.embedder import RawEmbedder
 from facedan_cli.models.networks import build
 from facedan_cli.workspace import Workspace
 
