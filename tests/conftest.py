@@ -69,6 +69,17 @@ def _no_figures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """PyTorch has one thread, as in each worker."""
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with data and no runs; to be copied, not changed."""

@@ -1,4 +1,4 @@
-"""Intervals by the subject bootstrap, as an evaluation makes them: replicates, then `rate_interval`."""
+"""Intervals by the subject bootstrap, as an evaluation makes them, and scores to make them of."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ import numpy as np
 from facedan_cli.metrics.bootstrap import rank1_replicates, vr_replicates
 from facedan_cli.metrics.intervals import Interval, rate_interval
 from facedan_cli.metrics.roc import verification_rate
+
+
+def cross_product(subjects: int, images: int, seed: int) -> dict[str, np.ndarray]:
+    """Cosine scores of two sets of images of the same subjects, some of whom are much harder than others."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(subjects), images)
+    centre = rng.normal(size=(subjects, 12))[labels]
+    noise = rng.lognormal(0, 0.5, size=subjects)[labels][:, None]
+    query, target = (centre + noise * rng.normal(size=centre.shape) for _ in range(2))
+    scores = (query / np.linalg.norm(query, axis=1, keepdims=True)) @ (
+        target / np.linalg.norm(target, axis=1)[:, None]
+    ).T
+    a, b = np.meshgrid(labels, labels, indexing="ij")
+    mates = a == b
+    return {
+        "genuine": scores[mates],
+        "genuine_subject": a[mates],
+        "impostor": scores[~mates],
+        "impostor_subject_a": a[~mates],
+        "impostor_subject_b": b[~mates],
+    }
 
 
 def vr_interval(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from facedan_cli.adaptation import kernels
 from facedan_cli.adaptation.kernels import (
     doubling_multipliers,
     gaussian_kernel,
@@ -85,7 +86,7 @@ def test_what_lies_far_apart_costs_what_lies_near_no_digits(apart: float, layout
 
 @pytest.mark.parametrize("width", [3, 4, 1024])
 def test_parts_are_compared_as_one_and_blocks_of_columns_add_up(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facedan_cli.adaptation.kernels.COLUMNS_AT_ONCE", width)
+    monkeypatch.setattr(kernels, "COLUMNS_AT_ONCE", width)
     one, two = rows(2, 11, seed=1).requires_grad_(), rows(1, 11, seed=2).requires_grad_()
     features = torch.cat([one, two]).detach()
     torch.testing.assert_close(squared_distances(one, two).detach(), slow_distances(features), rtol=1e-12, atol=1e-12)

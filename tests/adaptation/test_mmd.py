@@ -140,7 +140,7 @@ def test_squared_norms_beyond_half_precision_do_not_overflow() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(1, 4), (4, 1), (0, 4)])
 def test_fewer_than_two_rows_are_refused(n: int, m: int) -> None:
-    with pytest.raises(ValueError, match=f"at least two rows of each domain, got {n} and {m}"):
+    with pytest.raises(ValueError, match=f"got {n} and {m}"):
         mk_mmd(rows(n), rows(m), bandwidth=1.0)
 
 

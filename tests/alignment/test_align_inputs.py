@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from align_sets import draw_set, made
 
+from facedan_cli.alignment import align as module
 from facedan_cli.alignment.align import AlignResult, align
+from facedan_cli.alignment.copy import Copier
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.data.manifest import read_records
 from facedan_cli.errors import FacedanError
@@ -141,9 +143,9 @@ def test_images_of_compressed_archives_are_held_within_bounds(
 ) -> None:
     files = contents(config)
     largest = max(map(len, files.values()))
-    monkeypatch.setattr("facedan_cli.alignment.align.FILE_BYTES_AT_ONCE", 2 * largest)
+    monkeypatch.setattr(module, "FILE_BYTES_AT_ONCE", 2 * largest)
     sizes = []
-    monkeypatch.setattr("facedan_cli.alignment.align.Copier.__call__", lambda self, jobs: sizes.append(len(jobs)) or [])
+    monkeypatch.setattr(Copier, "__call__", lambda self, jobs: sizes.append(len(jobs)) or [])
     write_tar(Path("shards/one.tgz"), files, "w:gz")
     align(replace(config, raw=Path("shards"), landmarks=None, no_align=True, workers=1))
     assert sum(sizes) == 20

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from facedan_cli.alignment import source_image
 from facedan_cli.alignment import sources as inputs
 from facedan_cli.alignment.align import AlignResult, align
 from facedan_cli.config.common import AlignConfig
@@ -124,7 +125,7 @@ def test_a_copied_tree_is_found_done(config: AlignConfig, monkeypatch: pytest.Mo
     assert faces(config) == before
     if contents.SETTLED_NS < 0:  # with what it found then, no image is read once more
         assert len(lines(config)) == 8
-        monkeypatch.setattr("facedan_cli.alignment.source_image.digest_of", lambda file: pytest.fail("read"))
+        monkeypatch.setattr(source_image, "digest_of", lambda file: pytest.fail("read"))
         assert done(align(config)) == (0, 4, 0)
     assert len(lines(config)) == (8 if contents.SETTLED_NS < 0 else 4)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,20 +8,14 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
+from facedan_cli.alignment import mtcnn
 from facedan_cli.alignment.mtcnn import find_faces
 from facedan_cli.alignment.mtcnn_networks import Networks, load_networks
 from facedan_cli.data.images import read_image
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
+pytestmark = pytest.mark.usefixtures("one_core")
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(usual)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +85,7 @@ def test_a_large_image_is_searched_alike_in_strips(
 ) -> None:
     images = [crowd(), crowd()[:-33, :-35]]
     whole = find_faces(images, [25, 31], networks)
-    monkeypatch.setattr("facedan_cli.alignment.mtcnn.CPU_PIXELS_A_STRIP", pixels)
+    monkeypatch.setattr(mtcnn, "CPU_PIXELS_A_STRIP", pixels)
     for own, reference in zip(find_faces(images, [25, 31], networks), whole, strict=True):
         assert len(own[0]) >= 9
         assert_same(own, reference)

@@ -187,7 +187,7 @@ def test_a_damaged_stretch_takes_time_by_its_length(tmp_path: Path, monkeypatch:
         return content
 
     os_pread = os.pread
-    monkeypatch.setattr("facedan_cli.alignment.recordio.os.pread", pread)
+    monkeypatch.setattr(os, "pread", pread)
     bad, good = rec_images(archive, "set.rec")
     assert sum(reads) < 10 * len(broken)
     monkeypatch.undo()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from facedan_cli.alignment import tar as module
 from facedan_cli.alignment.source_image import SourceImage
 from facedan_cli.alignment.tar import tar_images
 from facedan_cli.data.formats import TAR_SUFFIXES
@@ -294,7 +295,7 @@ def test_what_a_file_is_counts_not_its_name(tmp_path: Path, written: str, called
 
 
 def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facedan_cli.alignment.tar.MOST_BYTES", 4)
+    monkeypatch.setattr(module, "MOST_BYTES", 4)
     write(tmp_path / "x.tar.gz", {"1.jpg": b"12345", "2.jpg": b"1234"})
     bad, good = tar_images(tmp_path / "x.tar.gz", "x.tar.gz")
     assert bad.name == "1.jpg"  # whose it would be is known

@@ -17,6 +17,8 @@ from tiny import draw, make_workspace
 
 from facedan_cli.cli.app import explain, main
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation import evaluate
+from facedan_cli.models import checkpoint
 from facedan_cli.workspace import locked, sha256_file
 
 Facedan = Callable[..., Any]
@@ -252,7 +254,7 @@ def test_a_full_disk_loses_no_finished_work(place: Path, facedan: Facedan, monke
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     before = everything(place / "runs")
-    monkeypatch.setattr("facedan_cli.models.checkpoint.save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     ended = facedan(*QUICKLY, "--seed", "5")
     assert (ended.code, ended.out) == (1, "")
     assert "No space left on device" in ended.err
@@ -287,7 +289,7 @@ def test_ctrl_c_ends_with_130_and_no_traceback(place: Path, facedan: Facedan, mo
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_dataset", interrupted)
+    monkeypatch.setattr(evaluate, "read_dataset", interrupted)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (130, "")
     assert "Traceback" not in ended.err
@@ -299,7 +301,7 @@ def test_the_unexpected_is_one_line_unless_debugging(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("facedan_cli.evaluation.evaluate.read_dataset", broken)
+    monkeypatch.setattr(evaluate, "read_dataset", broken)
     monkeypatch.delenv("FACEDAN_DEBUG", raising=False)
     ended = facedan("evaluate", "gbu")
     assert (ended.code, ended.out) == (1, "")

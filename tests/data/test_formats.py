@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from facedan_cli.data import formats
+from facedan_cli.data import formats, images
 from facedan_cli.data.formats import HEAD, is_clutter, is_image, looks_like_image, readable_formats, sniffed
 from facedan_cli.data.images import UnreadableImage, read_image
 
@@ -104,7 +104,7 @@ def test_formats_that_are_not_read_are_named(tmp_path: Path, monkeypatch: pytest
     Image.fromarray(SMOOTH).save(tmp_path / "a.nef", "TIFF")
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(400))
     monkeypatch.setattr(formats, "readable_formats", lambda: ("JPEG",))
-    monkeypatch.setattr("facedan_cli.data.images.readable_formats", lambda: ("JPEG",))
+    monkeypatch.setattr(images, "readable_formats", lambda: ("JPEG",))
     assert refusal(tmp_path / "a.tga") == "images in .tga are not read: convert it to PNG"
     assert "camera's raw file" in refusal(tmp_path / "a.nef")
     assert "facedan[heic]" in refusal(tmp_path / "a.heic")

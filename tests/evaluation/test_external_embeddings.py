@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import start_facedan
 from tiny import Notes
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig
@@ -280,15 +278,9 @@ def test_usable_rows_are_finite_and_of_length_one(rows: list[list[float]], unit:
 def test_the_command_measures_embeddings(place: Workspace) -> None:
     _, vectors, paths = features(place)
     save(place.root / "mine.npz", vectors[1:], paths[1:])
-    command = [sys.executable, "-m", "facedan_cli", "evaluate", "gbu", "-w", ".", "--far", "0.1", "--replicates", "0"]
-    done = subprocess.run(
-        [*command, "--embeddings", "mine.npz", "--json"],
-        cwd=place.root,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 3, done.stderr
-    assert json.loads(done.stdout)["models"][0]["name"] == "mine"
-    assert json.loads(done.stdout)["provenance"]["embeddings"]["mine"]["distance"] == "cosine"
+    command = ("evaluate", "gbu", "-w", ".", "--far", "0.1", "--replicates", "0", "--embeddings", "mine.npz", "--json")
+    done = start_facedan(*command, directory=place.root)
+    out, err = done.communicate()
+    assert done.returncode == 3, err
+    assert json.loads(out)["models"][0]["name"] == "mine"
+    assert json.loads(out)["provenance"]["embeddings"]["mine"]["distance"] == "cosine"

@@ -16,6 +16,7 @@ from tiny import Notes
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation import all_pairs
+from facedan_cli.evaluation import result as results
 from facedan_cli.evaluation.external_scores import evaluate_scores
 from facedan_cli.evaluation.result import EvaluateResult
 from facedan_cli.figures import rates
@@ -250,7 +251,7 @@ def test_curves_that_cannot_be_drawn_cost_no_figures(place: Workspace, monkeypat
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("facedan_cli.evaluation.result.plot_roc", full)
+    monkeypatch.setattr(results, "plot_roc", full)
     write_system(place.root)
     result = evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
     told = json.loads((result.directory / "summary.json").read_text(encoding="utf-8"))

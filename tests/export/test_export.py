@@ -229,7 +229,7 @@ def test_what_differs_is_not_kept(model: Path, tmp_path: Path, monkeypatch: pyte
         return lambda images: features(images) + (2e-5 if len(images) == 5 else 0.0)
 
     monkeypatch.setattr(place, name, wrong)
-    with pytest.raises(FacedanError, match=rf"the {kind} file gives features that differ by 2e-05"):
+    with pytest.raises(FacedanError, match=rf"{kind} .* 2e-05"):
         exported(model, out)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(place, name, lambda *_: lambda images: torch.full((len(images), 256), torch.nan))
@@ -296,12 +296,13 @@ def test_facenet_goes_out_too(tmp_path: Path) -> None:
 def test_the_command_prints_the_path_and_nothing_else(
     facedan: Callable[..., Outcome], trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxscript")
     monkeypatch.chdir(trained.workspace.root)
-    out = tmp_path / "model.onnx"
+    out = tmp_path / "model.pt"
     planned = facedan("export", trained.dan_s7.name, out, "--dry-run")
     assert planned.code == 0
-    assert planned.out == f"{Path('runs') / trained.dan_s7.name}/checkpoints/model.safetensors as onnx to {out}\n"
+    assert (
+        planned.out == f"{Path('runs') / trained.dan_s7.name}/checkpoints/model.safetensors as torchscript to {out}\n"
+    )
     assert not out.exists()
     done = facedan("export", trained.dan_s7.name, out)
     assert (done.code, done.out) == (0, f"{out}\n")

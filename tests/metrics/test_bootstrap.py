@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from subject_intervals import rank1_interval, vr_interval
+from subject_intervals import cross_product, rank1_interval, vr_interval
 
 from facedan_cli.metrics.bootstrap import rank1_replicates, vr_replicates
 from facedan_cli.metrics.intervals import binomial_interval, rate_interval
@@ -66,27 +66,6 @@ def test_a_draw_without_the_people_of_the_highest_scores_looks_further_down() ->
     impostor = [(99, "a", "b")] * 20 + [(score, *others[score % len(others)]) for score in range(80)]
     found = vr_replicates(*zip(*genuine, strict=True), *zip(*impostor, strict=True), fars=["0.01"], replicates=50)
     np.testing.assert_array_equal(found, rates_of_repeated_rows(genuine, impostor, ["0.01"], 50))
-
-
-def cross_product(subjects: int, images: int, seed: int) -> dict[str, np.ndarray]:
-    """Cosine scores of two images sets of the same people, some of whom are much harder than others."""
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(subjects), images)
-    centre = rng.normal(size=(subjects, 12))[labels]
-    noise = rng.lognormal(0, 0.5, size=subjects)[labels][:, None]
-    query, target = (centre + noise * rng.normal(size=centre.shape) for _ in range(2))
-    scores = (query / np.linalg.norm(query, axis=1, keepdims=True)) @ (
-        target / np.linalg.norm(target, axis=1)[:, None]
-    ).T
-    a, b = np.meshgrid(labels, labels, indexing="ij")
-    mates = a == b
-    return {
-        "genuine": scores[mates],
-        "genuine_subject": a[mates],
-        "impostor": scores[~mates],
-        "impostor_subject_a": a[~mates],
-        "impostor_subject_b": b[~mates],
-    }
 
 
 def test_intervals_are_those_of_the_replicates() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
-from subject_intervals import rank1_interval
+from subject_intervals import cross_product, rank1_interval
 
 from facedan_cli.metrics.bootstrap import rank1_replicates, vr_replicates
 from facedan_cli.metrics.intervals import (
@@ -107,23 +107,6 @@ def test_the_simulation_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert {row["what"].split()[0] for row in rows} == {"vr", "rank1", "difference"}
     for row in rows:
         assert all(0 <= one["coverage"] <= 1 and one["width"] >= 0 for one in row["methods"].values())
-
-
-def cross_product(subjects: int, images: int, seed: int) -> dict[str, np.ndarray]:
-    """Scores of a model on some images each of some people."""
-    random = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(subjects), images)
-    centre = random.normal(size=(subjects, 12))[labels]
-    query, target = (centre + random.normal(size=centre.shape) for _ in range(2))
-    scores, (a, b) = query @ target.T, np.meshgrid(labels, labels, indexing="ij")
-    mates = a == b
-    return {
-        "genuine": scores[mates],
-        "genuine_subject": a[mates],
-        "impostor": scores[~mates],
-        "impostor_subject_a": a[~mates],
-        "impostor_subject_b": b[~mates],
-    }
 
 
 def test_a_difference_of_paired_models_is_narrower_than_of_two_draws() -> None:

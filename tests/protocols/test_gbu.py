@@ -46,14 +46,14 @@ def test_missing_lists_are_named(small: Path) -> None:
     with pytest.raises(FacedanError, match=r"GBU_Ugly_Query\.xml not found") as error:
         read_gbu(small)
     assert "NIST" in error.value.fix
-    with pytest.raises(FacedanError, match=r"GBU_Good_Target\.xml, .*GBU_Ugly_Query\.xml not found"):
+    with pytest.raises(FacedanError, match=r"GBU_Good_Target\.xml, .*GBU_Ugly_Query\.xml"):
         read_gbu(small / "nowhere")
 
 
 def test_an_image_in_both_sets_is_refused(small: Path) -> None:
     path = small / sigset_name("Bad", "Query")
     write_sigset(path, [Record("a", "elsewhere/BAD_A0_target.png")])
-    with pytest.raises(FacedanError, match=r"BAD_A0_target\.png is in the query and in the target set of the Bad"):
+    with pytest.raises(FacedanError, match=r"BAD_A0_target\.png .* Bad"):
         read_gbu(small)
 
 

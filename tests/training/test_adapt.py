@@ -343,7 +343,7 @@ def test_a_layer_that_no_training_reaches_is_refused() -> None:
 
 def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
     identity = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
-    with pytest.raises(UsageError, match=rf"the target .*{identity.name} lies inside the source"):
+    with pytest.raises(UsageError, match=rf"{identity.name} lies inside"):
         plan_adapt(replace(ADAPT, target=str(identity)), pretrained)
     with pytest.raises(UsageError, match=r"the source .*casia lies inside the target"):
         plan_adapt(replace(ADAPT, target=str(pretrained.root / "aligned")), pretrained)

@@ -36,7 +36,6 @@ STATISTICS = ("1.running_mean", "4.running_var", "9.running_mean")
 def network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(models.NETWORKS, normalised.NAME, normalised.ENTRY)  # type: ignore[arg-type]
-        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
         yield
 
 

@@ -316,7 +316,7 @@ def test_a_loss_that_is_no_number_is_refused_with_its_step(tmp_path: Path) -> No
     def spoil() -> None:
         broken.fc7.weight.data.fill_(math.inf)
 
-    with pytest.raises(FacedanError, match=r"the loss became nan at step 4; the state after step 2 is kept in .*state"):
+    with pytest.raises(FacedanError, match=r"loss .* step 4; .* step 2 .*state"):
         fit(broken, tmp_path, report=At(3, spoil))
     assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
     assert same(run(tmp_path), run(tmp_path / "whole"))  # it goes on from step 2, before the damage
@@ -342,7 +342,7 @@ def test_a_gradient_that_is_no_number_is_refused_before_it_does_harm(tmp_path: P
     def spoil() -> None:
         broken.fc6.bias.register_hook(lambda gradient: gradient * math.nan)
 
-    with pytest.raises(FacedanError, match=r"the gradient's norm became nan at step 3; the state after step 2 is"):
+    with pytest.raises(FacedanError, match=r"gradient.* step 3; .* step 2"):
         fit(broken, tmp_path, report=At(2, spoil))
     assert all(bool(value.isfinite().all()) for value in broken.parameters())
 

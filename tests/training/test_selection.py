@@ -26,7 +26,7 @@ from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.training.selection import parse_lambdas, plan_selection, select
 from facedan_cli.workspace import Workspace, digest
 
-ADAPT = AdaptConfig(source="casia", target="frgc", iterations=12, batch=6, lambdas="0.5,4")
+ADAPT = AdaptConfig(source="casia", target="frgc", iterations=6, batch=6, lambdas="0.5,4")
 BEFORE = Candidate(0.0, 0, Path("before"), 1.0, 0.10, 30.0)
 
 
@@ -93,7 +93,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for image in range(6):
             draw(made / "aligned" / "casia" / f"p{identity:02d}" / f"{image}.png", identity, image)
             draw(made / "aligned" / "frgc" / f"{100 + identity}_{image}.png", 100 + identity, image, style=STUDIO)
-    config = PretrainConfig(source="casia", model="vggface-mini", iterations=40, batch=16, holdout_identities=3)
+    config = PretrainConfig(source="casia", model="vggface-mini", iterations=10, batch=16, holdout_identities=3)
     pretrain(plan_pretrain(config, Workspace.open(made)))
     return made
 
@@ -105,7 +105,7 @@ def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path) -> 
     result = select(selection, report=report)
     with (result.run.directory / "candidates.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    steps = [("0", "0")] + [(lambda_, str(step)) for lambda_ in ("0.5", "4") for step in range(2, 13, 2)]
+    steps = [("0", "0")] + [(lambda_, str(step)) for lambda_ in ("0.5", "4") for step in range(1, 7)]
     assert [(row["lambda"], row["step"]) for row in rows] == steps
     (chosen,) = (row for row in rows if row["chosen"])
     left = [row for row in rows[1:] if not row["out"]]

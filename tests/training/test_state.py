@@ -12,6 +12,7 @@ from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.training import state
 from facedan_cli.training.state import Best, Checkpoints
 
 SPEC = Spec(widths=(4, 4, 4, 4, 4), hidden=4, image_size=36, crop=32, scale=64.0, dropout=0.0)
@@ -112,7 +113,7 @@ def test_a_state_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
         temporary.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("facedan_cli.training.state.save_file", full)
+    monkeypatch.setattr(state, "save_file", full)
     with pytest.raises(OSError, match="No space"):
         save(tmp_path, 2, network, optimizer)
     assert (tmp_path / "state.safetensors").read_bytes() == before
@@ -125,7 +126,7 @@ def test_what_stopped_the_training_is_told_before_what_stopped_the_disk(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("facedan_cli.training.state.save_file", full)
+    monkeypatch.setattr(state, "save_file", full)
 
     def train(stopped_by: BaseException) -> None:
         with Checkpoints(tmp_path, CARD) as checkpoints:

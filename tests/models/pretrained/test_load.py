@@ -257,7 +257,7 @@ SUFFIXES = [".pth", ".safetensors", ".t7", ".caffemodel", ".mat", ".h5"]
 def test_what_are_no_weights_is_refused(network: VGGFace, tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
-    with pytest.raises(FacedanError, match=r"cannot be read as weights|does not fit: it lacks"):
+    with pytest.raises(FacedanError, match=r"cannot be read|does not fit"):
         load_public_weights(path, network)
 
 
@@ -290,7 +290,7 @@ def test_tensors_that_do_not_fit_are_named_and_nothing_is_changed(network: VGGFa
         load_public_weights(tmp_path / "wrong.pth", network)
     del state["conv3_2.bias"]
     torch.save(state, tmp_path / "missing.pth")
-    with pytest.raises(FacedanError, match=r"it lacks conv3_2\.bias and has classifier\.bias, .* more"):
+    with pytest.raises(FacedanError, match=r"conv3_2\.bias .* classifier\.bias"):
         load_public_weights(tmp_path / "missing.pth", network)
     with pytest.raises(FacedanError, match="there are no weights at"):
         load_public_weights(tmp_path / "none.pth", network)
