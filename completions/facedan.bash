@@ -112,10 +112,11 @@ _facedan() {
         esac
         ;;
     table)
-        options='--source --target --rows --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --strict --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --rows --also --embeddings --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --strict --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
-        --rows | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
+        --rows | --embeddings | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
+        --also) kind=model ;;
         --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' ;;
         --init) kind=run ;;
         --ci) kind=value words='bootstrap wilson none' ;;

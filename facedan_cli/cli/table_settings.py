@@ -65,7 +65,8 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     words = _words(context, _EVALUATE | _INPUTS)
     words += [str(given[protocol]) for protocol in _ARGUMENTS if given[protocol] is not None]
     test = _parsed(context, "evaluate", words, given["by"])
-    evaluate = replace(configured(EvaluateConfig, test), model=(), embeddings=())
+    also, embeddings = tuple(given["also"] or ()), tuple(given["embeddings"] or ())
+    evaluate = replace(configured(EvaluateConfig, test), model=also, embeddings=embeddings)
     rows = resolve_rows(given["rows"], given["by"], pretrain.init)
     return TableConfig(rows=rows, seeds=_seeds(given["seeds"]), pretrain=pretrain, adapt=adapt, evaluate=evaluate), test
 

@@ -28,7 +28,7 @@ class TableConfig:
         seeds: seeds of the trainings; each has models of its own.
         pretrain: stage 1, but for its seed.
         adapt: stage 2, but for its seed, λ, kernels and layers, which seed and row determine.
-        evaluate: settings of the measurement.
+        evaluate: settings of the measurement; its models and embeddings are further rows.
     """
 
     rows: tuple[str, ...]
@@ -61,6 +61,15 @@ class TableOptions:
         f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}. Default: all; vgg needs --init, lbp and pcanet "
         "belong to feret.",
         leading=True,
+    )
+    also: tuple[str, ...] = setting(
+        (),
+        "Further row, as `evaluate --model` takes it, such as an ONNX file; repeatable.",
+        complete="model",
+        leading=True,
+    )
+    embeddings: tuple[str, ...] = setting(
+        (), "Further row, as `evaluate --embeddings` takes it; repeatable.", leading=True
     )
     seeds: str = setting("0", "Seeds of the trainings, such as 0,1,2.", leading=True)
     model: str | None = setting(None, "Network. Default: that of `pretrain`.", suggest=NETWORKS, leading=True)

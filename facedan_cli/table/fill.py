@@ -12,7 +12,10 @@ from facedan_cli.config.table import TableConfig
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.alignment import alignment_warnings, template_name
 from facedan_cli.embedding.model import FaceModel
+from facedan_cli.errors import FacedanError
 from facedan_cli.evaluation.differences import Difference, Measurement, differences
+from facedan_cli.evaluation.external_embeddings import read_rows
+from facedan_cli.evaluation.models import find_models
 from facedan_cli.evaluation.result import EvaluateResult, ModelResult
 from facedan_cli.evaluation.settings import resolve_evaluate
 from facedan_cli.evaluation.verification import Verification
@@ -88,6 +91,9 @@ def fill_table(
     """
     config = replace(config, evaluate=resolve_evaluate(config.evaluate))
     _check_alignment(config, workspace, protocol)
+    if _further(config):  # what is missing is said before any training
+        models_alone = find_models(replace(config.evaluate, fuse=False), workspace)
+        read_rows(config.evaluate, protocol.datasets, [model.name for model in models_alone])
     models = train_table(config, workspace, report)
     measured = {seed: _measure(config, protocol, of_seed, report) for seed, of_seed in models.items()}
     identity = {
@@ -105,7 +111,7 @@ def fill_table(
         directory=directory,
         config=config,
         verifies=next(iter(measured.values())).verifies,
-        rows=[_row(row, config, protocol.reported, models, measured) for row in config.rows],
+        rows=[_row(row, config, protocol.reported, models, measured) for row in (*config.rows, *_further(config))],
         differences=list(_differences(config, measured)),
         reported=protocol.reported,
         evaluations={seed: list(found.results) for seed, found in measured.items()},
@@ -138,6 +144,11 @@ def _check_alignment(config: TableConfig, workspace: Workspace, protocol: TableP
         alignment_warnings(models, sets, strict=True)
 
 
+def _further(config: TableConfig) -> tuple[str, ...]:
+    """The keys of the rows of --also and --embeddings, as they are given."""
+    return (*config.evaluate.model, *config.evaluate.embeddings)
+
+
 def _digest(model: TableModel) -> str:
     path = Path(model.name)
     return sha256_file(path) if path.is_file() else model.name
@@ -148,19 +159,23 @@ def _measure(
 ) -> _SeedResult:
     """Measure one seed's models in one evaluation, and the fusion of the adapted ones in a second."""
     names = {row: model.name for row, model in models.items()}
-    whole = protocol.measure(replace(config.evaluate, model=tuple(names.values()), fuse=False), report)
-    rows = dict(zip(names, whole.models, strict=True))
+    every = (*names.values(), *config.evaluate.model)
+    whole = protocol.measure(replace(config.evaluate, model=every, fuse=False), report)
+    keys = [*names, *_further(config)]
+    if len(keys) != len(whole.models):
+        raise FacedanError("a further row of --also or --embeddings is in the table already", "leave it out")
+    rows = dict(zip(keys, whole.models, strict=True))
     results, set_aside = [whole.directory], read_set_aside(whole.set_aside)
     if "fusion" in config.rows:
         adapted = tuple(name for row, name in names.items() if row in DANS)
-        fused = protocol.measure(replace(config.evaluate, model=adapted, fuse=True), SILENT)
+        fused = protocol.measure(replace(config.evaluate, model=adapted, embeddings=(), fuse=True), SILENT)
         rows["fusion"] = fused.models[-1]
         results.append(fused.directory)
     compared = [
         (reference, row, found)
         for reference in REFERENCES
         for row in rows
-        if reference in rows and row in (*ADAPTED, "fusion") and row != reference
+        if reference in rows and row in (*ADAPTED, "fusion", *_further(config)) and row != reference
         for found in differences([(reference, rows[reference].partitions), (row, rows[row].partitions)])
     ]
     return _SeedResult(rows, compared, results, whole.verifies, set_aside, whole.warnings)
@@ -176,7 +191,7 @@ def _row(
     trained = {seed: of_seed[row].run for seed, of_seed in models.items() if row in of_seed}
     runs = {seed: run for seed, run in trained.items() if run is not None}
     by_seed = [found.rows[row] for found in measured.values()]
-    alone = row in OF_NO_SEED and len(config.seeds) > 1
+    alone = row in (*OF_NO_SEED, *_further(config)) and len(config.seeds) > 1
     if alone:  # an interval over subjects would pass for the range of seeds of the other rows
         by_seed = by_seed[:1]
     keys = [(name, at) for name, measured in by_seed[0].partitions.items() for at in measured.rates.values]

@@ -429,3 +429,20 @@ def test_markdown_keeps_its_columns(cells: list[str]) -> None:
 
     lines = as_markdown(Table("Title", cells, [cells])).splitlines()[2:]
     assert [columns(line) for line in lines] == [len(cells)] * 3
+
+
+def test_models_and_embeddings_of_others_are_further_rows(filled: Any) -> None:
+    place, without, _ = filled
+    embedded = next((place.root / "embeddings").glob("gbu-*"))
+    further = replace(EVALUATE, embeddings=(str(embedded),))
+    result = fill_table(replace(CONFIG, evaluate=further), place, by_gbu(place))
+    assert [row.key for row in result.rows] == [*CONFIG.rows, str(embedded)]
+    assert [row.rates for row in result.rows[:-1]] == [row.rates for row in without.rows]
+    assert result.rows[-1].name == embedded.name
+    assert any(row.rates == result.rows[-1].rates for row in without.rows)
+    assert {one.row for one in result.differences} == {one.row for one in without.differences} | {str(embedded)}
+    twice = replace(EVALUATE, model=(next(iter(without.rows[1].runs.values())),))
+    with pytest.raises(FacedanError, match="in the table already"):
+        fill_table(replace(CONFIG, evaluate=twice), place, by_gbu(place))
+    with pytest.raises(FacedanError, match="no model"):
+        fill_table(replace(CONFIG, evaluate=replace(EVALUATE, model=("gone.onnx",))), place, by_gbu(place))
