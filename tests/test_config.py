@@ -52,7 +52,7 @@ def test_options_go_by_the_names_of_the_command_line() -> None:
 
 def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     config = resolve(AdaptConfig(source="a", target="b"), PAPER)
-    without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard"}
+    without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard", "strict"}
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
     without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them

@@ -150,7 +150,7 @@ def misalignments(
             given = "; with --no-align too if given faces are on that template" if is_given else ""
             warnings.append(
                 Misalignment(
-                    f"the faces of {stated} are not aligned as {those} expects them ({alignment}), and other faces are "
+                    f"the faces of {stated} are not aligned as {those} expects them ({alignment}), and may be "
                     "recognised far worse",
                     command + (given if alignment.template != GIVEN else ""),
                 )
