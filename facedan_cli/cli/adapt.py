@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from facedan_cli.cli.command import command
-from facedan_cli.cli.options import console_of, option, workspace_of
+from facedan_cli.cli.options import console_of, of_others, option, refuse_typed, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
+from facedan_cli.config.common import ADABN_OPTIONS
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.training import PRESETS, AdaptConfig
 
@@ -69,6 +70,8 @@ def adapt(
     console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     settings, place = preset_adapt(settings, preset, context), workspace_of(context)
+    if settings.method == "adabn":
+        refuse_typed(context, {"preset", *of_others(AdaptConfig, ADABN_OPTIONS)}, "--method adabn")
     if settings.select:
         selection = plan_selection(settings, place)
         runs = [*(job.run for job in selection.jobs.values()), selection.run]

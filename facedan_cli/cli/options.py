@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -26,6 +26,28 @@ def option(help: str, *names: str, complete: Iterable[str] | Callable[[], list[s
     if complete:
         more["autocompletion"] = complete if callable(complete) else lambda: list(complete)
     return typer.Option(*names, help=help, **more)
+
+
+def of_others(kind: Any, used: Iterable[str]) -> set[str]:
+    """The fields of a configuration but for those that are used."""
+    return {field.name for field in fields(kind)} - set(used)
+
+
+def refuse_typed(context: typer.Context, names: Container[str], by: str) -> None:
+    """Raise an error for meaningless options on the command line; those in files or the environment are ignored.
+
+    Args:
+        context: of the command.
+        names: names of the parameters.
+        by: the option that leaves them without meaning.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} means nothing for {by}", f"leave {parameter.opts[0]} out")
 
 
 def _read_workspace_settings(context: typer.Context, value: Path) -> Path:

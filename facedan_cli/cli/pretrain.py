@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import fields
 
 import typer
 
 from facedan_cli.cli.command import command
-from facedan_cli.cli.options import console_of, workspace_of
+from facedan_cli.cli.options import console_of, of_others, refuse_typed, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
 from facedan_cli.config.common import PCANET_OPTIONS
 from facedan_cli.config.models import PCANET
 from facedan_cli.config.training import PretrainConfig
-from facedan_cli.errors import UsageError
 
 
 @command(PretrainConfig)
@@ -32,7 +30,7 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
     console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     if settings.model == PCANET:
-        _refuse_meaningless(context)
+        refuse_typed(context, of_others(PretrainConfig, PCANET_OPTIONS), "--model pcanet")
     job = plan_pretrain(settings, workspace_of(context))
     if context.params["dry_run"]:
         print_plan(console, job.run)
@@ -40,12 +38,3 @@ def pretrain(context: typer.Context, settings: PretrainConfig) -> None:
     result = train(job, force=context.params["force"], report=console)
     if first:
         finish(console, result)
-
-
-def _refuse_meaningless(context: typer.Context) -> None:
-    """Raise an error for options of networks on the command line; those in files or the environment are ignored."""
-    of_networks = {field.name for field in fields(PretrainConfig)} - {*PCANET_OPTIONS}
-    for parameter in context.command.params:
-        source = context.get_parameter_source(str(parameter.name))
-        if parameter.name in of_networks and source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{parameter.opts[0]} means nothing for --model pcanet", f"leave {parameter.opts[0]} out")

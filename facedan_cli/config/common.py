@@ -30,6 +30,14 @@ from facedan_cli.config.templates import POINT_COUNTS, TEMPLATES
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "strict", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
 
+ADABN_OPTIONS = (
+    *("source", "target", "init", "method", "adabn_mix", "holdout", "seed", "strict"),
+    *("channels", "input", "mean", "std", "cache", "workers", "device"),
+)
+"""The options of `adapt` that `--method adabn` uses."""
+
+METHODS = ("mmd", "adabn")
+
 REFERENCE_OFFSET = "reference"
 """The offset of facenet-pytorch, and of aligned trees whose settings name none."""
 
@@ -247,7 +255,7 @@ _NOT_DETERMINING = frozenset(
 
 _AS_BEFORE = (
     *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
-    *(("batch_norm", None),),
+    *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 

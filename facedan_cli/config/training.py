@@ -17,6 +17,7 @@ from facedan_cli.config.common import (
     CHANNELS,
     ESTIMATORS,
     MEDIANS,
+    METHODS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -209,6 +210,13 @@ class AdaptConfig(TrainingConfig):
         "Default: the network's.",
         suggest=dict.fromkeys((*(",".join(entry.layers) for entry in NETWORKS.values()), *LAYERS)),
     )
+    method: str = setting(
+        "mmd",
+        "Method: mmd (trains with the penalty), or adabn (estimates the statistics of batch normalisation on the "
+        "target, without training; Li et al. 2017).",
+        choices=METHODS,
+    )
+    adabn_mix: float = setting(1.0, "Share of the target's statistics in those of adabn; the rest are the network's.")
     kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
     lambda_: float = setting(0.5, "λ, the weight of the penalty; 0: the control.")
     lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: constant λ.", min=0)

@@ -248,6 +248,9 @@ def label_of(card: ModelCard) -> str:
     if card.stage == "pretrain":
         return "source only"
     config = card.config
+    if config.get("method") == "adabn":
+        mix = config.get("adabn_mix", AdaptConfig.adabn_mix)
+        return "AdaBN" if mix == AdaptConfig.adabn_mix else f"AdaBN mix={mix:g}"
     if config["lambda"] == 0:
         return "λ = 0" + _changes({"batch_norm": config.get("batch_norm")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")

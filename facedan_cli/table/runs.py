@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, LBP, PCANET, network_entry
+from facedan_cli.config.models import CLASSICAL, LBP, PCANET, network_entry, network_settings
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
-from facedan_cli.embedding.published import find_weights, import_weights
+from facedan_cli.embedding.published import code_of, find_weights, import_weights
 from facedan_cli.errors import UsageError
+from facedan_cli.models.checkpoint import batch_norm_of
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
-from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.datasets import refuse_same
 from facedan_cli.training.pcanet import PCANetJob
 from facedan_cli.training.penalty_options import check_batch, resolve_penalty
@@ -28,7 +30,7 @@ DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7"
 
 Job = PretrainJob | PCANetJob | AdaptJob
 
-ADAPTED = ("control", *DANS)
+ADAPTED = ("control", "adabn", *DANS)
 OF_NO_SEED = (*CLASSICAL, "vgg")
 """Rows whose model is the same for every seed."""
 
@@ -82,7 +84,7 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[st
         UsageError: a row is unknown, or needs what is not there.
     """
     if asked is None:
-        without = {"vgg"} if init is None else set()
+        without = {"adabn"} | ({"vgg"} if init is None else set())  # adabn needs batch normalisation
         without |= set() if PROTOCOLS[protocol].classical else set(CLASSICAL)
         return tuple(row for row in TABLE_ROWS if row not in without)
     named = [name.strip() for name in asked.split(",")]
@@ -179,11 +181,14 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 
 
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
+    if row == "adabn":
+        return replace(config.adapt, method="adabn")
+    adapt = replace(config.adapt, method=AdaptConfig.method, adabn_mix=AdaptConfig.adabn_mix)
     if row == "control":
-        return replace(config.adapt, lambda_=0.0)
+        return replace(adapt, lambda_=0.0)
     (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers
     named = ",".join(layers if all_layers else layers[-1:])
-    return replace(config.adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)
+    return replace(adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)
 
 
 def _check(config: TableConfig, workspace: Workspace) -> None:
@@ -195,6 +200,12 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
             "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
         )
     network_entry(config.pretrain.model)
+    if "adabn" in config.rows:
+        code_of(config.pretrain.model)
+        if not batch_norm_of(config.pretrain.model, network_settings(config.pretrain))[0]:
+            raise UsageError(
+                f"the row adabn needs batch normalisation, and {config.pretrain.model} has none", "leave the row out"
+            )
     target = read_target(config.adapt.target, workspace)
     if _adapted(config):
         refuse_same(workspace.dataset(config.pretrain.source), target.dataset)

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from facedan_cli.config.common import hashed_options
 from facedan_cli.data.batches import FaceStore
+from facedan_cli.data.same_images import keep_images
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.batch_norm import set_statistics, statistics_of
+from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.report import Report
-from facedan_cli.training.held_out import centre_crops, readable
+from facedan_cli.report import SILENT, Report
+from facedan_cli.training.adapt_job import AdaptJob
+from facedan_cli.training.datasets import (
+    TrainingResult,
+    check_alignment,
+    hold_out,
+    tell_of_inputs,
+    warn_of_changes,
+    write_unusable,
+)
+from facedan_cli.training.domain_test import DomainTest, draw_domains, tell
+from facedan_cli.training.held_out import HeldOut, centre_crops, readable
+from facedan_cli.training.resolve import of_method
+from facedan_cli.training.session import training_session
+from facedan_cli.workspace import write_text
 
 MOST_IMAGES = 4096
 """Largest number of images that statistics are estimated on."""
@@ -55,3 +74,44 @@ def use_target_statistics(network: FaceNetwork, images: FaceStore, seed: int, re
     set_statistics(network, found, mix)
     report.note(f"batch normalisation takes its statistics from {count} target images")
     return count
+
+
+_OF_INIT = ("head", "margin", "scale", "hold_people")
+"""What the card of the initial network says that is still true of it."""
+
+
+def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
+    """Carry out a planned adaptation of the statistics alone: no weight changes, and no image of the source is needed.
+
+    The source gives the other side of the two-sample test. The classifier stays that of the initial network.
+    """
+    config, run = job.config, job.run
+    with training_session(config, run, job.caches, force=force, report=report) as session:
+        check_alignment(session.report, job.expected, job.source.dataset, job.target.dataset)
+        tell_of_inputs(session.report, job.source, job.target.folder)
+        if job.shared:
+            session.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
+        network, card = load_checkpoint(job.init)
+        session.report.note(f"starting from {card.run} ({job.init})")
+        network.offer(job.layers)
+        network.to(session.device)
+        source, source_held_out = hold_out(job.source.folder, config.holdout, labelled=True)
+        target, target_held_out = hold_out(job.target.folder, config.holdout, labelled=False)
+        keep_images(run.directory, {"source": source, "target": target})
+        sources = session.images(source_held_out, network.image_size)
+        targets = session.images(job.target.folder, network.image_size)
+        held_out = HeldOut(network, sources, job.source.labels_of(source_held_out), targets.part(target_held_out))
+        test = DomainTest(held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed)
+        entries: list[dict[str, Any]] = [{"step": 0, **test()}]
+        count = use_target_statistics(network, targets.part(target), config.seed, session.report, config.adabn_mix)
+        entries.append({"step": 1, "images": count, **test()})
+        write_text(run.log, "".join(json.dumps(entry) + "\n" for entry in entries))
+        settings = {key: card.config[key] for key in _OF_INIT if key in card.config}
+        settings |= {"adabn_mix": config.adabn_mix, **of_method(hashed_options(config), config.method)}
+        save_checkpoint(run.checkpoint, network, replace(card, stage=run.stage, run=run.name, config=settings))
+        unused = job.source.unlabelled, job.source.folder.skipped + job.target.folder.skipped
+        set_aside = write_unusable(run, session.unusable(sources, targets), *unused)
+        tell(run.log, session.report)
+        warn_of_changes(session.report, job.source.folder, job.target.folder)
+        draw_domains(job.init, held_out, job.layers, run.directory / "domains.png", session.report)
+    return TrainingResult(run, False, entries[-1], set_aside)

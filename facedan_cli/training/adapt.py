@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from facedan_cli.config.models import CLASSICAL, is_network, network_settings
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
-from facedan_cli.embedding.alignment import Expected, refuse_misaligned, template_name, training_misalignments
+from facedan_cli.embedding.alignment import refuse_misaligned, template_name, training_misalignments
 from facedan_cli.embedding.model import Kind, find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, read_card
@@ -23,8 +23,9 @@ from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.state_dict import open_safetensors
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
-from facedan_cli.runs import Run, checkpoint_of, newest_run
-from facedan_cli.training.adabn import use_target_statistics
+from facedan_cli.runs import checkpoint_of, newest_run
+from facedan_cli.training.adabn import adapt_statistics, use_target_statistics
+from facedan_cli.training.adapt_job import AdaptJob, expected_by
 from facedan_cli.training.bandwidths import initial_bandwidths
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.datasets import (
@@ -32,12 +33,10 @@ from facedan_cli.training.datasets import (
     METHOD,
     SOURCE_SEED,
     TARGET_SEED,
-    Source,
     TrainingResult,
     check_alignment,
     describe,
     found_finished,
-    going_on,
     hold_out,
     is_of_images,
     read_source,
@@ -50,49 +49,10 @@ from facedan_cli.training.datasets import (
 from facedan_cli.training.domain_test import DomainTest, Ends, draw_domains, tell
 from facedan_cli.training.held_out import HeldOut
 from facedan_cli.training.loop import DomainBatches, Validation
-from facedan_cli.training.resolve import check_processes, resolve_adapt
+from facedan_cli.training.resolve import check_processes, of_method, resolve_adapt
 from facedan_cli.training.session import Session, training_plan, training_session
-from facedan_cli.training.target_list import Target, read_target
+from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Dataset, Workspace, sha256_file
-
-
-@dataclass(frozen=True)
-class AdaptJob:
-    """A checked and planned adaptation.
-
-    Args:
-        config: resolved.
-        source: labelled faces.
-        target: unlabelled faces.
-        init: the initial checkpoint.
-        card: description of the initial network.
-        layers: adapted layers with their weights.
-        bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
-        run: run of the result.
-        caches: directory of decoded faces.
-        shared: number of images in both source and target.
-    """
-
-    config: AdaptConfig
-    source: Source
-    target: Target
-    init: Path
-    card: ModelCard
-    layers: Mapping[str, float]
-    bandwidth_multipliers: tuple[float, ...]
-    run: Run
-    caches: Path
-    shared: int
-
-    @property
-    def expected(self) -> Expected:
-        """The alignment that the initial network expects."""
-        return _expected(self.card, self.init)
-
-    @property
-    def seed(self) -> int:
-        """The seed of the training, which differs from that of the initial network's training."""
-        return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])
 
 
 def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILENT) -> AdaptJob:
@@ -110,13 +70,13 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     refuse_same(source.dataset, target.dataset)
     shared = refuse_shared(source.folder, target.folder)
     check_processes(config, len(source.identities))
-    refuse_misaligned(training_misalignments(_expected(card, init), [source.dataset, target.dataset]), config.strict)
+    refuse_misaligned(training_misalignments(expected_by(card, init), [source.dataset, target.dataset]), config.strict)
     run = plan_run(
         workspace,
         "adapt",
         [source.dataset.name, target.dataset.name],
-        config=options(config),
-        hashed_options=hashed_options(config) | {"method": METHOD},
+        config=of_method(options(config), config.method),
+        hashed_options=of_method({"method": METHOD} | hashed_options(config), config.method),
         inputs={
             "source": describe(source.dataset, source.folder),
             "target": target.describe(),
@@ -129,17 +89,13 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     )
 
 
-def _expected(card: ModelCard, init: Path) -> Expected:
-    expected = Expected.of(card, init)
-    assert expected is not None, "only networks are adapted"
-    return expected
-
-
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Carry out a planned adaptation; a finished run is kept, an interrupted one is resumed."""
     config, run = job.config, job.run
     if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
         return found
+    if config.method == "adabn":
+        return adapt_statistics(job, force=force, report=report)
     with training_session(config, run, job.caches, force=force, report=report) as session:
         check_alignment(session.report, job.expected, job.source.dataset, job.target.dataset)
         tell_of_inputs(session.report, job.source, job.target.folder)

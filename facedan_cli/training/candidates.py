@@ -31,7 +31,7 @@ from facedan_cli.metrics.roc import equal_error_rate
 from facedan_cli.models.checkpoint import load_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
-from facedan_cli.training.adapt import AdaptJob
+from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.datasets import LEAST_SAMPLE, Source, hold_out, part_of
 from facedan_cli.training.held_out import features_of, readable
 

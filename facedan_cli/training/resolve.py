@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config.common import options
-from facedan_cli.config.fields import check_choices
+from facedan_cli.config.common import ADABN_OPTIONS, options
+from facedan_cli.config.fields import check_choices, former_names
 from facedan_cli.config.models import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
@@ -57,6 +57,7 @@ def resolve_adapt(
         UsageError: naming the option that cannot be.
     """
     network = card.entry
+    _check_method(config, card)
     layers, bandwidth_multipliers = resolve_penalty(config, network, lambda: layer_paths(card))
     resolved = resolve(
         config,
@@ -70,6 +71,32 @@ def resolve_adapt(
     )
     check_batch(resolved)
     return resolved, layers, bandwidth_multipliers
+
+
+def _check_method(config: AdaptConfig, card: ModelCard) -> None:
+    """Raise an error for a method that the network, the processes or another option rule out."""
+    check_choices(config)
+    if config.method != "adabn":
+        if config.adabn_mix != AdaptConfig.adabn_mix:
+            raise UsageError("--adabn-mix means nothing without --method adabn", "leave --adabn-mix out")
+        return
+    if not 0 <= config.adabn_mix <= 1:
+        raise UsageError(f"--adabn-mix must be a share from 0 to 1, not {config.adabn_mix}", "1, the default, is all")
+    if config.select:
+        raise UsageError("--select means nothing for --method adabn, which has no λ", "leave --select out")
+    if not batch_norm_of(card.model, card.network)[0]:
+        raise UsageError(
+            f"--method adabn needs batch normalisation, and {card.model} has none", "use --method mmd, the default"
+        )
+    if DistEnv.of(os.environ).count > 1:
+        raise UsageError("--method adabn is done by one process", "start it without torchrun")
+
+
+def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Those of the options of `adapt`, under their names or those on disk, that its method uses."""
+    former = {name: old for old, name in former_names(AdaptConfig).items()}
+    used = {former.get(name, name) for name in ADABN_OPTIONS} | {*ADABN_OPTIONS}
+    return {key: value for key, value in values.items() if method == "mmd" or key in used}
 
 
 def _batch_norm(config: TrainingConfig, model: str, settings: Mapping[str, str] | None, *, fresh: bool) -> str | None:

@@ -23,7 +23,8 @@ from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run, running
-from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.candidates import Candidate, Scorer, choose, images_to_verify, rejection_reason
 from facedan_cli.training.datasets import METHOD, TrainingResult, found_finished
 from facedan_cli.workspace import Workspace, write_csv

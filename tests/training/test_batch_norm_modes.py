@@ -23,7 +23,8 @@ from facedan_cli.evaluation.models import label_of
 from facedan_cli.models.batch_norm import batch_norms, statistics_of
 from facedan_cli.models.checkpoint import load_checkpoint
 from facedan_cli.runs import Run
-from facedan_cli.training.adapt import AdaptJob, adapt, plan_adapt
+from facedan_cli.training.adapt import adapt, plan_adapt
+from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Workspace
 
