@@ -26,7 +26,7 @@ from facedan_cli.embedding.embed import EmbedResult, embed
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.evaluation.protocols import evaluate_gbu
-from facedan_cli.export import export
+from facedan_cli.export.export import export
 from facedan_cli.runs import checkpoint_of
 from facedan_cli.workspace import Workspace
 
