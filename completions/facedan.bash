@@ -130,7 +130,7 @@ _facedan() {
     export)
         options='--format --raw --layer --flip --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
-        --format) kind=value words='onnx torchscript safetensors' ;;
+        --format) kind=value words='onnx torchscript safetensors original hub' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=model ;;

@@ -243,7 +243,7 @@ complete -c facedan -n '__facedan_calls table' -l verbose -s v -d 'Print more de
 complete -c facedan -n '__facedan_calls table' -l help -s h -d 'Show this message and exit'
 complete -c facedan -n '__facedan_calls export' -F -a '(__facedan_runs) lbp'
 complete -c facedan -n '__facedan_calls export' -F
-complete -c facedan -n '__facedan_calls export' -l format -r -f -a 'onnx torchscript safetensors' -d 'onnx, torchscript, safetensors'
+complete -c facedan -n '__facedan_calls export' -l format -r -f -a 'onnx torchscript safetensors original hub' -d 'onnx, torchscript, safetensors, original (as the weights were published) or hub (a folder for the Hugging Face Hub)'
 complete -c facedan -n '__facedan_calls export' -l raw -d 'Leave the preprocessing outside, and the features unnormalised, as InsightFace\'s models have it'
 complete -c facedan -n '__facedan_calls export' -l layer -r -f -a 'fc6 fc7 pool embedding' -d 'Layer of the features'
 complete -c facedan -n '__facedan_calls export' -l flip -d 'Add the features of the mirrored image'

@@ -16,7 +16,8 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
 
     Input `images`: aligned RGB faces, float 0-255, (batch, 3, S, S). Output `features`: L2-normalised, as of `embed`.
 
-    The file's metadata name S, crop, normalisation, model, layer and run. safetensors holds the weights alone.
+    The file's metadata name S, crop, normalisation, model, layer and run. safetensors and original hold the weights
+    alone; hub makes a folder with a model card.
 
     Example: facedan export adapt-casia-frgc-1a2b3c4d model.onnx
     """
@@ -26,14 +27,15 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
 
     console = console_of(context)
     chosen = choose_format(settings)
-    model = find_model(workspace_of(context), settings.model, report=console)
+    place = workspace_of(context)
+    model = find_model(place, settings.model, report=console)
     if model.classical:
         raise UsageError(f"{model} is no network", "name a network")
     console.note(f"exporting {model}")
     if context.params["dry_run"]:
         console.result(f"{model} as {chosen} to {settings.out}")
         return
-    result = run(settings, model.file, report=console)
+    result = run(settings, model.file, results=place.root / "results", report=console)
     if console.as_json:
         facts = {"path": str(result.path), "format": result.format, "largest_difference": result.difference}
         console.json(facts | {"metadata": dict(result.metadata)})

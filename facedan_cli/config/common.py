@@ -193,7 +193,7 @@ EXPORT_SUFFIXES = {
     ".safetensors": "safetensors",
 }
 """Export formats by file suffix."""
-EXPORT_FORMATS = tuple(dict.fromkeys(EXPORT_SUFFIXES.values()))
+EXPORT_FORMATS = (*dict.fromkeys(EXPORT_SUFFIXES.values()), "original", "hub")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,10 +203,11 @@ class ExportConfig:
     model: str = setting(
         help="Run, checkpoint, weights file or package.module:function.", argument=True, complete="model"
     )
-    out: Path = setting(help="File to write.", argument=True)
+    out: Path = setting(help="File to write; of hub a directory.", argument=True)
     format: str | None = setting(
         None,
-        f"{', '.join(EXPORT_FORMATS)}. Default: by the suffix of OUT ({', '.join(EXPORT_SUFFIXES)}).",
+        "onnx, torchscript, safetensors, original (as the weights were published) or hub (a folder for the Hugging "
+        f"Face Hub). Default: by the suffix of OUT ({', '.join(EXPORT_SUFFIXES)}).",
         choices=EXPORT_FORMATS,
     )
     raw: bool = setting(

@@ -14,12 +14,14 @@ from facedan_cli.config.fields import check_choice
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.export import graphs, weights
 from facedan_cli.export.graphs import Features
-from facedan_cli.export.metadata import AnyEmbedder, describe, example_images
+from facedan_cli.export.hub import check_folder, replacing_folder, write_folder
+from facedan_cli.export.measured import Measured, measured_of
+from facedan_cli.export.metadata import AnyEmbedder, data_of, describe, example_images
 from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.report import SILENT, Report
-from facedan_cli.workspace import replacing
+from facedan_cli.workspace import replacing, sha256_file
 
 BATCHES = (1, 2, 5)
 """Batch sizes at which the exported file is compared with the network."""
@@ -69,33 +71,48 @@ def choose_format(config: ExportConfig) -> str:
     check_choice("--format", chosen, EXPORT_FORMATS)
     if config.raw and chosen not in ("onnx", "torchscript"):
         raise UsageError(f"--raw means nothing for {chosen}, which holds no preprocessing", "leave --raw out")
+    if chosen == "original" and (config.layer is not None or config.flip):
+        raise UsageError(
+            "--layer and --flip mean nothing for original, which holds the weights alone", "leave them out"
+        )
     missing = [package for package in _NEEDED.get(chosen, ()) if find_spec(package) is None]
     if missing:
         raise FacedanError(f"--format {chosen} needs {', '.join(missing)}", "pip install 'facedan[export]'")
     return chosen
 
 
-def export(config: ExportConfig, checkpoint: Path, *, report: Report = SILENT) -> ExportResult:
+def export(
+    config: ExportConfig, checkpoint: Path, *, results: Path | None = None, report: Report = SILENT
+) -> ExportResult:
     """Write a network without its classifier, and read it back: where its features differ, no file is left.
 
     Args:
         config: layer, flip, format and the file to write.
         checkpoint: the model.
+        results: directory of evaluations, whose rates of this model a model card has.
         report: told of what the check found.
 
     Raises:
-        UsageError: the network has no such layer, or its preprocessing cannot be left outside.
+        UsageError: the network has no such layer, or cannot be written in this format.
         FacedanError: the file is there already and not to be replaced, or what was written is not the network.
     """
     chosen = choose_format(config)
-    if config.out.is_dir():
+    if chosen == "hub":
+        check_folder(config.out, force=config.force)
+    elif config.out.is_dir():
         raise UsageError(f"{config.out} is a directory", "name the file to write")
-    if config.out.exists() and not config.force:
+    elif config.out.exists() and not config.force:
         raise FacedanError(f"{config.out} exists already", "--force replaces it; or name another file")
     embedder, card = _embedder(config, checkpoint)
+    if chosen == "original":
+        weights.refuse_original(card, config.out.suffix)
     metadata = describe(embedder, card, checkpoint)
-    with replacing(config.out) as temporary:
-        written = _write(chosen, embedder, temporary, metadata, card)
+    with (replacing_folder if chosen == "hub" else replacing)(config.out) as temporary:
+        if chosen == "hub":
+            measured = _measured(results, checkpoint, card, report)
+            written = write_folder(embedder, temporary, metadata, card, data_of(checkpoint), measured)
+        else:
+            written = _write(chosen, embedder, temporary, metadata, card)
         difference = largest_difference(written, embedder)
         if not difference <= TOLERANCE:
             raise FacedanError(
@@ -136,8 +153,20 @@ def _write(chosen: str, embedder: AnyEmbedder, path: Path, metadata: Mapping[str
             return graphs.write_onnx(embedder, path, metadata)
         case "torchscript":
             return graphs.write_torchscript(embedder, path, metadata)
+        case "original":
+            return weights.write_original(embedder, path, card)
         case _:
             return weights.write_safetensors(embedder, path, metadata, card)
+
+
+def _measured(results: Path | None, checkpoint: Path, card: ModelCard, report: Report) -> Measured:
+    """The model's rates; results that are damaged are told of."""
+    if results is None:
+        return Measured((), {}, ())
+    found = measured_of(results, sha256_file(checkpoint), card.entry.layers[-1])
+    for path in found.damaged:
+        report.warn(f"{path} is damaged: its rates are not in the model card")
+    return found
 
 
 def _note_preprocessing(metadata: Mapping[str, str], report: Report) -> None:

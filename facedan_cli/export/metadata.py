@@ -88,5 +88,11 @@ def template_of(card: ModelCard, checkpoint: Path) -> str:
     return card.entry.template if card.stage == "weights" else card.template or ""
 
 
+def data_of(checkpoint: Path) -> dict[str, str]:
+    """The names of the data sets of a checkpoint's run, by what they were used for, where its run.json is there."""
+    inputs = read_record(checkpoint.absolute().parent.parent).get("inputs", {})
+    return {use: facts["name"] for use, facts in inputs.items() if facts.get("name")}
+
+
 def _numbers(values: list[float]) -> str:
     return " ".join(f"{value:.7g}" for value in values)

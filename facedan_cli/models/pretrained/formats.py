@@ -129,6 +129,8 @@ def _adaface(name: str, wrapper: str, **facts: Any) -> WeightFormat:
 
 _INSIGHTFACE_LICENCE = "InsightFace's published weights are for non-commercial research only"
 
+STATE_DICT_READERS = frozenset({read_state_dict, read_tensors})
+
 FACEDAN = WeightFormat(name="facedan")
 """The format that facedan writes, for any network."""
 
@@ -186,7 +188,7 @@ def read_weights(path: Path, network: FaceNetwork) -> tuple[WeightFormat, dict[s
         if row.reader not in tensors:
             tensors[row.reader] = _read(path, row)
         found = tensors[row.reader]
-        if row.reader in {read_state_dict, read_tensors} and is_ours(path):
+        if row.reader in STATE_DICT_READERS and is_ours(path):
             return FACEDAN, {**found}
         if row.recognises(found):
             return row, row.as_ours(found, network)

@@ -7,7 +7,7 @@ expect BGR, the input channels of the first convolution are turned round once. M
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.pretrained.formats import read_weights
+from facedan_cli.models.pretrained.formats import STATE_DICT_READERS, read_weights
+from facedan_cli.models.pretrained.layout import layout_of
 from facedan_cli.models.pretrained.vggface_formats import Array
 from facedan_cli.workspace import sha256_file
 
@@ -32,6 +33,7 @@ class PublicWeights:
         channels: order of the channels that the weights expect, "rgb" or "bgr".
         remarks: notes to the user.
         warnings: warnings to the user.
+        layout: what is unusual in a state dict's file, as `layout_of` gives it.
     """
 
     format: str
@@ -39,10 +41,11 @@ class PublicWeights:
     channels: str
     remarks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    layout: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def record(self) -> dict[str, str]:
         """The entry of these weights in a checkpoint (`ModelCard.init`)."""
-        return {"form": self.format, "sha256": self.sha256, "channels": self.channels}
+        return {"form": self.format, "sha256": self.sha256, "channels": self.channels, **self.layout}
 
 
 def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | None = None) -> PublicWeights:
@@ -77,7 +80,8 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
     if not found_as.sure and channels is None:
         warnings.append(f"{path} does not say in which order its weights expect the channels: taken as {order.upper()}")
     remarks = (found_as.licence,) if found_as.licence else ()
-    return PublicWeights(found_as.name, sha256_file(path), order, remarks, tuple(warnings))
+    layout = layout_of(path, network) if found_as.reader in STATE_DICT_READERS else {}
+    return PublicWeights(found_as.name, sha256_file(path), order, remarks, tuple(warnings), layout)
 
 
 def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> dict[str, Tensor]:

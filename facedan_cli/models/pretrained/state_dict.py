@@ -69,7 +69,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         FacedanError: the file cannot be read, would run code, or is no state dict.
     """
-    loaded = _loaded(path)
+    loaded = load_any(path)
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(
@@ -92,7 +92,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         FacedanError: the file cannot be read, or has no tensors.
     """
-    tensors = {name: tensor for name, tensor in named(_loaded(path, objects=True), Tensor) if _is_plain(tensor)}
+    tensors = {name: tensor for name, tensor in named(load_any(path, objects=True), Tensor) if _is_plain(tensor)}
     if not tensors:
         raise FacedanError(
             f"{path} has no tensors that can be read without running code of its own",
@@ -101,8 +101,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _loaded(path: Path, *, objects: bool = False) -> Any:
-    """The content of a file.
+def load_any(path: Path, *, objects: bool = False) -> Any:
+    """The content of a file of torch.save or safetensors.
 
     Args:
         path: the file.
