@@ -41,7 +41,14 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
     assert (resolved.lr, resolved.batch) == (0.0, 3)
     assert (resolved.iterations, resolved.optimizer) == (PAPER.iterations, PAPER.optimizer)
     unset = {key for key, value in options(resolved).items() if value is None}
-    unset -= {"input", "mean", "std", "layers", "batch_norm"}  # by the network, or of one that no row describes
+    unset -= {
+        "input",
+        "mean",
+        "std",
+        "layers",
+        "batch_norm",
+        "train_from",
+    }  # by the network, or of one that no row describes
     assert unset == {"init", "gallery", "margin", "scale", "holdout_identities"}  # softmax has neither margin nor scale
     assert config.iterations is None
 
@@ -56,7 +63,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
     without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
-    resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict"}  # elsewhere, or of other methods
+    resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict", "train_from"}  # elsewhere, or of other methods
     former = {new: old for old, new in former_names(config).items()}
     expected = {former.get(key, key) for key in options(config).keys() - without - resolved}
     assert hashed_options(config).keys() == expected

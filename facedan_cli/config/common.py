@@ -256,7 +256,7 @@ _NOT_DETERMINING = frozenset(
 
 _AS_BEFORE = (
     *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
-    *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0)),
+    *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0), ("train_from", None)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 

@@ -111,6 +111,9 @@ class TrainingConfig:
         None, "Label smoothing: share of the label spread over all identities.", recipe=True
     )
     batch_norm: str | None = _batch_norm("source; with --init, and for facenet, frozen")
+    train_from: str | None = setting(
+        None, "Train this module, a dotted path, and those after it alone. Default: all modules."
+    )
     seed: int = seed_setting()
     strict: bool = strict_setting()
     head: str | None = _head("softmax")

@@ -30,6 +30,7 @@ class Backbone(FaceNetwork):
         FacedanError: the body gives something else for images of this size.
     """
 
+    means_for_rows = True
     mean: Tensor
     std: Tensor
 

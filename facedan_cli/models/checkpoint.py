@@ -239,8 +239,17 @@ def _check_shapes(path: Path, card: ModelCard) -> None:
 
 def batch_norm_of(model: str, settings: Mapping[str, str] | None) -> tuple[int, bool]:
     """The number of batch normalisations of a network, and whether it always keeps their statistics."""
-    network = _without_weights(ModelCard(model, ("",), "", "", {}, network=settings))
+    network = _without_weights(_bare(model, settings))
     return len(batch_norms(network)), network.frozen_statistics
+
+
+def module_paths(model: str, settings: Mapping[str, str] | None) -> list[str]:
+    """The dotted paths of a network's modules, in order."""
+    return layer_paths(_bare(model, settings))
+
+
+def _bare(model: str, settings: Mapping[str, str] | None) -> ModelCard:
+    return ModelCard(model, ("",), "", "", {}, network=settings)
 
 
 def layer_paths(card: ModelCard) -> list[str]:

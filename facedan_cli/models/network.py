@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import takewhile
 from typing import Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.models.batch_norm import batch_norms, batch_statistics
@@ -32,6 +34,7 @@ class FaceNetwork(nn.Module, ABC):
         architecture: whose published weights it takes, a word of the rows of `models.pretrained.formats.FORMATS`; ""
             where it takes none but facedan's.
         frozen_statistics: whether batch normalisation uses its running mean and variance in training too.
+        means_for_rows: whether a fresh classifier on a trained network starts from class means, if its head can.
         joint_statistics: whether it uses those of all rows of a batch, else those of its source rows.
     """
 
@@ -42,14 +45,19 @@ class FaceNetwork(nn.Module, ABC):
     architecture: str = ""
     frozen_statistics: bool = False
     joint_statistics: bool = False
+    means_for_rows: bool = False
+    _below: tuple[nn.Module, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
         self._seen = _Seen()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; batch normalisation stays in evaluation mode where `frozen_statistics` says so."""
+        """Set the mode; batch normalisation that is frozen, by `frozen_statistics` or `train_from`, stays as it is."""
         super().train(mode)
+        for module in self._below:
+            if isinstance(module, _BatchNorm):
+                module.eval()
         if self.frozen_statistics:
             for module in batch_norms(self).values():
                 module.eval()
@@ -70,6 +78,23 @@ class FaceNetwork(nn.Module, ABC):
         if self.frozen_statistics or not batch_norms(self):
             return nullcontext()
         return batch_statistics(rows if self.joint_statistics else labelled, rows, follow=follow)
+
+    def train_from(self, path: str) -> None:
+        """Train a module and what comes after it alone: the parameters of those before need no gradient.
+
+        Args:
+            path: of the module, as `paths` has it; the order is that in which modules are registered.
+
+        Raises:
+            UsageError: there is no such module.
+        """
+        modules = self.paths()
+        if path not in modules:
+            raise UsageError(f"there is no module '{path}' to train from", did_you_mean(path, modules))
+        self._below = (getattr(self, "body", self), *(modules[name] for name in untrained(path, modules)))
+        for module in self._below:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:
@@ -121,6 +146,11 @@ class FaceNetwork(nn.Module, ABC):
         """Scores of the source's identities, shape (b, classes)."""
         scores: Tensor = self.classifier(features[self.layers[-1]])
         return scores
+
+
+def untrained(path: str, modules: Iterable[str]) -> list[str]:
+    """The modules before one, by dotted paths in the order of their registration."""
+    return list(takewhile(lambda name: name != path, modules))
 
 
 class _Keep:

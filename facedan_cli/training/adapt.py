@@ -27,6 +27,7 @@ from facedan_cli.runs import checkpoint_of, newest_run
 from facedan_cli.training.adabn import adapt_statistics, use_target_statistics
 from facedan_cli.training.adapt_job import AdaptJob, expected_by
 from facedan_cli.training.bandwidths import initial_bandwidths
+from facedan_cli.training.class_means import FROM_MEANS, set_class_means, starts_from_means
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.datasets import (
     BANDWIDTH_SEED,
@@ -104,6 +105,8 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         torch.manual_seed(job.seed)
         network = _initial_network(job, session).to(session.device)
         network.normalise_by(config.batch_norm or "frozen")
+        if config.train_from is not None:
+            network.train_from(config.train_from)
 
         # The images: those to train on, and those held out to measure on.
         source, source_held_out = hold_out(job.source.folder, config.holdout, labelled=True)
@@ -113,6 +116,9 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         sources = session.images(job.source.folder, network.image_size)
         targets = session.images(job.target.folder, network.image_size)
         labels, batch = job.source.labels_of(source), training_plan(config).batch
+        if not job.keeps_classifier and starts_from_means(network, config.head) and not run.state.exists():
+            set_class_means(network, sources.part(source), labels)
+            session.report.note(FROM_MEANS)
 
         def streams(*seed: int, rows: range | None = None) -> tuple[BatchStream, BatchStream]:
             return (
@@ -216,15 +222,17 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
             raise FacedanError(
                 f"{job.init} holds other tensors than {card.model} of this version has", "pretrain it again"
             ) from error
-        if card.identities != identities:
+        if job.keeps_classifier:
+            load_classifier(network.classifier, file)
+        elif card.stage == "weights":
+            session.report.note("published weights have no classifier: it starts afresh")
+        elif card.identities != identities:
             session.report.warn(
                 f"{card.run} was trained on other identities than those of '{job.source.dataset.name}': "
                 "the classifier starts afresh"
             )
-        elif card.head.get("head", "softmax") != job.config.head:
-            session.report.note(f"the classifier starts afresh, as {job.config.head}")
         else:
-            load_classifier(network.classifier, file)
+            session.report.note(f"the classifier starts afresh, as {job.config.head}")
     return network
 
 

@@ -48,6 +48,12 @@ class AdaptJob:
         return expected_by(self.card, self.init)
 
     @property
+    def keeps_classifier(self) -> bool:
+        """Whether the classifier of the initial network is of the same identities, with the same head."""
+        card = self.card
+        return card.identities == self.source.identities and card.head.get("head", "softmax") == self.config.head
+
+    @property
     def seed(self) -> int:
         """The seed of the training, which differs from that of the initial network's training."""
         return going_on("adapt", self.config.seed, self.run.inputs["init"]["sha256"])

@@ -49,8 +49,9 @@ def make_optimizer(network: FaceNetwork, plan: Plan) -> optim.Optimizer:
     convolutions, classifier = network.convolutions(), list(network.classifier.parameters())
     own = {id(parameter) for parameter in (*convolutions, *classifier)}
     between = [parameter for parameter in network.parameters() if id(parameter) not in own]
-    for parameter in convolutions:
-        parameter.requires_grad_(plan.backbone_lr_mult > 0)
+    if plan.backbone_lr_mult == 0:
+        for parameter in convolutions:
+            parameter.requires_grad_(False)
     groups = [
         {"params": convolutions, "scale": plan.backbone_lr_mult},
         {"params": between, "scale": 1.0},

@@ -22,6 +22,7 @@ from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run
+from facedan_cli.training.class_means import FROM_MEANS, set_class_means, starts_from_means
 from facedan_cli.training.datasets import (
     METHOD,
     SOURCE_SEED,
@@ -124,8 +125,14 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         weights = _load_initial_weights(job, network, session.report)
         if config.batch_norm is not None or job.init is not None:
             network.normalise_by(config.batch_norm or "frozen")
+        if config.train_from is not None:
+            network.train_from(config.train_from)
         folder, held_out_images = hold_out(source.folder, config.holdout, labelled=True)
         images = session.images(source.folder, network.image_size)
+        network.to(session.device)
+        if job.init is not None and starts_from_means(network, config.head) and not run.state.exists():
+            set_class_means(network, images.part(folder), source.labels_of(folder))
+            session.report.note(FROM_MEANS)
         plan = training_plan(config)
         stream = BatchStream(
             images.part(folder),
@@ -148,9 +155,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             template_name(source.dataset.root) or "",
             settings,
         )
-        metrics = session.train(
-            network.to(session.device), DomainBatches(stream), card, Validation(loss=held_out.loss), job.seed
-        )
+        metrics = session.train(network, DomainBatches(stream), card, Validation(loss=held_out.loss), job.seed)
         unreadable = session.unusable(images)
         unused = source.unlabelled, source.folder.skipped
         set_aside = write_unusable(run, unreadable, *unused) if session.ranks.first else None
@@ -165,6 +170,8 @@ def _load_initial_weights(job: PretrainJob, network: FaceNetwork, report: Report
     if job.init is None:
         if usual := network_entry(config.model, network_settings(config)).start:
             report.warn(f"starting from random weights; {usual}")
+        if config.train_from is not None:
+            report.warn(f"the modules before {config.train_from} stay as they were drawn: give --init")
         if config.backbone_lr_mult == 0:
             report.warn("convolutions of random weights stay as they are with --backbone-lr-mult 0: give --init")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from facedan_cli.config.models import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
-from facedan_cli.errors import UsageError
-from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, layer_paths
+from facedan_cli.errors import UsageError, did_you_mean
+from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, layer_paths, module_paths
+from facedan_cli.models.network import untrained
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
 
@@ -30,6 +31,7 @@ def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
     if config.gallery is not None:
         raise UsageError(f"--gallery means nothing for --model {config.model}", "it is for --model pcanet")
     settings = network_settings(config)
+    _check_train_from(config, lambda: module_paths(config.model, settings))
     return resolve(
         config,
         network_entry(config.model, settings).pretrain,
@@ -59,6 +61,7 @@ def resolve_adapt(
     network = card.entry
     _check_method(config, card)
     layers, bandwidth_multipliers = resolve_penalty(config, network, lambda: layer_paths(card))
+    _check_train_from(config, lambda: layer_paths(card), layers)
     resolved = resolve(
         config,
         network.adapt,
@@ -71,6 +74,31 @@ def resolve_adapt(
     )
     check_batch(resolved)
     return resolved, layers, bandwidth_multipliers
+
+
+def _check_train_from(config: TrainingConfig, paths: Callable[[], list[str]], layers: Iterable[str] = ()) -> None:
+    """Raise an error for a --train-from that is no module, or leaves a layer to adapt as it is.
+
+    Args:
+        config: the given configuration.
+        paths: gives the modules of the network in order.
+        layers: layers to adapt.
+
+    Raises:
+        UsageError: naming the module or the layer.
+    """
+    first = config.train_from
+    if first is None:
+        return
+    modules = paths()
+    if first not in modules:
+        raise UsageError(f"there is no module '{first}' to train from", did_you_mean(first, modules, of="modules"))
+    before = [name for name in untrained(first, modules) if not first.startswith(f"{name}.")]
+    if fixed := [layer for layer in layers if layer in before]:
+        raise UsageError(
+            f"--train-from {first} keeps all that could change the layer {fixed[0]}",
+            f"train from {fixed[0]}, or before",
+        )
 
 
 def _check_method(config: AdaptConfig, card: ModelCard) -> None:
