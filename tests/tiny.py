@@ -42,22 +42,22 @@ PRETRAIN = PretrainConfig(source="casia", model="vggface-mini", iterations=6, ba
 ADAPT = AdaptConfig(source="casia", target="frgc", iterations=5, batch=6, log_every=1)
 
 
-def draw(path: Path, person: int, image: int, *, style: Style = WEB, size: int = SIZE) -> None:
-    """Write image number `image` of a person."""
+def draw(path: Path, identity: int, image: int, *, style: Style = WEB, size: int = SIZE) -> None:
+    """Write image number `image` of an identity."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    view = draw_view(np.random.default_rng((person, image)), style)
-    face = render(draw_identity(np.random.default_rng(person)), view, size)
+    view = draw_view(np.random.default_rng((identity, image)), style)
+    face = render(draw_identity(np.random.default_rng(identity)), view, size)
     assert cv2.imwrite(str(path), face[:, :, ::-1])
 
 
-def draw_datasets(root: Path, *, size: int = SIZE, people: int = 4) -> None:
-    """`casia` in folders of people, `frgc` in one heap, `gbu` named as its sigsets name it; all of different people."""
-    for person in range(people):
+def draw_datasets(root: Path, *, size: int = SIZE, identities: int = 4) -> None:
+    """`casia` in folders of identities, `frgc` in one heap, `gbu` named by its sigsets; no identity is in two."""
+    for identity in range(identities):
         for image in range(4):
-            draw(root / "casia" / f"person{person}" / f"{image}.png", person, image, size=size)
-            draw(root / "frgc" / f"{100 + person}_{image}.png", 100 + person, image, style=STUDIO, size=size)
+            draw(root / "casia" / f"person{identity}" / f"{image}.png", identity, image, size=size)
+            draw(root / "frgc" / f"{100 + identity}_{image}.png", 100 + identity, image, style=STUDIO, size=size)
         for image in range(6):
-            draw(root / "gbu" / f"{person:05d}d{image}.png", 200 + person, image, style=STUDIO, size=size)
+            draw(root / "gbu" / f"{identity:05d}d{image}.png", 200 + identity, image, style=STUDIO, size=size)
 
 
 def mark_aligned(root: Path, template: str = "vggface") -> None:
@@ -73,11 +73,11 @@ def not_of_alignment(warnings: Iterable[str]) -> list[str]:
     return [warning for warning in warnings if not warning.startswith("no aligned.jsonl")]
 
 
-def write_gbu(directory: Path, *, people: int = 4) -> None:
-    """The six sigsets of `gbu`: one image of each person in each."""
+def write_gbu(directory: Path, *, identities: int = 4) -> None:
+    """The six sigsets of `gbu`: one image of each identity in each."""
     sets = [(partition, side) for partition in PARTITIONS for side in ("Target", "Query")]
     for image, (partition, side) in enumerate(sets):
-        records = [Record(f"S{person}", f"2008/{person:05d}d{image}.jpg") for person in range(people)]
+        records = [Record(f"S{identity}", f"2008/{identity:05d}d{image}.jpg") for identity in range(identities)]
         write_sigset(directory / sigset_name(partition, side), records)
 
 

@@ -65,12 +65,12 @@ def draw(path: Path, seed: int, size: int = 60) -> None:
 
 @pytest.fixture
 def given_eyes(tmp_path: Path) -> AlignConfig:
-    """Six images of three people with known eyes, so that no network is needed."""
+    """Six images of three identities with known eyes, so that no network is needed."""
     rows = []
-    for person in ("anna", "bo", "carl"):
+    for identity in ("anna", "bo", "carl"):
         for number in (1, 2):
-            draw(tmp_path / "raw" / person / f"{number}.png", seed=number)
-            rows.append(f"{person}/{number}.png,20,{20 + number},40,22\n")
+            draw(tmp_path / "raw" / identity / f"{number}.png", seed=number)
+            rows.append(f"{identity}/{number}.png,20,{20 + number},40,22\n")
     (tmp_path / "eyes.csv").write_text(EYES + "".join(rows))
     return AlignConfig(
         raw=tmp_path / "raw", out=tmp_path / "out", landmarks=tmp_path / "eyes.csv", size=50, device="cpu", workers=2
@@ -78,7 +78,7 @@ def given_eyes(tmp_path: Path) -> AlignConfig:
 
 
 @pytest.fixture(scope="module")
-def person() -> np.ndarray:
+def portrait() -> np.ndarray:
     rng = np.random.default_rng(3)
     return render(draw_identity(rng), draw_view(rng, WEB), 160)
 
@@ -103,7 +103,7 @@ def test_the_tree_is_mirrored_and_every_image_has_its_line(given_eyes: AlignConf
     result = align(given_eyes)
     assert result == AlignResult(given_eyes.out, given_eyes.out / "aligned.jsonl", 6, 0, 0, None)
     assert [record.path for record in records(result)] == [
-        f"{person}/{number}.png" for person in ("anna", "bo", "carl") for number in (1, 2)
+        f"{identity}/{number}.png" for identity in ("anna", "bo", "carl") for number in (1, 2)
     ]
     assert files(given_eyes.out) == sorted(
         [".lock", "align.json", "aligned.jsonl"] + [record.path.replace("png", "jpg") for record in records(result)]
@@ -146,17 +146,17 @@ def test_unusable_landmarks_are_set_aside_and_missing_ones_searched(given_eyes: 
     assert len(notes.details) == result.failed == 5
 
 
-def test_faces_are_found_in_images_of_every_kind(tmp_path: Path, person: np.ndarray) -> None:
+def test_faces_are_found_in_images_of_every_kind(tmp_path: Path, portrait: np.ndarray) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    image = Image.fromarray(person)
+    image = Image.fromarray(portrait)
     upright = Image.Exif()
     upright[0x0112] = 6
     image.save(raw / "colour.jpg", quality=95)
     image.convert("L").save(raw / "grey.pgm")
     image.convert("RGBA").save(raw / "alpha.png")
     image.convert("CMYK").save(raw / "inks.tif")
-    cv2.imwrite(str(raw / "deep.png"), cv2.cvtColor(person, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257)
+    cv2.imwrite(str(raw / "deep.png"), cv2.cvtColor(portrait, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257)
     image.transpose(Image.Transpose.ROTATE_90).save(raw / "turned.jpg", quality=95, exif=upright)
     image.resize((32, 32)).save(raw / "tiny.webp", quality=95)
     image.resize((640, 640)).save(raw / "large.bmp")
@@ -175,10 +175,10 @@ def test_faces_are_found_in_images_of_every_kind(tmp_path: Path, person: np.ndar
             assert np.abs(face - faces["colour.jpg"])[60:190, 60:190].mean() < 12, name
 
 
-def test_what_fails_is_listed_and_costs_the_others_nothing(tmp_path: Path, person: np.ndarray) -> None:
+def test_what_fails_is_listed_and_costs_the_others_nothing(tmp_path: Path, portrait: np.ndarray) -> None:
     raw = tmp_path / "raw"
     (raw / "x").mkdir(parents=True)
-    Image.fromarray(person).save(raw / "good.png")
+    Image.fromarray(portrait).save(raw / "good.png")
     whole = (raw / "good.png").read_bytes()
     (raw / "short.png").write_bytes(whole[: len(whole) // 2])
     (raw / "text.jpg").write_text("no image")
@@ -212,10 +212,10 @@ def test_odd_file_names_stay_on_their_line(tmp_path: Path) -> None:
     assert align(AlignConfig(raw=raw, out=tmp_path / "out", device="cpu")) == result
 
 
-def test_the_largest_central_face_is_aligned(tmp_path: Path, person: np.ndarray) -> None:
+def test_the_largest_central_face_is_aligned(tmp_path: Path, portrait: np.ndarray) -> None:
     scene = np.full((400, 600, 3), 128, np.uint8)
-    scene[20:120, 10:110] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
-    scene[120:280, 220:380] = person
+    scene[20:120, 10:110] = cv2.resize(portrait, (100, 100), interpolation=cv2.INTER_AREA)
+    scene[120:280, 220:380] = portrait
     (tmp_path / "raw").mkdir()
     Image.fromarray(scene).save(tmp_path / "raw" / "two.png")
     (record,) = records(align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / "out", device="cpu")))
@@ -225,11 +225,11 @@ def test_the_largest_central_face_is_aligned(tmp_path: Path, person: np.ndarray)
 
 @pytest.mark.parametrize("second_pass", [True, False])
 def test_the_manifest_says_at_which_attempt_a_face_was_found(
-    tmp_path: Path, person: np.ndarray, second_pass: bool
+    tmp_path: Path, portrait: np.ndarray, second_pass: bool
 ) -> None:
     (tmp_path / "raw").mkdir()
-    Image.fromarray(person).save(tmp_path / "raw" / "clear.png")
-    Image.fromarray((person // 16 + 5).astype(np.uint8)).save(tmp_path / "raw" / "dark.png")
+    Image.fromarray(portrait).save(tmp_path / "raw" / "clear.png")
+    Image.fromarray((portrait // 16 + 5).astype(np.uint8)).save(tmp_path / "raw" / "dark.png")
     config = AlignConfig(raw=tmp_path / "raw", out=tmp_path / "out", device="cpu", second_pass=second_pass)
     clear, dark = records(align(config))
     assert clear.source == "mtcnn"
@@ -564,9 +564,9 @@ def test_a_tree_that_names_no_landmark_offset_has_that_of_facenet_pytorch(given_
         align(given_eyes)
 
 
-def test_the_reference_offset_lies_right_and_below(person: np.ndarray, tmp_path: Path) -> None:
+def test_the_reference_offset_lies_right_and_below(portrait: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
-    Image.fromarray(person).save(tmp_path / "raw" / "a.png")
+    Image.fromarray(portrait).save(tmp_path / "raw" / "a.png")
     found = {}
     for offset in ("corrected", "reference"):
         result = align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / offset, landmark_offset=offset, device="cpu"))
@@ -612,12 +612,12 @@ def test_exchanged_eyes_of_a_whole_file_give_the_same_faces(given_eyes: AlignCon
 
 
 def test_single_exchanged_eyes_are_found_by_a_search_or_set_aside(
-    given_eyes: AlignConfig, person: np.ndarray, tmp_path: Path
+    given_eyes: AlignConfig, portrait: np.ndarray, tmp_path: Path
 ) -> None:
     raw = tmp_path / "mixed"
     raw.mkdir()
-    Image.fromarray(person).save(raw / "search.png")
-    Image.fromarray(np.ascontiguousarray(person[::-1, ::-1])).save(raw / "down.png")
+    Image.fromarray(portrait).save(raw / "search.png")
+    Image.fromarray(np.ascontiguousarray(portrait[::-1, ::-1])).save(raw / "down.png")
     draw(raw / "noise.png", seed=1, size=160)
     plain = align(AlignConfig(raw=raw, out=tmp_path / "plain", device="cpu"))
     points = {record.path: record.points for record in read_records(plain.manifest)}["search.png"]

@@ -21,7 +21,7 @@ from facedan_cli.errors import FacedanError
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AlignConfig:
-    """Twenty images of two people, in the current directory."""
+    """Twenty images of two identities, in the current directory."""
     monkeypatch.chdir(tmp_path)
     draw_set(tmp_path, 20)
     return AlignConfig(raw=Path("raw"), out=Path("out"), landmarks=Path("eyes.csv"), size=60, device="cpu", workers=2)

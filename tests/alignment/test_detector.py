@@ -21,7 +21,7 @@ def detector() -> Detector:
 
 
 @pytest.fixture(scope="module")
-def person() -> np.ndarray:
+def portrait() -> np.ndarray:
     rng = np.random.default_rng(3)
     return render(draw_identity(rng), draw_view(rng, WEB), 250)
 
@@ -42,8 +42,8 @@ def test_a_large_face_at_the_margin_gives_way_to_one_in_the_middle() -> None:
     assert choose([face(0, 0, 180), middle], 250, 250).box[2] == 180
 
 
-def test_points_are_named_from_the_left_of_the_image(detector: Detector, person: np.ndarray) -> None:
-    (found,) = detector.detect([person])
+def test_points_are_named_from_the_left_of_the_image(detector: Detector, portrait: np.ndarray) -> None:
+    (found,) = detector.detect([portrait])
     left_eye, right_eye, nose, left_mouth, right_mouth = found[0].points
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_mouth[0] < right_mouth[0]
@@ -51,10 +51,10 @@ def test_points_are_named_from_the_left_of_the_image(detector: Detector, person:
 
 
 @pytest.mark.parametrize("side", [20, 32, 48, 90, 500, 3000])
-def test_a_face_is_found_in_its_place_at_every_size(detector: Detector, person: np.ndarray, side: int) -> None:
-    reference = detector.detect([person])[0][0]
+def test_a_face_is_found_in_its_place_at_every_size(detector: Detector, portrait: np.ndarray, side: int) -> None:
+    reference = detector.detect([portrait])[0][0]
     scale = side / 250
-    resized = cv2.resize(person, (side, side), interpolation=cv2.INTER_AREA if side < 250 else cv2.INTER_CUBIC)
+    resized = cv2.resize(portrait, (side, side), interpolation=cv2.INTER_AREA if side < 250 else cv2.INTER_CUBIC)
     (found,) = detector.detect([resized])
     assert len(found) == 1
     distances = np.linalg.norm(found[0].points + 0.5 - (reference.points + 0.5) * scale, axis=1)
@@ -62,9 +62,9 @@ def test_a_face_is_found_in_its_place_at_every_size(detector: Detector, person: 
     np.testing.assert_allclose(found[0].box, np.array(reference.box) * scale, atol=25 * scale)
 
 
-def test_faces_smaller_than_asked_for_are_not_found(person: np.ndarray) -> None:
+def test_faces_smaller_than_asked_for_are_not_found(portrait: np.ndarray) -> None:
     scene = np.full((400, 400, 3), 128, np.uint8)
-    scene[150:250, 150:250] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
+    scene[150:250, 150:250] = cv2.resize(portrait, (100, 100), interpolation=cv2.INTER_AREA)
     assert len(Detector(torch.device("cpu"), min_face=40).detect([scene])[0]) == 1
     assert Detector(torch.device("cpu"), min_face=200, second_pass=False).detect([scene]) == [[]]
 
@@ -75,10 +75,10 @@ def test_faces_smaller_than_asked_for_are_not_found(person: np.ndarray) -> None:
 def test_a_turned_face_is_found_and_its_points_lie_in_the_image_as_it_is(
     detector: Detector, turns: int, attempt: str
 ) -> None:
-    rng = np.random.default_rng(10)  # a person of whom MTCNN finds nothing lying down
-    person = cv2.resize(render(draw_identity(rng), draw_view(rng, WEB), 250), (250, 300))
-    image = np.ascontiguousarray(np.rot90(person, turns))
-    (upright,) = detector.detect([person])
+    rng = np.random.default_rng(10)  # an identity of whom MTCNN finds nothing lying down
+    portrait = cv2.resize(render(draw_identity(rng), draw_view(rng, WEB), 250), (250, 300))
+    image = np.ascontiguousarray(np.rot90(portrait, turns))
+    (upright,) = detector.detect([portrait])
     found = detector.detect([np.zeros_like(image), image])[1]
     assert found[0].attempt == attempt
     # The turn itself as an image: each point is drawn as a pixel of its own and looked for where it went.
@@ -93,20 +93,20 @@ def test_a_turned_face_is_found_and_its_points_lie_in_the_image_as_it_is(
     assert Detector(torch.device("cpu"), 40, second_pass=False).detect([image]) == [[]]
 
 
-def test_a_face_that_the_first_search_finds_is_of_no_attempt(detector: Detector, person: np.ndarray) -> None:
-    assert detector.detect([person])[0][0].attempt == ""
+def test_a_face_that_the_first_search_finds_is_of_no_attempt(detector: Detector, portrait: np.ndarray) -> None:
+    assert detector.detect([portrait])[0][0].attempt == ""
 
 
-def test_a_face_in_haze_is_found_with_its_contrast_stretched(detector: Detector, person: np.ndarray) -> None:
-    hazy = np.rint(person * 0.08 + 200).astype(np.uint8)
+def test_a_face_in_haze_is_found_with_its_contrast_stretched(detector: Detector, portrait: np.ndarray) -> None:
+    hazy = np.rint(portrait * 0.08 + 200).astype(np.uint8)
     (found,) = detector.detect([hazy])
     assert found[0].attempt == "contrast stretched"
-    np.testing.assert_allclose(found[0].points, detector.detect([person])[0][0].points, atol=6)
+    np.testing.assert_allclose(found[0].points, detector.detect([portrait])[0][0].points, atol=6)
 
 
-def test_smaller_faces_are_looked_for_where_there_is_no_larger_one(person: np.ndarray) -> None:
+def test_smaller_faces_are_looked_for_where_there_is_no_larger_one(portrait: np.ndarray) -> None:
     scene = np.full((400, 400, 3), 128, np.uint8)
-    scene[150:250, 150:250] = cv2.resize(person, (100, 100), interpolation=cv2.INTER_AREA)
+    scene[150:250, 150:250] = cv2.resize(portrait, (100, 100), interpolation=cv2.INTER_AREA)
     (found,) = Detector(torch.device("cpu"), min_face=150).detect([scene])
     assert found[0].attempt == "smaller faces"
 
@@ -130,8 +130,8 @@ def test_large_images_are_read_smaller_where_no_face_is_lost_by_it(
     assert Detector(torch.device("cpu"), min_face).reduction(size) == factor
 
 
-def test_faces_mean_the_same_in_an_image_that_was_read_smaller(detector: Detector, person: np.ndarray) -> None:
-    large = cv2.resize(person, (2400, 2400), interpolation=cv2.INTER_CUBIC)
+def test_faces_mean_the_same_in_an_image_that_was_read_smaller(detector: Detector, portrait: np.ndarray) -> None:
+    large = cv2.resize(portrait, (2400, 2400), interpolation=cv2.INTER_CUBIC)
     half = cv2.resize(large, (1200, 1200), interpolation=cv2.INTER_AREA)
     (whole,), (read_half,) = detector.detect([large]), detector.detect([half], [2])
     found = enlarged(read_half[0], (1200, 1200), (2400, 2400))
@@ -144,9 +144,9 @@ def test_images_of_any_shape_may_hold_no_face(detector: Detector, shape: tuple[i
     assert detector.detect([np.full((*shape, 3), 90, np.uint8)]) == [[]]
 
 
-def test_results_keep_the_order_of_the_images(detector: Detector, person: np.ndarray) -> None:
+def test_results_keep_the_order_of_the_images(detector: Detector, portrait: np.ndarray) -> None:
     blank = np.zeros((300, 300, 3), np.uint8)
-    found = detector.detect([blank, person, person[:200, :240], blank, person])
+    found = detector.detect([blank, portrait, portrait[:200, :240], blank, portrait])
     assert [len(faces) for faces in found] == [0, 1, 1, 0, 1]
 
 

@@ -39,20 +39,20 @@ def assert_same(found: Found, reference: Found) -> None:
     np.testing.assert_allclose(rows[0], rows[1], atol=1e-3)
 
 
-def people(count: int, size: int, seed: int = 0) -> list[np.ndarray]:
+def drawn_faces(count: int, size: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     return [render(draw_identity(rng), draw_view(rng, WEB), size) for _ in range(count)]
 
 
 def crowd() -> np.ndarray:
     """Twelve drawn faces side by side."""
-    faces = people(12, 110, seed=1)
+    faces = drawn_faces(12, 110, seed=1)
     return np.vstack([np.hstack(faces[row : row + 4]) for row in (0, 4, 8)])
 
 
 @pytest.mark.parametrize("min_face", [20, 47, 130])
 def test_drawn_faces_are_found_as_by_facenet_pytorch(networks: Networks, min_face: int) -> None:
-    images = [*people(3, 160), crowd(), crowd()[:, 20:-35]]
+    images = [*drawn_faces(3, 160), crowd(), crowd()[:, 20:-35]]
     found = find_faces(images, [min_face] * len(images), networks, reference=True)
     assert min_face == 130 or len(found[3][0]) == 12
     for own, image in zip(found, images, strict=True):
@@ -71,7 +71,7 @@ def test_images_are_searched_as_by_facenet_pytorch(networks: Networks, shared_da
 
 def test_an_image_is_searched_alike_alone_and_in_company(networks: Networks) -> None:
     """To the bit: what an image becomes must not depend on how work was divided."""
-    images = [people(1, 160)[0], people(1, 120, seed=2)[0], crowd(), *people(11, 160, seed=3)]
+    images = [drawn_faces(1, 160)[0], drawn_faces(1, 120, seed=2)[0], crowd(), *drawn_faces(11, 160, seed=3)]
     min_faces = [30, 40, 25, *[40] * 11]
     together = find_faces(images, min_faces, networks)
     for own, image, min_face in zip(together, images, min_faces, strict=True):

@@ -21,7 +21,7 @@ def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         grey = np.linspace(0, 60 * (number + 1), 40 * 40 * 3).reshape(40, 40, 3)
         Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "raw" / name)
-    (tmp_path / "raw" / "bo" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "raw" / "bo" / "2.png").write_bytes(b"no image")
     return tmp_path
 
 

@@ -32,8 +32,8 @@ Facedan = Callable[..., Any]
 
 def test_the_four_commands_compose_verbatim(tmp_path: Path) -> None:
     """Figures are drawn."""
-    draw_datasets(tmp_path / "raw", size=160, people=2)
-    write_gbu(tmp_path / "protocols" / "gbu", people=2)
+    draw_datasets(tmp_path / "raw", size=160, identities=2)
+    write_gbu(tmp_path / "protocols" / "gbu", identities=2)
     (tmp_path / "facedan.toml").write_text(SETTINGS, encoding="utf-8")
     out, err = [], []
     for line in THE_FOUR_COMMANDS.strip().splitlines():
@@ -172,7 +172,7 @@ def test_evaluate_prints_a_table_or_an_object(trained: Any, facedan: Facedan) ->
     assert [row[:11].strip() for row in rows] == ["source only", "λ = 0", "DAN_m67"]
     assert all(row.count("*") == 3 for row in rows)  # 12 impostors do not resolve 0.001
     assert any(line.startswith("* too few impostors for this FAR") for line in legend)
-    assert "†" not in shown.out  # four people tell no models apart
+    assert "†" not in shown.out  # four identities tell no models apart
     printed = json.loads(facedan(*command, "--json", "-q").out)
     written = json.loads((Path(printed["results"]) / "summary.json").read_text(encoding="utf-8"))
     assert printed == written

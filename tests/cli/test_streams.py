@@ -73,9 +73,9 @@ def test_every_alphabet_has_the_result(tmp_path: Path, environment: dict[str, st
 
 
 def test_a_command_in_an_ascii_locale_finds_its_files(tmp_path: Path) -> None:
-    for picture in range(2):
-        draw(tmp_path / "gâté" / f"é{picture}.png", 0, picture)
-    listed = "".join(f"gâté/é{picture}.png\n" for picture in range(2)).encode()
+    for image in range(2):
+        draw(tmp_path / "gâté" / f"é{image}.png", 0, image)
+    listed = "".join(f"gâté/é{image}.png\n" for image in range(2)).encode()
     command = [*FACEDAN, "embed", "-", "--model", "lbp", "-q", "--json"]
     environment = {**ENVIRONMENT, **ASCII}
     done = subprocess.run(command, cwd=tmp_path, env=environment, input=listed, capture_output=True, check=False)

@@ -105,8 +105,8 @@ def test_searches_and_pairs_take_their_own_options(table: Facedan, root: Path, t
     assert found.code == 0
     assert json.loads(found.out)["rows"][0]["figures"][0]["partition"] == "all"
     faces = root / "aligned"
-    for part, picture in (("known", "0.png"), ("asked", "1.png")):
-        for file in (faces / "casia").glob(f"*/{picture}"):
+    for part, image in (("known", "0.png"), ("asked", "1.png")):
+        for file in (faces / "casia").glob(f"*/{image}"):
             (faces / part / file.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, faces / part / file.parent.name)
     found = table("identify", "--gallery", "known", "--probe", "asked", rows="source,m67")
@@ -117,7 +117,7 @@ def test_searches_and_pairs_take_their_own_options(table: Facedan, root: Path, t
 def test_images_that_cannot_be_used_end_with_3(table: Facedan, root: Path) -> None:
     broken = root / "aligned" / "gbu" / "00001d0.png"
     whole = broken.read_bytes()
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     found = table("gbu", rows="source")
     broken.write_bytes(whole)
     assert found.code == 3

@@ -20,7 +20,7 @@ def touch(root: Path, *names: str | bytes) -> None:
         path.write_bytes(b"image")
 
 
-def test_a_tree_names_people_by_its_first_level(tmp_path: Path) -> None:
+def test_a_tree_names_identities_by_its_first_level(tmp_path: Path) -> None:
     touch(tmp_path, "bob/2.JPG", "bob/more/1.png", "ann/1.webp", "loose.pgm")
     touch(tmp_path, "bob/notes.txt", "bob/.hidden.png", ".cache/x.png", "aligned.jsonl")
     folder = read_dataset(tmp_path)
@@ -91,7 +91,7 @@ def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("root", ["../faces", "../bob/../faces", "link", "link/../faces", "."])
-def test_people_do_not_depend_on_how_the_root_is_named(
+def test_identities_do_not_depend_on_how_the_root_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str
 ) -> None:
     touch(tmp_path, "faces/ann/1.png", "bob/2.png")
@@ -101,7 +101,7 @@ def test_people_do_not_depend_on_how_the_root_is_named(
     assert read_dataset(Path(root)).paths == ("ann/1.png", "bob/2.png")
 
 
-def test_a_list_file_names_images_and_people(tmp_path: Path) -> None:
+def test_a_list_file_names_images_and_identities(tmp_path: Path) -> None:
     touch(tmp_path, "a b/1.png", "2.png")
     path = tmp_path / "list.txt"
     path.write_text("# chosen by hand\n2.png\tbob\n\na b/1.png\n2.png\tbob\n", encoding="utf-8")

@@ -140,6 +140,6 @@ def test_what_file_servers_leave_is_clutter(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["ann/1.jpg", "recycle/1.jpg", "ann#1/1.jpg", "thumbs/1.jpg", "a._b/x.jpg"])
-def test_people_are_not_clutter(path: str) -> None:
+def test_identities_are_not_clutter(path: str) -> None:
     assert not is_clutter(path)
     assert is_image(path)

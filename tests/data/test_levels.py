@@ -29,8 +29,8 @@ def tree(root: Path, *folders: str) -> Path:
 @pytest.mark.parametrize(
     "first", [("train", "test"), ("Train_Set", "VAL"), ("images",), ("part1", "part2"), ("fold-1", "fold-2")]
 )
-def test_divisions_are_not_people(tmp_path: Path, first: tuple[str, ...]) -> None:
-    root = tree(tmp_path, *(f"{one}/{person}" for one in first for person in ("ann", "bob")))
+def test_divisions_are_not_identities(tmp_path: Path, first: tuple[str, ...]) -> None:
+    root = tree(tmp_path, *(f"{one}/{identity}" for one in first for identity in ("ann", "bob")))
     dataset, folder = Dataset("v", root), read_dataset(root)
     with pytest.raises(FacedanError, match=r"seem to lie a level deeper.* such as .*/ann") as caught:
         check_levels(dataset, folder)
@@ -41,17 +41,17 @@ def test_divisions_are_not_people(tmp_path: Path, first: tuple[str, ...]) -> Non
 
 
 def test_few_folders_with_many_folders_each_are_doubted(tmp_path: Path) -> None:
-    root = tree(tmp_path, *(f"{half}/{person}" for half in ("a", "b") for person in range(4)))
+    root = tree(tmp_path, *(f"{half}/{identity}" for half in ("a", "b") for identity in range(4)))
     heard = Heard()
     check_levels(Dataset("v", root), read_dataset(root))
     warn_of_levels(heard, Dataset("v", root), read_dataset(root))
     assert "2 identities, but most images lie in 8 folders below" in heard.warnings[0]
 
 
-def test_people_with_sessions_are_people(tmp_path: Path) -> None:
-    root = tree(tmp_path, *(f"{person}/{clip}" for person in ("ann", "bob", "cid", "dan") for clip in range(3)))
+def test_identities_with_sessions_are_identities(tmp_path: Path) -> None:
+    root = tree(tmp_path, *(f"{identity}/{clip}" for identity in ("ann", "bob", "cid", "dan") for clip in range(3)))
     assert deeper_identities(read_dataset(root)) is None
 
 
-def test_people_called_train_are_people_where_their_images_lie_in_their_folders(tmp_path: Path) -> None:
+def test_identities_called_train_are_identities_where_their_images_lie_in_their_folders(tmp_path: Path) -> None:
     assert deeper_identities(read_dataset(tree(tmp_path, "train", "test"))) is None

@@ -49,7 +49,7 @@ def test_images_are_found_in_another_form_than_listed(tmp_path: Path) -> None:
     assert [os.fsencode(path) for path in folder.paths[5:]] == [b"caf\xe9.png", "é.png".encode()]
 
 
-def test_one_file_under_two_people_is_left_out_and_said(tmp_path: Path) -> None:
+def test_one_file_under_two_identities_is_left_out_and_said(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png", "3.png")
     (tmp_path / "link.png").symlink_to("1.png")
     os.link(tmp_path / "2.png", tmp_path / "hard.png")
@@ -75,7 +75,7 @@ def test_a_line_with_more_columns_is_left_out_and_said(tmp_path: Path) -> None:
         read_dataset(listed(tmp_path, "1.png\tann\t1\n2.png\tann\t2\n"))
 
 
-def test_names_of_people_have_one_form(tmp_path: Path) -> None:
+def test_names_of_identities_have_one_form(tmp_path: Path) -> None:
     touch(tmp_path, "1.png", "2.png")
     assert read_dataset(listed(tmp_path, f"1.png\t{NFC}\n2.png\t{NFD}\n1.png\t{NFD}\n")).names == (NFC,) * 3
     touch(tmp_path / "tree", f"{NFC}/1.png", f"{NFD}/2.png", "bob/1.png")

@@ -21,7 +21,7 @@ REASON = "the directory cannot be read: Permission denied"
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two people; a directory of one may not be read, which root could, and a named pipe has the name of an image."""
+    """Two identities; a directory of one may not be read, which root could, and a named pipe is named as an image."""
     for name in ("ann/1.png", "bob/1.png", "bob/private/2.png"):
         path = tmp_path / "faces" / name
         path.parent.mkdir(parents=True, exist_ok=True)

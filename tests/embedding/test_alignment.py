@@ -23,8 +23,8 @@ def model(template: str | None) -> FaceModel:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> FaceDataset:
-    for person in ("anna", "bo"):
-        (tmp_path / "faces" / person).mkdir(parents=True)
+    for identity in ("anna", "bo"):
+        (tmp_path / "faces" / identity).mkdir(parents=True)
     return FaceDataset(tmp_path / "faces", ("anna/1.jpg", "bo/1.jpg"), ("anna", "bo"))
 
 

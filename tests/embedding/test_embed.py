@@ -59,14 +59,14 @@ def test_rows_are_the_networks_features_of_length_one(
     workspace: Workspace, model: Path, layer: str, flip: bool
 ) -> None:
     result = run(workspace, model, layer=layer, flip=flip)
-    vectors, paths, people = result.load()
+    vectors, paths, identities = result.load()
     expected = slow_features(workspace.root / "aligned" / "gbu", model, layer)
     if flip:
         expected = expected + slow_features(workspace.root / "aligned" / "gbu", model, layer, mirrored=True)
     np.testing.assert_allclose(vectors, F.normalize(expected), atol=2e-6)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
     assert paths == sorted(path.name for path in (workspace.root / "aligned" / "gbu").iterdir())
-    assert people == [""] * 24
+    assert identities == [""] * 24
     assert (result.images, result.skipped, result.set_aside) == (24, False, None)
 
 

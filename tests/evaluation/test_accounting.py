@@ -30,23 +30,23 @@ from facedan_cli.workspace import Dataset, Workspace
 
 CONFIG = EvaluateConfig(model=("lbp",), far=("0.1",), fpir=("0.5",), ci="none")
 LOST = ("1", 2)
-"""The image that cannot be read: the third of person 1."""
+"""The image that cannot be read: the third of subject 1."""
 
 
-def jpeg(person: int, number: int) -> bytes:
-    """A picture that is another one for each person and number, whose persons differ more than their pictures."""
-    whose, which = np.random.default_rng(person), np.random.default_rng((person, number))
+def jpeg(subject: int, number: int) -> bytes:
+    """An image that is another one for each subject and number, whose subjects differ more than their images."""
+    whose, which = np.random.default_rng(subject), np.random.default_rng((subject, number))
     coarse = whose.integers(0, 256, (6, 6, 3)) * 0.7 + which.integers(0, 256, (6, 6, 3)) * 0.3
     face = cv2.resize(coarse.astype(np.uint8), (112, 112), interpolation=cv2.INTER_CUBIC)
     return bytes(cv2.imencode(".jpg", face)[1])
 
 
 def files(suffix: str = ".jpg") -> dict[str, bytes]:
-    """Three people's images by their names, one of which is no image."""
-    names = [(str(person), number) for person in range(3) for number in range(3)]
+    """Images of three subjects by their names, one of which is no image."""
+    names = [(str(subject), number) for subject in range(3) for number in range(3)]
     return {
-        f"{person}/{person}{number}{suffix}": b"no image" if (person, number) == LOST else jpeg(int(person), number)
-        for person, number in names
+        f"{subject}/{subject}{number}{suffix}": b"no image" if (subject, number) == LOST else jpeg(int(subject), number)
+        for subject, number in names
     }
 
 
@@ -118,7 +118,7 @@ def test_whose_a_failed_image_is_is_known_of_trees_and_of_archives(tmp_path: Pat
         assert counts(verify(tmp_path, root)) == (7, 21, 1, 2, 6)
 
 
-def test_an_image_of_nobody_knows_whom_is_no_persons_and_makes_a_warning(tmp_path: Path) -> None:
+def test_an_image_of_nobody_knows_whom_is_no_subjects_and_makes_a_warning(tmp_path: Path) -> None:
     root = aligned(tmp_path, as_rec)
     manifest = root / "aligned.jsonl"
     lines = [json.loads(line) | {"meant": None} for line in manifest.read_text(encoding="utf-8").splitlines()]
@@ -136,8 +136,8 @@ def test_whose_a_failed_image_is_is_known_of_a_list(tmp_path: Path) -> None:
     listed = root / "faces.tsv"
     listed.write_text("".join(f"{name}\tperson {key % 2}\n" for key, name in enumerate(names)), encoding="utf-8")
     found = verify(tmp_path, listed)
-    people = [key % 2 for key in range(9) if key != 5]
-    genuine = sum(a == b for place, a in enumerate(people) for b in people[:place])
+    subjects = [key % 2 for key in range(9) if key != 5]
+    genuine = sum(a == b for place, a in enumerate(subjects) for b in subjects[:place])
     assert counts(found) == (genuine, 28 - genuine, 1, 3, 5)
 
 
@@ -159,11 +159,11 @@ def test_a_failure_gives_its_reason_to_its_own_image_alone(tmp_path: Path) -> No
 
 
 def test_accuracy_and_eer_are_given_twice(tmp_path: Path) -> None:
-    for person in range(4):
+    for subject in range(4):
         for number in (1, 2):
-            image = tmp_path / "lfw" / f"P{person}" / f"P{person}_{number:04d}.jpg"
+            image = tmp_path / "lfw" / f"P{subject}" / f"P{subject}_{number:04d}.jpg"
             image.parent.mkdir(parents=True, exist_ok=True)
-            image.write_bytes(jpeg(person, number))
+            image.write_bytes(jpeg(subject, number))
     (tmp_path / "lfw" / "P3" / "P3_0002.jpg").write_bytes(b"no image")
     lines = ["2\t2", "P0\t1\t2", "P1\t1\t2", "P0\t1\tP1\t1", "P0\t2\tP1\t2"]
     lines += ["P2\t1\t2", "P3\t1\t2", "P2\t1\tP3\t1", "P2\t2\tP3\t2"]
@@ -187,12 +187,12 @@ def test_accuracy_and_eer_are_given_twice(tmp_path: Path) -> None:
 
 def test_cmc_and_dir_are_given_twice_and_nobody_without_a_mate_left_is_a_stranger(tmp_path: Path) -> None:
     for side, numbers in (("gallery", [0]), ("probe", [1, 2])):
-        for person in range(5):
+        for subject in range(5):
             for number in numbers:
-                image = tmp_path / side / str(person) / f"{number}.jpg"
+                image = tmp_path / side / str(subject) / f"{number}.jpg"
                 image.parent.mkdir(parents=True, exist_ok=True)
-                image.write_bytes(jpeg(person, number))
-    (tmp_path / "gallery" / "4" / "0.jpg").unlink()  # person 4 is a stranger
+                image.write_bytes(jpeg(subject, number))
+    (tmp_path / "gallery" / "4" / "0.jpg").unlink()  # subject 4 is a stranger
     (tmp_path / "gallery" / "3" / "0.jpg").write_bytes(b"no image")
     (tmp_path / "probe" / "0" / "1.jpg").write_bytes(b"no image")
     gallery, probe = (Dataset(name, tmp_path / name) for name in ("gallery", "probe"))

@@ -81,7 +81,7 @@ def test_what_needs_all_scores_is_refused_where_they_are_streamed(
 
 
 @pytest.mark.parametrize("most", [10, 10_000])
-def test_people_who_are_not_in_both_sets_cannot_be_verified(
+def test_subjects_who_are_not_in_both_sets_cannot_be_verified(
     place: Workspace, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_pairs, "MOST_IN_MEMORY", most)

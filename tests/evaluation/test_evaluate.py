@@ -84,7 +84,7 @@ def test_saved_scores_give_the_same_figures_again(place: Workspace) -> None:
 
 def test_saved_scores_of_pairs_give_the_same_rates_again(place: Workspace) -> None:
     listed = place.root / "pairs.csv"
-    names = [f"person{person}/{picture}.png" for person in range(3) for picture in range(2)]
+    names = [f"person{subject}/{image}.png" for subject in range(3) for image in range(2)]
     pairs = [(a, b, int(a[:7] == b[:7])) for place, a in enumerate(names) for b in names[:place]]
     listed.write_text("\n".join(f"{a},{b},{same}" for a, b, same in pairs), encoding="utf-8")
     result = evaluate_pairs(replace(CONFIG, save_scores=True), place, place.dataset("casia"), listed)
@@ -116,12 +116,12 @@ def test_failures_are_false_rejects_at_the_same_threshold(place: Workspace) -> N
 
 def test_a_search_that_could_not_be_made_finds_nobody(place: Workspace) -> None:
     casia = place.root / "aligned" / "casia"
-    for side, pictures in (("gallery", [0]), ("probe", [1, 2])):
-        for person in range(4):
-            for picture in pictures:
-                target = place.root / "aligned" / side / f"person{person}" / f"{picture}.png"
+    for side, images in (("gallery", [0]), ("probe", [1, 2])):
+        for subject in range(4):
+            for image in images:
+                target = place.root / "aligned" / side / f"person{subject}" / f"{image}.png"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(casia / f"person{person}" / f"{picture}.png", target)
+                shutil.copy(casia / f"person{subject}" / f"{image}.png", target)
     (place.root / "aligned" / "probe" / "person0" / "1.png").write_bytes(b"no image")
     (place.root / "aligned" / "gallery" / "person1" / "0.png").write_bytes(b"no image")
     for stranger in ("5.png", "6.png"):
@@ -134,7 +134,7 @@ def test_a_search_that_could_not_be_made_finds_nobody(place: Workspace) -> None:
     assert found["open_set"]["0.5"]["budget"] == 1
 
 
-def test_people_of_the_target_in_the_protocol_make_a_warning(place: Workspace) -> None:
+def test_subjects_of_the_target_in_the_protocol_make_a_warning(place: Workspace) -> None:
     notes = Notes()
     mark_aligned(place.root / "aligned" / "gbu")
     assert gbu(place, report=notes).warnings == []
@@ -148,13 +148,13 @@ def test_people_of_the_target_in_the_protocol_make_a_warning(place: Workspace) -
 def test_view_2_has_an_accuracy(place: Workspace) -> None:
     lines = ["2\t2"]
     for fold in range(2):
-        people = [f"P{2 * fold + number}" for number in range(2)]
-        for index, person in enumerate(people):
+        subjects = [f"P{2 * fold + number}" for number in range(2)]
+        for index, subject in enumerate(subjects):
             for number in (1, 2):
-                image = place.root / "aligned" / "lfw" / person / f"{person}_{number:04d}.png"
+                image = place.root / "aligned" / "lfw" / subject / f"{subject}_{number:04d}.png"
                 draw(image, 10 * fold + index, number)
-        lines += [f"{person}\t1\t2" for person in people]
-        lines += [f"{people[0]}\t{number}\t{people[1]}\t{number}" for number in (1, 2)]
+        lines += [f"{subject}\t1\t2" for subject in subjects]
+        lines += [f"{subjects[0]}\t{number}\t{subjects[1]}\t{number}" for number in (1, 2)]
     listed = place.root / "pairs.txt"
     listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
     notes = Notes()
@@ -200,13 +200,13 @@ def test_impossible_options_are_refused_before_any_work(place: Workspace, change
 
 
 def search(correct: np.ndarray, *, drawn: bool = True) -> Identification:
-    """A search of probes of forty people, two each."""
-    people = np.arange(len(correct)) // 2
+    """A search of probes of forty subjects, two each."""
+    subjects = np.arange(len(correct)) // 2
     rates = Rates(
         {"1": float(correct.mean())},
         {},
-        {"1": rank1_replicates(correct, people, replicates=200)} if drawn else {},
-        len(np.unique(people)),
+        {"1": rank1_replicates(correct, subjects, replicates=200)} if drawn else {},
+        len(np.unique(subjects)),
     )
     return Identification(rates, rates, correct, np.array([correct.mean()]), {}, 40, 0, (0, 0))
 
@@ -219,8 +219,8 @@ def test_differences_are_paired_and_tell_what_is_distinguishable() -> None:
     models = [("poor", {"all": search(poor)}), ("good", {"all": search(good)}), ("other", {"all": search(other)})]
     found = {(one.a, one.b): one for one in differences(models)}
     first = found["poor", "good"]
-    people = np.arange(80) // 2
-    replicates = [rank1_replicates(correct, people, replicates=200) for correct in (good, poor)]
+    subjects = np.arange(80) // 2
+    replicates = [rank1_replicates(correct, subjects, replicates=200) for correct in (good, poor)]
     assert first.interval == difference_interval(first.value, *replicates, subjects=40)
     assert first.value == pytest.approx(good.mean() - poor.mean())
     assert first.distinguishable

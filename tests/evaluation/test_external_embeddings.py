@@ -87,11 +87,11 @@ def test_all_pairs_identification_and_pairs_do_too(
     listed.write_text("person0/0.png,person0/1.png,1\nperson0/0.png,person1/1.png,0\n", encoding="utf-8")
     assert numbers(evaluate_pairs(rows, place, casia, listed)) == numbers(evaluate_pairs(CONFIG, place, casia, listed))
     for side, images in (("gallery", [0]), ("probe", [1, 2])):
-        for person in range(4):
-            (place.root / side / f"person{person}").mkdir(parents=True)
+        for subject in range(4):
+            (place.root / side / f"person{subject}").mkdir(parents=True)
             for image in images:
-                source = casia.root / f"person{person}" / f"{image}.png"
-                shutil.copy(source, place.root / side / f"person{person}" / f"{image}.png")
+                source = casia.root / f"person{subject}" / f"{image}.png"
+                shutil.copy(source, place.root / side / f"person{subject}" / f"{image}.png")
     sides = [place.dataset(str(place.root / side)) for side in ("gallery", "probe")]
     assert numbers(evaluate_identify(rows, place, *sides)) == numbers(evaluate_identify(CONFIG, place, *sides))
 
@@ -100,7 +100,7 @@ def test_feret_is_searched_in_embeddings(tmp_path: Path) -> None:
     place, rng = Workspace.open(tmp_path), np.random.default_rng(0)
     names: dict[str, list[str]] = {"fa": [], "fb": [], "fc": [], "dup1": []}
     for row, found in enumerate(names.values()):
-        found += [f"{person:05d}{'fa' if not row else 'fb'}010_94010{row}" for person in range(3)]
+        found += [f"{subject:05d}{'fa' if not row else 'fb'}010_94010{row}" for subject in range(3)]
     (tmp_path / "feret").mkdir()
     everything = [name for found in names.values() for name in found]
     for name in everything:
@@ -109,8 +109,8 @@ def test_feret_is_searched_in_embeddings(tmp_path: Path) -> None:
         [*names.values(), names["dup1"]], ("feret_gallery", "fafb", "fafc", "dup1", "dup2"), strict=True
     ):
         (tmp_path / f"{file}.srt").write_text("".join(f"{name}.tif\n" for name in lists), encoding="utf-8")
-    people = rng.normal(size=(3, 8))
-    vectors = np.stack([people[int(name[:5])] + rng.normal(size=8) * 0.01 for name in everything])
+    centres = rng.normal(size=(3, 8))
+    vectors = np.stack([centres[int(name[:5])] + rng.normal(size=8) * 0.01 for name in everything])
     path = save(tmp_path / "dlib.npz", vectors, [f"elsewhere/{name}.bmp" for name in everything])
     config = EvaluateConfig(embeddings=(path,), embeddings_distance="euclidean", replicates=0)
     result = evaluate_feret(config, place, place.dataset(str(tmp_path / "feret")), tmp_path, any_lists=True)
@@ -200,11 +200,11 @@ def test_a_directory_may_have_embeddings_of_each_data_set(place: Workspace) -> N
 
 def test_files_that_are_not_here_may_have_vectors(place: Workspace) -> None:
     casia = place.dataset("casia").root
-    paths = [f"person{person}/{image}.png" for person in range(4) for image in range(4)]
+    paths = [f"person{subject}/{image}.png" for subject in range(4) for image in range(4)]
     listed = place.root / "list.txt"
     listed.write_text("".join(f"{casia}/{path}\t{path[:7]}\n" for path in paths), encoding="utf-8")
-    for person in range(4):
-        (casia / f"person{person}" / "1.png").unlink()
+    for subject in range(4):
+        (casia / f"person{subject}" / "1.png").unlink()
     vectors = np.random.default_rng(0).normal(size=(16, 8))
     config = replace(CONFIG, embeddings=(save(place.root / "x.npz", vectors, [f"{casia}/{path}" for path in paths]),))
     result = numbers(evaluate_verify(config, place, place.dataset(str(listed))))

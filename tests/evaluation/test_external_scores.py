@@ -26,7 +26,7 @@ from facedan_cli.protocols.sigset import Record, write_sigset
 from facedan_cli.workspace import Workspace
 
 CONFIG = EvaluateConfig(far=("0.1", "0.01"), replicates=30)
-PEOPLE = 6
+SUBJECTS = 6
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def figures(result: EvaluateResult, model: int = 0) -> dict[str, Any]:
 
 
 def write_system(root: Path, seed: int = 0, name: str = "a.mtx") -> tuple[np.ndarray, np.ndarray]:
-    """A matrix of two images a person on each side, its mask, and the sigsets that it names."""
-    people = np.repeat(np.arange(PEOPLE), 2)
-    genuine = np.equal.outer(people, people)
+    """A matrix of two images a subject on each side, its mask, and the sigsets that it names."""
+    subjects = np.repeat(np.arange(SUBJECTS), 2)
+    genuine = np.equal.outer(subjects, subjects)
     scores = np.random.default_rng(seed).normal(size=genuine.shape).astype(np.float32) + 2 * genuine
     write_matrix(root / name, scores, "q.xml", "t.xml")
     write_matrix(root / "mask.mtx", np.where(genuine, MATCH, NON_MATCH).astype(np.uint8), "q.xml", "t.xml", kind="mask")
@@ -51,7 +51,7 @@ def write_system(root: Path, seed: int = 0, name: str = "a.mtx") -> tuple[np.nda
 
 def write_sigsets(root: Path) -> None:
     for side in "qt":
-        write_sigset(root / f"{side}.xml", [Record(f"S{row // 2}", f"{side}{row}.jpg") for row in range(2 * PEOPLE)])
+        write_sigset(root / f"{side}.xml", [Record(f"S{row // 2}", f"{side}{row}.jpg") for row in range(2 * SUBJECTS)])
 
 
 def test_a_matrix_is_measured_by_its_mask(place: Workspace) -> None:
@@ -65,7 +65,7 @@ def test_a_matrix_is_measured_by_its_mask(place: Workspace) -> None:
     assert any("Wilson's" in note for note in notes.notes)
 
 
-def test_sigsets_beside_a_matrix_make_the_intervals_those_of_people(place: Workspace) -> None:
+def test_sigsets_beside_a_matrix_make_the_intervals_those_of_subjects(place: Workspace) -> None:
     _, genuine = write_system(place.root)
     write_sigsets(place.root)
     by_mask = evaluate_scores(CONFIG, place, [place.root / "a.mtx"], place.root / "mask.mtx")
@@ -86,12 +86,12 @@ def test_the_diagonal_of_one_set_is_left_out(
     write_matrix(place.root / "a.mtx", scores, "all.xml", "all.xml")
     write_matrix(place.root / "mask.mtx", mask, "all.xml", "all.xml", kind="mask")
     if beside:
-        write_sigset(place.root / "all.xml", [Record(f"S{row // 2}", f"{row}.jpg") for row in range(2 * PEOPLE)])
+        write_sigset(place.root / "all.xml", [Record(f"S{row // 2}", f"{row}.jpg") for row in range(2 * SUBJECTS)])
     notes = Notes()
     config = replace(CONFIG, ci="none")
     given = place.root / "mask.mtx" if masked else None
     result = evaluate_scores(config, place, [place.root / "a.mtx"], given, report=notes)
-    found, other = figures(result), ~np.eye(2 * PEOPLE, dtype=bool)
+    found, other = figures(result), ~np.eye(2 * SUBJECTS, dtype=bool)
     assert (found["genuine"], found["left_out"]) == (12, {"images": 12, "genuine": 12, "impostor": 0})
     for far in CONFIG.far:
         assert found["vr"][far] == verification_rate(scores[genuine & other], scores[~genuine], far).vr
@@ -102,7 +102,7 @@ def test_the_diagonal_of_one_set_is_left_out(
 def test_files_that_two_sigsets_name_are_known_and_what_a_mask_ignores_is_not_counted(place: Workspace) -> None:
     _, genuine = write_system(place.root)
     write_sigsets(place.root)
-    names = [f"q{row}.jpg" if row in (3, 4) else f"t{row}.jpg" for row in range(2 * PEOPLE)]
+    names = [f"q{row}.jpg" if row in (3, 4) else f"t{row}.jpg" for row in range(2 * SUBJECTS)]
     write_sigset(place.root / "t.xml", [Record(f"S{row // 2}", name) for row, name in enumerate(names)])
     found = figures(evaluate_scores(replace(CONFIG, ci="none"), place, [place.root / "a.mtx"], None))
     assert (found["genuine"], found["left_out"]["genuine"]) == (22, 2)
@@ -148,7 +148,7 @@ def test_scores_that_are_nan_count_as_failures(place: Workspace, monkeypatch: py
     write_sigsets(place.root)
     scores, made = unmade(scores, genuine)
     write_matrix(place.root / "a.mtx", scores, "q.xml", "t.xml")
-    labels = [f"S{row // 2}" for row in range(2 * PEOPLE)]
+    labels = [f"S{row // 2}" for row in range(2 * SUBJECTS)]
     lines = [
         f"{t} {q} x {score}"
         for q, row in zip(labels, scores, strict=True)

@@ -86,7 +86,7 @@ def test_gbu_is_measured_as_by_brute_force(place: Workspace) -> None:
     (model,) = summary_of(result)["models"]
     assert list(model["partitions"]) == ["Good", "Bad", "Ugly"]
     for index, partition in enumerate(PARTITIONS):
-        queries, targets = ([vectors[f"{person:05d}d{2 * index + side}"] for person in range(4)] for side in (1, 0))
+        queries, targets = ([vectors[f"{subject:05d}d{2 * index + side}"] for subject in range(4)] for side in (1, 0))
         by_hand = [[float(query @ target) for target in targets] for query in queries]
         scores, mates = measured_scores(result, partition, by_hand), np.eye(4, dtype=bool)
         genuine, impostor = scores[mates].tolist(), scores[~mates].tolist()
@@ -254,7 +254,7 @@ def test_missing_images_are_counted_and_named(place: Workspace) -> None:
     ]
 
 
-def test_photographs_without_a_face_are_told_from_missing_ones(place: Workspace) -> None:
+def test_images_without_a_face_are_told_from_missing_ones(place: Workspace) -> None:
     (place.root / "aligned" / "gbu" / "00001d0.png").unlink()
     failed = AlignedRecord(
         path="gbu/2008/00001d0.jpg",
@@ -320,9 +320,9 @@ def test_pairs_are_measured_as_by_brute_force(place: Workspace) -> None:
 
 
 def test_lfws_list_is_read_and_missing_images_are_named(place: Workspace) -> None:
-    for index, person in enumerate(("Ann", "Bob", "Eve")):
+    for index, subject in enumerate(("Ann", "Bob", "Eve")):
         for number in (1, 2):
-            draw(place.root / "aligned" / "lfw" / person / f"{person}_{number:04d}.png", index, number)
+            draw(place.root / "aligned" / "lfw" / subject / f"{subject}_{number:04d}.png", index, number)
     lines = ["1 3", "Ann 1 2", "Bob 1 2", "Eve 1 3", "Ann 1 Bob 1", "Ann 2 Eve 1", "Bob 2 Zoe 1"]
     listed = place.root / "pairs.txt"
     listed.write_text("".join("\t".join(line.split()) + "\n" for line in lines), encoding="utf-8")
@@ -353,7 +353,7 @@ def test_a_list_that_contradicts_the_folders_is_refused(place: Workspace) -> Non
 
 
 def split_casia(place: Workspace) -> tuple[Dataset, Dataset]:
-    """Each person's first picture as gallery, the others as probes."""
+    """Each subject's first image as gallery, the others as probes."""
     for image in read_dataset(place.root / "aligned" / "casia").paths:
         side = "gallery" if image.endswith("/0.png") else "probe"
         target = place.root / "aligned" / side / image
@@ -368,7 +368,7 @@ def test_identification_is_measured_as_by_brute_force(place: Workspace) -> None:
     by_hand = [[float(vector @ other) for other in gallery.values()] for vector in probe.values()]
     ranks = []
     for name, row in zip(probe, measured_scores(result, "all", by_hand), strict=True):
-        scores = {person[:7]: float(score) for person, score in zip(gallery, row, strict=True)}
+        scores = {subject[:7]: float(score) for subject, score in zip(gallery, row, strict=True)}
         mate = scores.pop(name[:7])
         ranks.append(1 + sum(score >= mate for score in scores.values()))
     (model,) = summary_of(result)["models"]
@@ -382,7 +382,7 @@ def test_identification_is_measured_as_by_brute_force(place: Workspace) -> None:
     assert (result.directory / "cmc.png").is_file()
 
 
-def test_images_of_nobody_are_never_taken_for_one_person(place: Workspace) -> None:
+def test_images_of_nobody_are_never_taken_for_one_subject(place: Workspace) -> None:
     gallery, probe = split_casia(place)
     before = summary_of(evaluate_identify(CONFIG, place, gallery, probe))["models"][0]["partitions"]["all"]
     for side in (gallery, probe):
@@ -396,7 +396,7 @@ def test_images_of_nobody_are_never_taken_for_one_person(place: Workspace) -> No
     assert lines == [f"{side.root / 'loose.png'}\tnot in an identity folder" for side in (gallery, probe)]
 
 
-def test_people_who_are_not_in_the_gallery_are_left_out_and_counted(place: Workspace) -> None:
+def test_subjects_who_are_not_in_the_gallery_are_left_out_and_counted(place: Workspace) -> None:
     gallery, probe = split_casia(place)
     shutil.rmtree(gallery.root / "person2")
     found = summary_of(evaluate_identify(CONFIG, place, gallery, probe))["models"][0]["partitions"]["all"]

@@ -50,18 +50,18 @@ WAYS = [linked, os.link, shutil.copy, copied_under_another_name]
 
 @pytest.fixture
 def sets(tmp_path: Path) -> Callable[[Any], tuple[Dataset, Dataset]]:
-    """A: three people with three images each; B: A's first two of each, got in some way, and another one."""
+    """A: three subjects with three images each; B: A's first two of each, got in some way, and another one."""
 
     def make(way: Callable[[Path, Path], object]) -> tuple[Dataset, Dataset]:
-        for person in "abc":
-            (tmp_path / "A" / person).mkdir(parents=True)
-            (tmp_path / "B" / person).mkdir(parents=True)
+        for subject in "abc":
+            (tmp_path / "A" / subject).mkdir(parents=True)
+            (tmp_path / "B" / subject).mkdir(parents=True)
             for number in range(3):
-                file = tmp_path / "A" / person / f"{number}.jpg"
-                file.write_bytes(jpeg(ord(person), number))
+                file = tmp_path / "A" / subject / f"{number}.jpg"
+                file.write_bytes(jpeg(ord(subject), number))
                 if number < 2:
-                    way(file, tmp_path / "B" / person / f"{number}.jpg")
-            (tmp_path / "B" / person / "9.jpg").write_bytes(jpeg(ord(person), 9))
+                    way(file, tmp_path / "B" / subject / f"{number}.jpg")
+            (tmp_path / "B" / subject / "9.jpg").write_bytes(jpeg(ord(subject), 9))
         return Dataset("A", tmp_path / "A"), Dataset("B", tmp_path / "B")
 
     return make
@@ -108,11 +108,11 @@ def test_of_one_set_copies_do_not_meet_and_two_names_of_one_image_are_told(tmp_p
 
 
 def test_an_image_that_was_aligned_twice_does_not_meet_itself(tmp_path: Path) -> None:
-    for person in "ab":
+    for subject in "ab":
         for number in range(3):
-            file = tmp_path / "raw" / person / f"{number}.jpg"
+            file = tmp_path / "raw" / subject / f"{number}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(jpeg(ord(person), number))
+            file.write_bytes(jpeg(ord(subject), number))
     sizes = {"small": 72, "large": 90}
     for name, size in sizes.items():
         align(AlignConfig(raw=tmp_path / "raw", out=tmp_path / name, no_align=True, size=size, workers=1))
@@ -142,9 +142,9 @@ def test_missing_faces_do_not_join_the_images_that_they_were_made_from(tmp_path:
 
 def test_a_probe_that_only_itself_would_match_is_not_searched(tmp_path: Path, sets: Any) -> None:
     a, b = sets(shutil.copy)
-    for person in "abc":
+    for subject in "abc":
         for number in (1, 2):
-            (a.root / person / f"{number}.jpg").unlink()
+            (a.root / subject / f"{number}.jpg").unlink()
     shutil.rmtree(b.root / "c")
     draw(b.root / "stranger" / "0.png", 7, 7)
     found = partition(evaluate_identify(CONFIG, Workspace(tmp_path / "workspace", {}), a, b))
@@ -153,9 +153,9 @@ def test_a_probe_that_only_itself_would_match_is_not_searched(tmp_path: Path, se
 
 def test_a_gallery_of_nothing_but_the_probes_themselves_is_refused(tmp_path: Path, sets: Any) -> None:
     a, _ = sets(shutil.copy)
-    for person in "abc":
+    for subject in "abc":
         for number in (1, 2):
-            (a.root / person / f"{number}.jpg").unlink()
+            (a.root / subject / f"{number}.jpg").unlink()
     shutil.copytree(a.root, tmp_path / "copy")
     with pytest.raises(FacedanError, match="own image"):
         evaluate_identify(CONFIG, Workspace(tmp_path / "w", {}), a, Dataset("copy", tmp_path / "copy"))
@@ -192,9 +192,9 @@ CODES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1
 @given(query=CODES, target=CODES, symmetric=st.booleans())
 def test_what_is_left_out_is_counted_as_it_is_masked(query: Any, target: Any, symmetric: bool) -> None:
     def side(images: Any) -> ImageSet:
-        people, contents = zip(*images, strict=True)
+        names, contents = zip(*images, strict=True)
         files = [Path(str(row)) for row in range(len(images))]
-        return ImageSet(np.arange(len(images)), np.array(people, str), files, np.array(contents, np.int64))
+        return ImageSet(np.arange(len(images)), np.array(names, str), files, np.array(contents, np.int64))
 
     sides = side(query), side(query if symmetric else target)
     found = all_pairs_trials(*sides, Failures(), symmetric=symmetric)
@@ -292,9 +292,9 @@ def test_images_out_of_an_archive_are_known(tmp_path: Path, workspace: Workspace
 
 
 def test_other_images_make_no_warning(place: Workspace, trained: Any) -> None:
-    for person in ("x", "y"):
+    for subject in ("x", "y"):
         for number in range(2):
-            draw(place.root / "aligned" / "others" / person / f"{number}.png", 300 + ord(person), number)
+            draw(place.root / "aligned" / "others" / subject / f"{number}.png", 300 + ord(subject), number)
     assert leak(place, place.dataset("others"), trained.dan_m67.name) == []
 
 

@@ -98,7 +98,7 @@ def test_scores_and_subjects_belong_together() -> None:
     assert compared.genuine_subject is not None
     assert list(compared.genuine_subject) == [0, 1, 0]
     assert compared.impostor_subjects is not None
-    assert [list(people) for people in compared.impostor_subjects] == [[0, 1, 0], [1, 0, 1]]
+    assert [list(subjects) for subjects in compared.impostor_subjects] == [[0, 1, 0], [1, 0, 1]]
 
 
 def test_pairs_are_scored_row_by_row_however_many() -> None:

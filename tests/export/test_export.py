@@ -274,14 +274,14 @@ def test_normalisation_is_what_the_network_does(name: str) -> None:
     network = build(name, 2).eval()
     mean, divisor = normalisation(network)
     side = network.crop
-    pictures = torch.rand(1, 3, side, side) * 255
+    images = torch.rand(1, 3, side, side) * 255
     first = next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d))
     seen = []
     first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     with torch.no_grad():
-        network(pictures)
+        network(images)
     channels = torch.tensor([mean, divisor], dtype=torch.float32).view(2, 3, 1, 1)
-    torch.testing.assert_close(seen[0], (pictures - channels[0]) / channels[1])
+    torch.testing.assert_close(seen[0], (images - channels[0]) / channels[1])
 
 
 def test_facenet_goes_out_too(tmp_path: Path) -> None:

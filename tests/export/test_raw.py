@@ -50,8 +50,8 @@ def checkpoint(path: Path, model: str) -> Path:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("faces") / "gate"
-    for person in range(3):
-        draw(root / f"person{person}" / "0.png", person, 0, size=112)
+    for identity in range(3):
+        draw(root / f"person{identity}" / "0.png", identity, 0, size=112)
     return root
 
 

@@ -32,7 +32,7 @@ def test_rows_that_are_all_one_lie_in_one_point() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_picture_is_the_same_each_time(tmp_path: Path, suffix: str) -> None:
+def test_the_image_is_the_same_each_time(tmp_path: Path, suffix: str) -> None:
     before = {layer: (features(9, 5, 1), features(7, 5, 2)) for layer in ("fc6", "$_fc7")}
     after = {layer: (source + 1, target) for layer, (source, target) in before.items()}
     paths = [tmp_path / f"{number}.{suffix}" for number in range(2)]

@@ -27,16 +27,16 @@ def entry(step: int, *, target: bool = True, **more: Any) -> dict[str, Any]:
 
 
 def drawn(path: Path, entries: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """The lines of each panel by title and label, of a picture that was really written."""
+    """The lines of each panel by title and label, of an image that was really written."""
     log = path / "metrics.jsonl"
     log.write_text("".join(json.dumps(line) + "\n" for line in entries) + '{"step": 9', encoding="utf-8")
     figures: list[Figure] = []
     save = module.save
     monkeypatch.setattr(module, "save", lambda figure, path: (figures.append(figure), save(figure, path)))
     draw_curves(log, path / "learning-curves.png")
-    picture = cv2.imread(str(path / "learning-curves.png"))
-    assert picture is not None
-    assert picture.std() > 1
+    pixels = cv2.imread(str(path / "learning-curves.png"))
+    assert pixels is not None
+    assert pixels.std() > 1
     axes = [axis for axis in figures[0].axes if axis.get_visible()]
     return {axis.get_title(): {str(line.get_label()): line for line in axis.lines} for axis in axes}
 

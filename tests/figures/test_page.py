@@ -129,7 +129,7 @@ def test_figures_of_one_page_do_not_share_ids(svg: str, tmp_path: Path) -> None:
     assert {address.removeprefix("url(#").removesuffix(")") for address in clips} <= set(ids)
 
 
-def test_a_picture_is_put_inside_without_its_prologue(svg: str) -> None:
+def test_an_image_is_put_inside_without_its_prologue(svg: str) -> None:
     inside = inline_svg(svg, "a-")
     assert inside.startswith("<svg")
     assert inside.rstrip().endswith("</svg>")
@@ -137,7 +137,7 @@ def test_a_picture_is_put_inside_without_its_prologue(svg: str) -> None:
     assert "<metadata>" not in inside
 
 
-def test_a_picture_without_a_size_is_refused(tmp_path: Path) -> None:
+def test_an_image_without_a_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="viewBox"):
         write_page(tmp_path / "report.html", make_page("<svg></svg>"))
     assert not list(tmp_path.iterdir())

@@ -60,7 +60,7 @@ def test_replicates_agree_with_rows_that_are_really_repeated(data, fars: list[st
     np.testing.assert_array_equal(found, rates_of_repeated_rows(genuine, impostor, fars, 8, seed))
 
 
-def test_a_draw_without_the_people_of_the_highest_scores_looks_further_down() -> None:
+def test_a_draw_without_the_subjects_of_the_highest_scores_looks_further_down() -> None:
     genuine = [(score, name) for name in "abcdef" for score in range(0, 100, 7)]
     others = [pair for pair in itertools.combinations("abcdef", 2) if pair != ("a", "b")]
     impostor = [(99, "a", "b")] * 20 + [(score, *others[score % len(others)]) for score in range(80)]

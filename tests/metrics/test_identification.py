@@ -12,14 +12,14 @@ from facedan_cli.errors import UsageError
 from facedan_cli.metrics import identification
 from facedan_cli.metrics.identification import cmc, mcnemar, open_set, rank_1, ranks
 
-PEOPLE = "abcde"
+SUBJECTS = "abcde"
 
 
 @st.composite
 def searches(draw):
     """A matrix of tied scores with the subjects of its probes and gallery entries."""
-    probes = draw(st.lists(st.sampled_from(PEOPLE), min_size=1, max_size=6))
-    gallery = draw(st.lists(st.sampled_from(PEOPLE), min_size=1, max_size=8))
+    probes = draw(st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=6))
+    gallery = draw(st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=8))
     row = st.lists(st.integers(0, 4), min_size=len(gallery), max_size=len(gallery))
     return draw(st.lists(row, min_size=len(probes), max_size=len(probes))), probes, gallery
 

@@ -45,7 +45,7 @@ def test_an_interval_holds_its_rate_and_is_never_a_single_point(
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])
-def test_where_nobody_fails_each_person_is_one_trial(rate: float) -> None:
+def test_where_nobody_fails_each_subject_is_one_trial(rate: float) -> None:
     for replicates in ([rate] * 50, [rate] * 49 + [0.5]):
         found = rate_interval(rate, replicates, subjects=194, trials=582)
         assert found == binomial_interval(194 * rate, 194)
@@ -58,14 +58,14 @@ def test_all_of_194_found_are_no_proof_of_more_than_98_percent() -> None:
 
 
 def test_the_effective_size_is_the_number_of_what_is_independent() -> None:
-    people, images = 300, 4
+    many, images = 300, 4
     random = np.random.default_rng(0)
-    together = np.repeat(random.random(people) < 0.7, images)
-    apart = random.random(people * images) < 0.7
-    subjects = np.repeat(np.arange(people), images)
-    for hits, expected in ((together, people), (apart, people * images)):
+    together = np.repeat(random.random(many) < 0.7, images)
+    apart = random.random(many * images) < 0.7
+    subjects = np.repeat(np.arange(many), images)
+    for hits, expected in ((together, many), (apart, many * images)):
         drawn = rank1_replicates(hits, subjects)
-        size = effective_size(float(hits.mean()), drawn, subjects=people, trials=hits.size)
+        size = effective_size(float(hits.mean()), drawn, subjects=many, trials=hits.size)
         assert size == pytest.approx(expected, rel=0.2)
 
 
@@ -76,16 +76,16 @@ def test_the_effective_size_lies_between_one_and_the_trials(
     assert 1 <= effective_size(rate, replicates, subjects=subjects, trials=images * subjects) <= images * subjects
 
 
-def covered(people: int, rate: float, draws: int) -> tuple[float, float]:
+def covered(subjects: int, rate: float, draws: int) -> tuple[float, float]:
     """How often the interval of one probe each, and that of the replicates' percentiles, hold the true rate."""
     of_count, held, percentile = {}, 0.0, 0.0
-    for count in range(people + 1):
-        likelihood = float(binom.pmf(count, people, rate))
+    for count in range(subjects + 1):
+        likelihood = float(binom.pmf(count, subjects, rate))
         if likelihood < 1e-6:
             continue
-        hits = np.arange(people) < count
-        drawn = rank1_replicates(hits, np.arange(people), replicates=draws)
-        low, high = rate_interval(count / people, drawn, subjects=people, trials=people)
+        hits = np.arange(subjects) < count
+        drawn = rank1_replicates(hits, np.arange(subjects), replicates=draws)
+        low, high = rate_interval(count / subjects, drawn, subjects=subjects, trials=subjects)
         middle = np.quantile(drawn, [0.025, 0.975])
         of_count[count] = (low, high)
         held += likelihood * (low <= rate <= high)
@@ -93,9 +93,9 @@ def covered(people: int, rate: float, draws: int) -> tuple[float, float]:
     return held, percentile
 
 
-@pytest.mark.parametrize(("people", "rate"), [(20, 0.9), (50, 0.98), (194, 0.995)])
-def test_intervals_cover_near_one_where_percentiles_do_not(people: int, rate: float) -> None:
-    held, percentile = covered(people, rate, 300)
+@pytest.mark.parametrize(("subjects", "rate"), [(20, 0.9), (50, 0.98), (194, 0.995)])
+def test_intervals_cover_near_one_where_percentiles_do_not(subjects: int, rate: float) -> None:
+    held, percentile = covered(subjects, rate, 300)
     assert held >= 0.93
     assert percentile < 0.9
 
@@ -129,7 +129,7 @@ def test_a_difference_of_paired_models_is_narrower_than_of_two_draws() -> None:
     assert high - low < 0.8 * (high_unpaired - low_unpaired)
 
 
-def test_models_that_agree_on_every_person_may_differ_on_others() -> None:
+def test_models_that_agree_on_every_subject_may_differ_on_others() -> None:
     drawn = rank1_replicates(np.arange(30) % 3 > 0, np.arange(30) // 2)
     low, high = difference_interval(0, drawn, drawn, subjects=15)
     assert high == -low == pytest.approx(1 - 0.025 ** (1 / 15))

@@ -183,10 +183,10 @@ def test_eer_of_scores_that_do_not_overlap() -> None:
 def test_the_counts_of_gbu(shared_data: Path, name: str) -> None:
     partition = read_gbu(shared_data / "gbu")[name]
     rng = np.random.default_rng(0)
-    people = rng.normal(size=(437, 24)).astype(np.float32)
+    centres = rng.normal(size=(437, 24)).astype(np.float32)
     query_people, target_people = partition.subjects()
     query, target = (
-        people[labels] + rng.normal(0, 0.7, (labels.size, 24)).astype(np.float32)
+        centres[labels] + rng.normal(0, 0.7, (labels.size, 24)).astype(np.float32)
         for labels in (query_people, target_people)
     )
     scores, mates = query @ target.T, partition.genuine_mask()

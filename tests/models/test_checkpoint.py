@@ -122,7 +122,9 @@ def rewritten(path: Path, **card: object) -> None:
     path.write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
 
 
-def test_people_that_a_card_claims_are_counted_before_there_is_a_network(network: FaceNetwork, tmp_path: Path) -> None:
+def test_identities_that_a_card_claims_are_counted_before_there_is_a_network(
+    network: FaceNetwork, tmp_path: Path
+) -> None:
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, network, CARD)
     rewritten(path, identities=[""] * 300_000)  # as many rows would take 19 MB

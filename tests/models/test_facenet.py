@@ -23,7 +23,7 @@ from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.models.vggface import Spec, VGGFace
 
 
-def pictures(count: int, *, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, *, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, 160, 160), generator=generator, dtype=torch.uint8)
 
@@ -41,7 +41,7 @@ def trained(network: nn.Module) -> None:
 
 @pytest.fixture(scope="module")
 def published() -> InceptionResnetV1:
-    """The library's network, with as many people as its published weights tell apart."""
+    """The library's network, with as many identities as its published weights tell apart."""
     torch.manual_seed(0)
     network = InceptionResnetV1()
     network.logits = nn.Linear(512, RELEASES["vggface2"][1])
@@ -74,15 +74,15 @@ def network(built: Facenet) -> Facenet:
 def test_it_computes_what_the_library_computes_from_the_librarys_weights(
     published: InceptionResnetV1, weights: Path, network: Facenet
 ) -> None:
-    people = network.classifier.weight.clone()
+    before = network.classifier.weight.clone()
     loaded = load_public_weights(weights, network)
     assert (loaded.format, loaded.channels, loaded.warnings) == ("facenet-pytorch", "rgb", ())
-    assert torch.equal(network.classifier.weight, people)
+    assert torch.equal(network.classifier.weight, before)
     network.eval()
     with torch.no_grad():
-        features = network(pictures(3))
-        expected = published((pictures(3).float() - 127.5) / 128)
-        pooled = nn.Sequential(*list(published.children())[:15])((pictures(3).float() - 127.5) / 128)
+        features = network(random_images(3))
+        expected = published((random_images(3).float() - 127.5) / 128)
+        pooled = nn.Sequential(*list(published.children())[:15])((random_images(3).float() - 127.5) / 128)
     torch.testing.assert_close(F.normalize(features["embedding"]), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(features["pool"], pooled.flatten(1), rtol=1e-4, atol=1e-5)
     assert features["embedding"].norm(dim=1).std() > 0  # not normalised yet
@@ -90,23 +90,23 @@ def test_it_computes_what_the_library_computes_from_the_librarys_weights(
 
 def test_its_layers_are_those_that_the_command_line_offers(network: Facenet) -> None:
     assert network.layers == NETWORKS["facenet"].layers
-    features = network(pictures(2))
+    features = network(random_images(2))
     assert {layer: tuple(rows.shape) for layer, rows in features.items()} == {"pool": (2, 1792), "embedding": (2, 512)}
     assert network.scores(features).shape == (2, 5)
     assert network.crop < network.image_size
 
 
-def test_a_pictures_features_do_not_depend_on_the_batch_not_even_in_training(network: Facenet) -> None:
+def test_an_images_features_do_not_depend_on_the_batch_not_even_in_training(network: Facenet) -> None:
     network.train()
-    together = network(pictures(4))["pool"]
-    torch.testing.assert_close(network(pictures(4)[:1])["pool"], together[:1], rtol=1e-4, atol=1e-5)
+    together = network(random_images(4))["pool"]
+    torch.testing.assert_close(network(random_images(4)[:1])["pool"], together[:1], rtol=1e-4, atol=1e-5)
 
 
 def test_training_changes_weights_and_scales_but_no_statistics(network: Facenet) -> None:
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-    F.cross_entropy(network.scores(network(pictures(4))), torch.tensor([0, 1, 2, 3])).backward()
+    F.cross_entropy(network.scores(network(random_images(4))), torch.tensor([0, 1, 2, 3])).backward()
     optimizer.step()
     for key, value in network.state_dict().items():
         statistic = key.rpartition(".")[2] in {"running_mean", "running_var", "num_batches_tracked"}
@@ -116,13 +116,13 @@ def test_training_changes_weights_and_scales_but_no_statistics(network: Facenet)
 def test_dropout_lies_before_the_embedding_and_is_that_of_the_whole_batch(network: Facenet) -> None:
     network.train()
     torch.manual_seed(3)
-    whole = network(pictures(4))
-    assert not torch.equal(network(pictures(4))["embedding"], whole["embedding"])
+    whole = network(random_images(4))
+    assert not torch.equal(network(random_images(4))["embedding"], whole["embedding"])
     parts = []
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 3])):
         set_batch_rows(network, rows, 4)
         torch.manual_seed(3)
-        parts.append(network(pictures(4)[rows])["embedding"])
+        parts.append(network(random_images(4)[rows])["embedding"])
     torch.testing.assert_close(torch.cat(parts), whole["embedding"], rtol=1e-4, atol=1e-4)
 
 
@@ -133,7 +133,7 @@ def test_random_weights_give_signals_of_even_strength_through_the_depth() -> Non
         network.get_submodule(f"body.{stage}").register_forward_hook(
             lambda _, __, out: spreads.append(out.std().item())
         )
-    network(pictures(2))
+    network(random_images(2))
     assert max(spreads) / min(spreads) < 30
 
 

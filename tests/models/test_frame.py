@@ -51,11 +51,11 @@ def bilinear(grey: np.ndarray, u: float, v: float) -> float:
     ],
 )
 def test_a_window_is_that_of_a_double_loop(eyes: list[tuple[float, float]], frame: Frame) -> None:
-    pictures = faces(2, 24, 30)
-    cut = frame.cut(pictures, eyes)
+    images = faces(2, 24, 30)
+    cut = frame.cut(images, eyes)
     assert (cut.shape, cut.dtype) == ((2, frame.height, frame.width), torch.uint8)
-    for picture, window in zip(pictures.numpy(), cut.numpy(), strict=True):
-        expected = slow_cut(picture, np.array(eyes, float), frame)
+    for image, window in zip(images.numpy(), cut.numpy(), strict=True):
+        expected = slow_cut(image, np.array(eyes, float), frame)
         assert np.abs(window - expected).max() < 0.501  # rounded
 
 
@@ -67,8 +67,8 @@ def test_a_window_with_the_eyes_of_the_face_is_the_face_in_grey() -> None:
 
 @pytest.mark.parametrize(("colour", "grey"), [((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29)])
 def test_green_is_light_and_blue_is_dark(colour: tuple[int, int, int], grey: int) -> None:
-    picture = torch.tensor(colour, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 8, 8)
-    assert bool((Frame(4, 4, (1, 1), (2, 1)).cut(picture, [(2, 2), (5, 2)]) == grey).all())
+    image = torch.tensor(colour, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 8, 8)
+    assert bool((Frame(4, 4, (1, 1), (2, 1)).cut(image, [(2, 2), (5, 2)]) == grey).all())
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

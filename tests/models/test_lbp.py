@@ -15,12 +15,12 @@ WHOLE_CIRCLE = 0b11111111
 ON_THE_AXES = 0b01010101
 
 
-def pictures(count: int, height: int, width: int, *, greys: int = 256, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, height: int, width: int, *, greys: int = 256, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, greys, (count, height, width), generator=generator, dtype=torch.uint8)
 
 
-def slow_pattern(picture: np.ndarray, row: int, column: int) -> int:
+def slow_pattern(image: np.ndarray, row: int, column: int) -> int:
     """Ojala's definition by floating point, in which 1e-9 is a tie."""
     pattern = 0
     for bit in range(8):
@@ -30,15 +30,15 @@ def slow_pattern(picture: np.ndarray, row: int, column: int) -> int:
         for pixel_y in (top, top + 1):
             for pixel_x in (left, left + 1):
                 weight = max(0.0, 1 - abs(y - pixel_y)) * max(0.0, 1 - abs(x - pixel_x))
-                value += weight * float(picture[pixel_y, pixel_x]) if weight > 1e-9 else 0.0
-        if value >= picture[row, column] - 1e-9:
+                value += weight * float(image[pixel_y, pixel_x]) if weight > 1e-9 else 0.0
+        if value >= image[row, column] - 1e-9:
             pattern |= 1 << bit
     return pattern
 
 
-def slow_patterns(picture: np.ndarray) -> list[list[int]]:
-    height, width = picture.shape
-    return [[slow_pattern(picture, row, column) for column in range(2, width - 2)] for row in range(2, height - 2)]
+def slow_patterns(image: np.ndarray) -> list[list[int]]:
+    height, width = image.shape
+    return [[slow_pattern(image, row, column) for column in range(2, width - 2)] for row in range(2, height - 2)]
 
 
 def circular_changes(pattern: int) -> int:
@@ -52,8 +52,8 @@ def slow_chi_square(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("greys", [2, 3, 9, 256])  # few greys: many ties
 def test_patterns_are_those_of_a_double_loop(greys: int) -> None:
-    some = pictures(2, 13, 17, greys=greys)
-    expected = [slow_patterns(picture) for picture in some.numpy()]
+    some = random_images(2, 13, 17, greys=greys)
+    expected = [slow_patterns(image) for image in some.numpy()]
     assert lbp.binary_patterns(some).tolist() == expected
 
 
@@ -76,22 +76,22 @@ def test_a_tie_counts_as_lighter_and_one_grey_less_does_not() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.uint8, (1, 9, 8), elements=st.integers(0, 84)), st.integers(1, 3), st.integers(0, 3))
-def test_gain_and_offset_change_no_pattern(picture: np.ndarray, gain: int, offset: int) -> None:
-    before = torch.from_numpy(picture)
+def test_gain_and_offset_change_no_pattern(image: np.ndarray, gain: int, offset: int) -> None:
+    before = torch.from_numpy(image)
     assert torch.equal(lbp.binary_patterns(before * gain + offset), lbp.binary_patterns(before))
 
 
 @settings(max_examples=30, deadline=None)
 @given(arrays(np.uint8, (1, 9, 8), elements=st.integers(0, 20)), st.sets(st.integers(0, 255), min_size=21, max_size=21))
-def test_no_rising_curve_of_greys_changes_bits_on_the_axes(picture: np.ndarray, curve: set[int]) -> None:
+def test_no_rising_curve_of_greys_changes_bits_on_the_axes(image: np.ndarray, curve: set[int]) -> None:
     """Off the axes a curve changes what lies between pixels."""
-    curved = torch.tensor(sorted(curve), dtype=torch.uint8)[torch.from_numpy(picture).long()]
-    before, after = lbp.binary_patterns(torch.from_numpy(picture)), lbp.binary_patterns(curved)
+    curved = torch.tensor(sorted(curve), dtype=torch.uint8)[torch.from_numpy(image).long()]
+    before, after = lbp.binary_patterns(torch.from_numpy(image)), lbp.binary_patterns(curved)
     assert torch.equal(before & ON_THE_AXES, after & ON_THE_AXES)
 
 
 def test_a_quarter_turn_moves_the_bits_by_two_places() -> None:
-    some = pictures(3, 12, 12)
+    some = random_images(3, 12, 12)
     straight = lbp.binary_patterns(some).int()
     turned = lbp.binary_patterns(torch.rot90(some, 1, (1, 2))).int()  # counter-clockwise
     assert torch.equal(turned, torch.rot90((straight << 2 | straight >> 6) & 255, 1, (1, 2)))
@@ -106,7 +106,7 @@ def test_uniform_patterns_have_labels_of_their_own_and_others_share_one() -> Non
 
 @pytest.mark.parametrize(("rows", "columns"), [(7, 7), (2, 3), (1, 1), (9, 4)])
 def test_histograms_are_shares_of_each_region(rows: int, columns: int) -> None:
-    some = pictures(2, 27, 22)
+    some = random_images(2, 27, 22)
     found = lbp.histograms(some, rows, columns)
     assert (found.shape, found.dtype) == ((2, rows * columns, 59), torch.float32)
     labels = lbp.uniform_labels(lbp.binary_patterns(some)).numpy()
@@ -120,7 +120,7 @@ def test_histograms_are_shares_of_each_region(rows: int, columns: int) -> None:
 
 
 def test_regions_of_the_published_window_are_18_by_21() -> None:
-    some = pictures(1, lbp.FRAME.height, lbp.FRAME.width)
+    some = random_images(1, lbp.FRAME.height, lbp.FRAME.width)
     labels = lbp.uniform_labels(lbp.binary_patterns(some))[0]
     first = torch.bincount(labels[:21, :18].flatten(), minlength=59) / (18 * 21)
     assert torch.equal(lbp.histograms(some, 7, 7)[0, 0], first)
@@ -132,7 +132,7 @@ def test_weights_are_the_published_ones() -> None:
 
 
 def test_weighted_features_have_the_weighted_chi_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = pictures(2, 40, 36)
+    some = random_images(2, 40, 36)
     weight = np.array(lbp.WEIGHTS).flatten()
     regions = lbp.histograms(some, 7, 7).double().numpy()
     expected = sum(w * slow_chi_square(a, b) for w, a, b in zip(weight, *regions, strict=True))
@@ -144,7 +144,7 @@ def test_weighted_features_have_the_weighted_chi_square(monkeypatch: pytest.Monk
 
 
 def test_chi_square_is_symmetric_bounded_and_zero_to_oneself() -> None:
-    features = lbp.histograms(pictures(6, 30, 30), 2, 2).flatten(1)
+    features = lbp.histograms(random_images(6, 30, 30), 2, 2).flatten(1)
     scores = lbp.similarities(features, features)
     assert torch.equal(scores, scores.T)
     assert torch.equal(scores.diagonal(), torch.zeros(6))
@@ -169,8 +169,8 @@ def test_similarities_are_those_of_a_double_loop_and_few_are_held(
 
     chi_square = lbp.chi_square
     monkeypatch.setattr(lbp, "chi_square", counted)
-    a = lbp.histograms(pictures(queries, 12, 12, seed=1), 1, 2).flatten(1)
-    b = lbp.histograms(pictures(targets, 12, 12, seed=2), 1, 2).flatten(1)
+    a = lbp.histograms(random_images(queries, 12, 12, seed=1), 1, 2).flatten(1)
+    b = lbp.histograms(random_images(targets, 12, 12, seed=2), 1, 2).flatten(1)
     expected = [[-slow_chi_square(x, y) for y in b.numpy()] for x in a.numpy()]
     np.testing.assert_allclose(lbp.similarities(a, b), np.reshape(expected, (queries, targets)), rtol=1e-5)
     assert max(at_once, default=0) <= max(held, a.shape[1])
@@ -178,18 +178,18 @@ def test_similarities_are_those_of_a_double_loop_and_few_are_held(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_gives_the_same() -> None:
-    some = pictures(4, 150, 130)
+    some = random_images(4, 150, 130)
     features = lbp.features(some.cuda())
     assert torch.equal(features.cpu(), lbp.features(some))
     torch.testing.assert_close(lbp.similarities(features, features).cpu(), lbp.similarities(*[features.cpu()] * 2))
 
 
-@pytest.mark.parametrize("wrong", [torch.zeros(1, 9, 9), torch.zeros(9, 9, dtype=torch.uint8), pictures(1, 4, 9)])
-def test_pictures_that_have_no_patterns_are_refused(wrong: torch.Tensor) -> None:
+@pytest.mark.parametrize("wrong", [torch.zeros(1, 9, 9), torch.zeros(9, 9, dtype=torch.uint8), random_images(1, 4, 9)])
+def test_images_that_have_no_patterns_are_refused(wrong: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="grey uint8 images"):
         lbp.binary_patterns(wrong)
 
 
-def test_pictures_too_small_for_the_grid_are_refused() -> None:
+def test_images_too_small_for_the_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="7×7 regions"):
-        lbp.features(pictures(1, 9, 10))
+        lbp.features(random_images(1, 9, 10))

@@ -90,11 +90,11 @@ def test_the_published_file_tells_faces_of_lfw_apart(shared_data: Path) -> None:
         pytest.skip("the published weights ../shared/weights/mobilefacenet.pt are not beside this checkout")
     network = mobilefacenet().eval()
     network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
-    people = sorted(path for path in (shared_data / "lfw").iterdir() if path.is_dir())[::100][:5]
+    identities = sorted(path for path in (shared_data / "lfw").iterdir() if path.is_dir())[::100][:5]
     detector, subjects, faces = Detector(torch.device("cpu"), min_face=40), [], []
-    for person in people:
-        for path in sorted(person.glob("*.jpg"))[:2]:
-            subjects.append(person.name)
+    for identity in identities:
+        for path in sorted(identity.glob("*.jpg"))[:2]:
+            subjects.append(identity.name)
             faces.append(aligned(path, detector))
     images = torch.tensor(np.stack(faces)).permute(0, 3, 1, 2) / 255
     with torch.no_grad():

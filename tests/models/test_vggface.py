@@ -11,7 +11,7 @@ SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64
 BLOCKS = {1: (3, 64, 2), 2: (64, 128, 2), 3: (128, 256, 3), 4: (256, 512, 3), 5: (512, 512, 3)}
 
 
-def pictures(count: int, side: int = 32, *, seed: int = 0) -> torch.Tensor:
+def random_images(count: int, side: int = 32, *, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
@@ -46,7 +46,7 @@ def test_crops_fit_their_images(name: str) -> None:
 
 def test_features_and_scores_have_their_shapes(network: VGGFace) -> None:
     network.eval()
-    features = network(pictures(6))
+    features = network(random_images(6))
     assert tuple(features) == network.layers
     assert {layer: tuple(rows.shape) for layer, rows in features.items()} == {"fc6": (6, 16), "fc7": (6, 16)}
     scores = network.scores(features)
@@ -59,7 +59,7 @@ def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> N
     for layer in ("fc6", "fc7"):
         network.get_submodule(layer).register_forward_hook(lambda _, __, out, layer=layer: seen.update({layer: out}))
     network.train()
-    features = network(pictures(4))
+    features = network(random_images(4))
     for layer, rows in features.items():
         assert torch.equal(rows, seen[layer].clamp(min=0))
         assert bool((rows == 0).any())
@@ -67,12 +67,12 @@ def test_features_are_taken_after_relu_and_before_dropout(network: VGGFace) -> N
 
 def test_dropout_acts_in_training_only(network: VGGFace) -> None:
     network.train()
-    first, second = network(pictures(2)), network(pictures(2))
+    first, second = network(random_images(2)), network(random_images(2))
     assert torch.equal(first["fc6"], second["fc6"])  # before the first dropout
     assert not torch.equal(first["fc7"], second["fc7"])
     assert not torch.equal(network.scores(first), network.scores(first))  # the classifier has its own
     network.eval()
-    first, second = network(pictures(2)), network(pictures(2))
+    first, second = network(random_images(2)), network(random_images(2))
     assert torch.equal(first["fc7"], second["fc7"])
     assert torch.equal(network.scores(first), network.scores(second))
 
@@ -84,7 +84,7 @@ def test_the_published_mean_is_subtracted_from_rgb(name: str, scale: float) -> N
     network = VGGFace(Spec(widths=(4, 4, 4, 4, 4), hidden=4, image_size=36, crop=32, scale=scale), classes=2)
     entered = []
     network.get_submodule("conv1_1").register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
-    images = pictures(2)
+    images = random_images(2)
     network(images)
     network(images.float())
     mean = torch.tensor([129.1863, 104.7624, 93.5940])  # of R, G and B
@@ -98,6 +98,6 @@ def test_it_starts_with_signals_of_even_strength_through_its_depth(network: VGGF
     for name, module in network.named_children():
         if name.startswith("conv"):
             module.register_forward_hook(lambda _, __, out: spreads.append(out.std().item()))
-    network(pictures(8))
+    network(random_images(8))
     assert max(spreads) / min(spreads) < 30
     assert network.classifier.weight.std().item() == pytest.approx(0.01, rel=0.3)

@@ -15,7 +15,7 @@ from facedan_cli.protocols.sigset import Record, read_sigset, stem, write_sigset
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A protocol of the shape of GBU: in each partition two people, with two target images and one query image each."""
+    """A protocol of GBU's shape: in each partition two subjects, with two target images and one query image each."""
     for partition in PARTITIONS:
         for side, images in (("Target", 2), ("Query", 1)):
             records = [Record(who, f"{side}/{partition}_{who}{i}_{side}.jpg") for i in range(images) for who in "ba"]

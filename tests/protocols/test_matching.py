@@ -48,7 +48,7 @@ def test_an_ambiguous_base_name_that_is_not_needed_does_no_harm() -> None:
     assert found.rows == {"Q/8.jpg": 2, "a/7.jpg": 0}
 
 
-def test_another_folder_is_another_person() -> None:
+def test_another_folder_is_another_subject() -> None:
     images = ["A/2.jpg", "A/5.jpg", "B/3.jpg", "C/1.jpg", "a/9.jpg"]
     assert match_images(["A/1.jpg", "A/9.jpg", "1.jpg"], images).rows == {}
 

@@ -10,7 +10,7 @@ from facedan_cli.protocols.overlap import Overlap, overlap
 from facedan_cli.protocols.sigset import Record, read_sigset
 
 LFW = [Record("Al_Gore", "Al_Gore/Al_Gore_0001"), Record("Al_Gore", "Al_Gore/Al_Gore_0002"), Record("Ed", "Ed/Ed_0001")]
-ORL = [Record(f"s{person}", f"s{person}/{image}.pgm") for person in (2, 4) for image in (1, 2)]
+ORL = [Record(f"s{subject}", f"s{subject}/{image}.pgm") for subject in (2, 4) for image in (1, 2)]
 GBU = [Record("nd1S04530", "Query/04530d235.jpg"), Record("nd1S02463", "Target/02463d689.jpg")]
 
 
@@ -33,7 +33,7 @@ def test_what_names_tell(images: list[str], records: list[Record], expected: Ove
     assert overlap(images, records) == expected
 
 
-def test_digits_that_are_not_people_are_not_taken() -> None:
+def test_digits_that_are_not_subjects_are_not_taken() -> None:
     dated = [Record("a", "20240101_1.jpg"), Record("b", "20240101_2.jpg"), Record("b", "20240102_1.jpg")]
     assert overlap(["20240101_9.jpg"], dated) == Overlap((), ())
 
@@ -46,6 +46,6 @@ def test_real_gbu_training_sets_show_nobody_of_a_partition(shared_data: Path) ->
             record.file_name for record in read_sigset(shared_data / "gbu" / f"GBU_Training_Uncontrolled{name}.xml")
         ]
         assert overlap(images, records) == Overlap((), ())
-    # A photograph of somebody of a partition, by a number that no list has, is found.
+    # An image of somebody of a partition, by a number that no list has, is found.
     known = records[0]
     assert overlap([f"{known.file_name.rpartition('/')[2][:5]}d9999.jpg"], records).subjects == (known.subject,)

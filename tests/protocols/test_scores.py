@@ -157,5 +157,5 @@ def test_scores_are_read_in_every_encoding(tmp_path: Path, encoding: str, end: s
     assert (found.genuine.tolist(), found.impostor.tolist()) == ([0.9, 2], [0.25, -0.001])
 
 
-def test_people_of_one_name_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
+def test_subjects_of_one_name_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
     assert read(tmp_path, "Jose\u0301 José 1 0.9\nJosé bob 2 0.1\n").genuine.tolist() == [0.9]

@@ -26,12 +26,12 @@ from facedan_cli.synthetic.render import (
 RANGES = [f.name for f in fields(Style) if f.name not in ("light_both_sides", "grey")]
 
 
-def person(seed: int) -> Identity:
+def identity_of(seed: int) -> Identity:
     return draw_identity(np.random.default_rng(seed))
 
 
-def symmetrical_person() -> Identity:
-    return replace(person(3), nose_bend=0.0, hairline_slant=0.0, skin_patches=0.0, freckles=-1.0, marks=())
+def symmetrical_identity() -> Identity:
+    return replace(identity_of(3), nose_bend=0.0, hairline_slant=0.0, skin_patches=0.0, freckles=-1.0, marks=())
 
 
 def plain_view(**changes: float | bool | int) -> View:
@@ -79,27 +79,27 @@ def test_images_stay_what_they_were(style: Style, mean: float, deviation: float)
     assert images.std() == pytest.approx(deviation, abs=0.3)
 
 
-def test_people_differ_more_than_images_of_one_person() -> None:
-    people = [person(seed) for seed in range(30)]
-    gallery = [face(render(who, plain_view())) for who in people]
+def test_identities_differ_more_than_images_of_one_identity() -> None:
+    identities = [identity_of(seed) for seed in range(30)]
+    gallery = [face(render(who, plain_view())) for who in identities]
     changed = plain_view(yaw=2.0, light_azimuth=5.0, exposure=1.05, noise=4.0, blur=0.5, seed=9)
-    probes = [face(render(who, changed)) for who in people]
+    probes = [face(render(who, changed)) for who in identities]
     distances = np.array([[np.abs(probe - known).mean() for known in gallery] for probe in probes])
-    np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(len(people)))
+    np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(len(identities)))
 
 
-def test_people_differ_in_more_than_colour() -> None:
+def test_identities_differ_in_more_than_colour() -> None:
     same_paint = {"skin_shade": 0.3, "skin_redness": 0.5, "skin_patches": 0.0, "hair_shade": 0.3, "beard": -1.0}
     grey = plain_view(grey=True)
-    people = [replace(person(seed), **same_paint) for seed in range(6)]
-    images = [face(render(who, grey)) for who in people]
-    noise = np.abs(images[0] - face(render(people[0], replace(grey, noise=4.0)))).mean()
+    identities = [replace(identity_of(seed), **same_paint) for seed in range(6)]
+    images = [face(render(who, grey)) for who in identities]
+    noise = np.abs(images[0] - face(render(identities[0], replace(grey, noise=4.0)))).mean()
     apart = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
     assert min(apart) > 1.5 * noise
 
 
 def test_light_brightens_its_side_and_mirrors() -> None:
-    who = symmetrical_person()
+    who = symmetrical_identity()
     left = face(render(who, plain_view(light_azimuth=-60.0, light_hardness=0.8)))
     right = face(render(who, plain_view(light_azimuth=60.0, light_hardness=0.8)))
     assert left[:, :30].mean() > left[:, 30:].mean() + 20
@@ -109,7 +109,7 @@ def test_light_brightens_its_side_and_mirrors() -> None:
 
 def test_nose_casts_a_shadow_away_from_the_light() -> None:
     """Growing a nose darkens the cheek behind it, and leaves the cheek towards the light as it was."""
-    flat = replace(symmetrical_person(), nose_depth=0.0, nose_bridge=0.0)
+    flat = replace(symmetrical_identity(), nose_depth=0.0, nose_bridge=0.0)
     nosed = replace(flat, nose_depth=0.25, nose_bridge=0.1)
     view = plain_view(light_azimuth=65.0, light_hardness=0.8)
     loss = face(render(flat, view)) - face(render(nosed, view))
@@ -120,7 +120,7 @@ def test_nose_casts_a_shadow_away_from_the_light() -> None:
 
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_yaw_moves_the_nose_against_the_eyes(sign: int) -> None:
-    who = symmetrical_person()
+    who = symmetrical_identity()
     axis = (np.arange(200, dtype=np.float32) - 99.5) / 70
     x, y = np.meshgrid(axis, axis)
 
@@ -138,7 +138,7 @@ def test_yaw_moves_the_nose_against_the_eyes(sign: int) -> None:
 
 
 def test_pitch_and_roll_turn_the_way_they_say() -> None:
-    who = symmetrical_person()
+    who = symmetrical_identity()
     axis = (np.arange(200, dtype=np.float32) - 99.5) / 70
     x, y = np.meshgrid(axis, axis)
 
@@ -153,7 +153,7 @@ def test_pitch_and_roll_turn_the_way_they_say() -> None:
 
 
 def test_expression_opens_the_mouth_and_shuts_the_eyes() -> None:
-    who = replace(symmetrical_person(), beard=-1.0, skin_shade=0.0)
+    who = replace(symmetrical_identity(), beard=-1.0, skin_shade=0.0)
     neutral = face(render(who, plain_view()))
     for change in ({"mouth_open": 0.6}, {"smile": 1.0}, {"eye_open": 0.0}, {"brow_raise": 1.0}, {"gaze": 1.0}):
         changed = np.abs(face(render(who, plain_view(**change))) - neutral).mean(axis=(1, 2))
@@ -162,7 +162,7 @@ def test_expression_opens_the_mouth_and_shuts_the_eyes() -> None:
 
 
 def test_camera_nuisances_act() -> None:
-    who = person(1)
+    who = identity_of(1)
     plain = render(who, plain_view()).astype(float)
     assert render(who, plain_view(exposure=1.5)).mean() > plain.mean() + 10
     assert render(who, plain_view(gamma=1.5)).mean() < plain.mean() - 10
@@ -177,7 +177,7 @@ def test_camera_nuisances_act() -> None:
 
 @pytest.mark.parametrize("blur", [0.0, 2.5])
 def test_same_view_at_another_size(blur: float) -> None:
-    who, view = person(2), plain_view(blur=blur, yaw=12.0, light_azimuth=30.0)
+    who, view = identity_of(2), plain_view(blur=blur, yaw=12.0, light_azimuth=30.0)
     small = cv2.resize(render(who, view, 320), (160, 160), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(small - render(who, view, 160)).mean() < 1.2
 

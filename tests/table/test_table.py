@@ -218,8 +218,8 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 
 
 def test_images_that_cannot_be_used_are_listed_and_said(place: Workspace) -> None:
-    (place.root / "aligned" / "gbu" / "00001d0.png").write_bytes(b"no picture")
-    (place.root / "aligned" / "frgc" / "broken.png").write_bytes(b"no picture")
+    (place.root / "aligned" / "gbu" / "00001d0.png").write_bytes(b"no image")
+    (place.root / "aligned" / "frgc" / "broken.png").write_bytes(b"no image")
     result = fill_table(replace(CONFIG, rows=("source", "m67")), place, by_gbu(place))
     assert result.set_aside is not None
     listed = result.set_aside.read_text(encoding="utf-8")
@@ -242,11 +242,11 @@ def test_the_baselines_have_rows_where_they_are_asked_for(place: Workspace) -> N
 def test_feret_has_a_mean_and_the_papers_figures(place: Workspace) -> None:
     lists, faces = place.protocol("feret"), place.root / "aligned" / "feret"
     faces.mkdir()
-    for name, picture in {"fa": 0, "fb": 1, "fc": 2, "dup1": 3, "dup2": 3}.items():
-        images = [f"{person:05d}fa010_93083{picture}" for person in range(4)]
+    for name, last in {"fa": 0, "fb": 1, "fc": 2, "dup1": 3, "dup2": 3}.items():
+        images = [f"{identity:05d}fa010_93083{last}" for identity in range(4)]
         write_sigset(lists / f"{name}.xml", [Record(image[:5], f"{image}.jpg") for image in images])
-        for person, image in enumerate(images):
-            shutil.copy(place.root / "aligned" / "gbu" / f"{person:05d}d{picture}.png", faces / f"{image}.png")
+        for identity, image in enumerate(images):
+            shutil.copy(place.root / "aligned" / "gbu" / f"{identity:05d}d{last}.png", faces / f"{image}.png")
 
     def by(how: EvaluateConfig) -> EvaluateResult:
         return evaluate_feret(how, place, place.dataset("feret"), lists, any_lists=True)
@@ -269,8 +269,8 @@ def test_feret_has_a_mean_and_the_papers_figures(place: Workspace) -> None:
 
 def test_searches_have_rank_1_rates(place: Workspace) -> None:
     faces = place.root / "aligned" / "casia"
-    for part, pictures in (("known", "01"), ("asked", "23")):
-        for file in (file for file in faces.glob("*/*.png") if file.stem in pictures):
+    for part, images in (("known", "01"), ("asked", "23")):
+        for file in (file for file in faces.glob("*/*.png") if file.stem in images):
             (faces.parent / part / file.parent.name).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, faces.parent / part / file.parent.name)
     known, asked = place.dataset("known"), place.dataset("asked")

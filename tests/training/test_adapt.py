@@ -220,7 +220,7 @@ def test_spellings_of_one_setting_are_one_run(
     assert plan_adapt(replace(ADAPT, bandwidth_multipliers="1,2,4,8,32"), pretrained).run.name != name
 
 
-def test_with_other_people_in_the_source_the_classifier_starts_afresh(pretrained: Workspace, trained: Any) -> None:
+def test_with_other_identities_in_the_source_the_classifier_starts_afresh(pretrained: Workspace, trained: Any) -> None:
     (pretrained.root / "aligned" / "casia" / "person2").rename(pretrained.root / "aligned" / "casia" / "newcomer")
     report = Notes()
     made = run(pretrained, report=report, lr=0.0, weight_decay=0.0).run
@@ -341,7 +341,7 @@ def test_a_layer_that_no_training_reaches_is_refused() -> None:
             resolve_penalty(replace(ADAPT, layers=layers, backbone_lr_mult=0.0), NETWORKS["facenet"])
 
 
-def test_a_target_among_the_sources_people_is_refused(pretrained: Workspace) -> None:
+def test_a_target_among_the_sources_identities_is_refused(pretrained: Workspace) -> None:
     identity = next(path for path in (pretrained.root / "aligned" / "casia").iterdir() if path.is_dir())
     with pytest.raises(UsageError, match=rf"{identity.name} lies inside"):
         plan_adapt(replace(ADAPT, target=str(identity)), pretrained)
@@ -433,7 +433,7 @@ def test_a_held_out_image_that_cannot_be_read_stands_for_no_other(pretrained: Wo
         assert without.loss() == pytest.approx(losses[0])
 
 
-def test_a_labelled_sample_has_one_image_a_person_who_keeps_three() -> None:
+def test_a_labelled_sample_has_one_image_an_identity_who_keeps_three() -> None:
     names = tuple(f"p{identity}" for identity in range(60) for _ in range(2 + identity % 5))
     folder = FaceDataset(Path("x"), tuple(f"{name}/{index}.png" for index, name in enumerate(names)), names)
     kept, held = hold_out(folder, 128, labelled=True)

@@ -29,7 +29,7 @@ from facedan_cli.training.plan import Plan, learning_rate, make_optimizer
 from facedan_cli.training.state import Checkpoints
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
-PEOPLE, BATCH, STEPS = 5, 6, 9
+IDENTITIES, BATCH, STEPS = 5, 6, 9
 BANDWIDTHS = {"fc6": 20.0, "fc7": 5.0}
 
 
@@ -74,7 +74,7 @@ class Drawn:
         for step in range(start, stop):
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             images = torch.randint(0, 256, (BATCH, 32, 32, 3), generator=generator, dtype=torch.uint8)
-            labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
+            labels = torch.randint(0, IDENTITIES, (BATCH,), generator=generator)
             yield (images if self.value is None else torch.full_like(images, self.value)).permute(0, 3, 1, 2), labels
 
 
@@ -113,7 +113,7 @@ def domains(*, target: bool = True, penalized: bool = True, value: int | None = 
 
 def network() -> VGGFace:
     torch.manual_seed(0)
-    return VGGFace(SPEC, PEOPLE).to(memory_format=torch.channels_last)
+    return VGGFace(SPEC, IDENTITIES).to(memory_format=torch.channels_last)
 
 
 def run(directory: Path, plan: Plan = PLAN, data: DomainBatches | None = None, report: Report | None = None) -> VGGFace:
@@ -475,7 +475,7 @@ def test_parts_of_a_batch_have_the_margins_of_the_whole(tmp_path: Path, target: 
     found = {}
     for parts in (1, 4):
         torch.manual_seed(0)
-        found[parts] = VGGFace(SPEC, PEOPLE, head="adaface", scale=4.0)
+        found[parts] = VGGFace(SPEC, IDENTITIES, head="adaface", scale=4.0)
         fit(found[parts], tmp_path / str(parts), replace(PLAN, grad_accum=parts), domains(target=target))
     assert float(found[1].classifier.norm_mean) != 20
     for name, value in found[1].state_dict().items():

@@ -95,8 +95,8 @@ def test_a_source_is_the_images_in_identity_folders(workspace: Workspace) -> Non
     source = read_source(workspace.dataset("casia"))
     assert source.unlabelled == ("loose.png",)
     assert source.identities == ("person0", "person1", "person2", "person3")
-    assert source.folder.paths == tuple(f"person{person}/{picture}.png" for person in range(4) for picture in range(4))
-    assert source.labels_of(source.folder).tolist() == [person for person in range(4) for _ in range(4)]
+    assert source.folder.paths == tuple(f"person{identity}/{image}.png" for identity in range(4) for image in range(4))
+    assert source.labels_of(source.folder).tolist() == [identity for identity in range(4) for _ in range(4)]
 
 
 def test_images_that_cannot_be_used_are_listed_and_cost_nobody_else(workspace: Workspace) -> None:

@@ -26,7 +26,7 @@ from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
 
 SPEC = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=36, crop=32, scale=64.0, dropout=0.3)
-PEOPLE, BATCH, STEPS = 5, 7, 10  # seven rows are four and three
+IDENTITIES, BATCH, STEPS = 5, 7, 10  # seven rows are four and three
 PLAN = Plan(
     optimizer="sgd",
     lr=2e-3,
@@ -66,7 +66,7 @@ class Drawn:
                 raise Gone
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator, dtype=torch.uint8)
-            labels = torch.randint(0, PEOPLE, (BATCH,), generator=generator)
+            labels = torch.randint(0, IDENTITIES, (BATCH,), generator=generator)
             yield images[own], labels[own]
 
 
@@ -85,7 +85,7 @@ def measure(part: int, parts: int, **options: Any) -> dict[str, Tensor]:
 
 def normalised_network(mode: str, **head: Any) -> FaceNetwork:
     """A network with batch normalisation, in a mode of --batch-norm."""
-    network = Backbone(normalised.body(), normalised.NAME, normalised.ENTRY, PEOPLE, **head)
+    network = Backbone(normalised.body(), normalised.NAME, normalised.ENTRY, IDENTITIES, **head)
     network.body[7].p = 0.0  # the layer's own dropout knows nothing of several processes
     network.offer(["8"])
     network.normalise_by(mode)
@@ -99,10 +99,10 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     sharded = bool(options.pop("sharded", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
     head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
-    head["local_classes"] = shard_range(PEOPLE, part, parts) if sharded else None
+    head["local_classes"] = shard_range(IDENTITIES, part, parts) if sharded else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
     torch.manual_seed(0)
-    network = VGGFace(SPEC, PEOPLE, **head) if mode is None else normalised_network(mode, **head)
+    network = VGGFace(SPEC, IDENTITIES, **head) if mode is None else normalised_network(mode, **head)
     layers = {layer: 1.0 for layer in ("fc6", "fc7") if mode is None} or {"8": 1.0, "embedding": 1.0}
     bandwidths = dict(zip(layers, (20.0, 5.0), strict=True))
     penalty = Penalty(lambda_=0.5, layers=layers, bandwidths=bandwidths, **options)

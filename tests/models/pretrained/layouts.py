@@ -17,7 +17,7 @@ Weights = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Weight (outputs, inputs, height, width) and bias of every layer; fc6, fc7 and fc8 are written as convolutions."""
 
 
-def random_weights(widths: tuple[int, ...], hidden: int, people: int, *, seed: int = 0) -> dict[str, Any]:
+def random_weights(widths: tuple[int, ...], hidden: int, identities: int, *, seed: int = 0) -> dict[str, Any]:
     generator = np.random.default_rng(seed)
     layers = {}
     inputs = 3
@@ -25,7 +25,7 @@ def random_weights(widths: tuple[int, ...], hidden: int, people: int, *, seed: i
         outputs = widths[int(name[4]) - 1]
         layers[name] = (outputs, inputs, 3, 3)
         inputs = outputs
-    layers |= {"fc6": (hidden, inputs, 7, 7), "fc7": (hidden, hidden, 1, 1), "fc8": (people, hidden, 1, 1)}
+    layers |= {"fc6": (hidden, inputs, 7, 7), "fc7": (hidden, hidden, 1, 1), "fc8": (identities, hidden, 1, 1)}
     return {
         name: (
             generator.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32),

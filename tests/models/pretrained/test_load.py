@@ -25,7 +25,7 @@ from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.workspace import sha256_file
 
 SMALL = Spec(widths=(4, 4, 8, 8, 8), hidden=16, image_size=250, crop=224)
-WEIGHTS = layouts.random_weights(SMALL.widths, SMALL.hidden, people=3)
+WEIGHTS = layouts.random_weights(SMALL.widths, SMALL.hidden, identities=3)
 PICTURES = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(2)).double()  # RGB
 MEANS = (129.1863, 104.7624, 93.5940)  # of R, G and B
 LICENCE = "CC BY-NC 4.0"
@@ -52,7 +52,7 @@ def torchvision_names() -> dict[str, str]:
 
 
 def reference(order: str) -> dict[str, torch.Tensor]:
-    """VGG-16 by its definition, on pictures whose channels are put into the order that the weights expect."""
+    """VGG-16 by its definition, on images whose channels are put into the order that the weights expect."""
     channels = [0, 1, 2] if order == "rgb" else [2, 1, 0]
     x = (PICTURES - torch.tensor(MEANS, dtype=torch.float64)[:, None, None])[:, channels]
     features = {}
@@ -135,14 +135,14 @@ def test_every_published_format_computes_what_its_weights_mean(network: VGGFace,
     write, form, order, guessed = FORMATS[name]
     path = tmp_path / name
     write(path)
-    people = network.classifier.weight.clone()
+    identities = network.classifier.weight.clone()
     loaded = load_public_weights(path, network)
     assert loaded == PublicWeights(form, sha256_file(path), order, loaded.remarks, loaded.warnings)
     assert len(loaded.remarks) == 1
     assert LICENCE in loaded.remarks[0]
     assert len(loaded.warnings) == guessed
     assert all(f"taken as {order.upper()}" in warning for warning in loaded.warnings)
-    assert torch.equal(network.classifier.weight, people)
+    assert torch.equal(network.classifier.weight, identities)
     assert_computes_as_published(network, order)
 
 
@@ -177,7 +177,7 @@ def test_another_order_than_those_two_is_no_order(network: VGGFace, tmp_path: Pa
 def test_our_own_names_are_read_through_the_usual_wrappings(
     network: VGGFace, tmp_path: Path, prefix: str, wrap: Any
 ) -> None:
-    other = VGGFace(SMALL, 7)  # of other people: its classifier is not taken
+    other = VGGFace(SMALL, 7)  # of other identities: its classifier is not taken
     torch.save(wrap({f"{prefix}{key}": value for key, value in other.state_dict().items()}), tmp_path / "w.pth")
     loaded = load_public_weights(tmp_path / "w.pth", network)
     assert (loaded.format, loaded.channels, loaded.remarks, loaded.warnings) == ("facedan", "rgb", (), ())
