@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,25 +140,21 @@ def test_a_missing_package_is_named(place: Workspace, monkeypatch: pytest.Monkey
     assert "pip install 'facedan[onnx]'" in str(caught.value.fix)
 
 
-def test_the_command_embeds_by_a_graph(place: Workspace) -> None:
+def test_the_command_embeds_by_a_graph(
+    place: Workspace, facedan: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.root)
     write(place.root / "narrow.onnx")
     (place.root / "odd.onnx").write_bytes(b"\x08\x07no graph")
-    command = [sys.executable, "-m", "facedan_cli", "embed", "gbu", "--json"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-
-    def done(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *arguments], cwd=place.root, env=environment, capture_output=True, text=True, check=False
-        )
-
-    ended = done("--model", "narrow.onnx")
-    assert ended.returncode == 0, ended.stderr
-    rows = [json.loads(line)["vector"] for line in ended.stdout.splitlines()]
+    command = ("embed", "gbu", "--json", "--model")
+    ended = facedan(*command, "narrow.onnx")
+    assert ended.code == 0, ended.err
+    rows = [json.loads(line)["vector"] for line in ended.out.splitlines()]
     np.testing.assert_allclose(rows, expected(place.dataset("gbu").root), atol=1e-5)
-    ended = done("--model", "odd.onnx")
-    assert ended.returncode == 1
-    assert "no ONNX graph" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    ended = done("--model", "narrow.onnx", "--input", "112")
-    assert ended.returncode == 2
-    assert "takes 72x64" in ended.stderr
+    ended = facedan(*command, "odd.onnx")
+    assert ended.code == 1
+    assert "no ONNX graph" in ended.err
+    assert "Traceback" not in ended.err
+    ended = facedan(*command, "narrow.onnx", "--input", "112")
+    assert ended.code == 2
+    assert "takes 72x64" in ended.err
