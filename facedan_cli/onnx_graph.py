@@ -131,6 +131,7 @@ def preprocessing_of(graph: Graph, settings: Mapping[str, str] | None = None) ->
 
     Raises:
         UsageError: the settings contradict the graph.
+        FacedanError: an export's metadata are damaged.
     """
     settings = {key: value for key, value in (settings or {}).items() if value is not None}
     given = parse_size(settings["input"]) if "input" in settings else None
@@ -140,11 +141,25 @@ def preprocessing_of(graph: Graph, settings: Mapping[str, str] | None = None) ->
     if "facedan" in graph.metadata:
         if settings:
             raise UsageError(f"--{next(iter(settings))} means nothing for {graph.path}, an export", "leave it out")
-        return Preprocessing(size, (0.0,) * 3, (1.0,) * 3, "rgb")
+        return Preprocessing(size, *_of_export(graph), "rgb")
     mean, std = (0.0,) * 3, (float(graph.unit),) * 3
     if "mean" in settings or "std" in settings or not graph.unit:
         mean, std = parse_normalisation(settings.get("mean"), settings.get("std"))
     return Preprocessing(size, mean, std, settings.get("channels", "rgb"))
+
+
+def _of_export(graph: Graph) -> tuple[Channels, Channels]:
+    """Mean and deviation that an export of facedan expects: those of its metadata where it was made with --raw."""
+    if graph.metadata.get("preprocessing") != "outside":
+        return (0.0,) * 3, (1.0,) * 3
+    try:
+        red, green, blue = map(float, graph.metadata["mean"].split())
+        stds = [float(value) for value in graph.metadata["divisor"].split()]
+        if not stds or not all(value > 0 for value in stds):
+            raise ValueError("no divisor")
+    except (KeyError, ValueError) as error:
+        raise FacedanError(f"the metadata of {graph.path} are damaged: {error}", "export it again") from error
+    return (red, green, blue), (stds[0], stds[len(stds) // 2], stds[-1])
 
 
 def output_of(graph: Graph, asked: str | None) -> str:

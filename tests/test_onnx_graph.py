@@ -145,6 +145,17 @@ def test_an_export_says_itself_what_it_takes(tmp_path: Path) -> None:
         preprocessing_of(graph, {"std": "1"})
 
 
+def test_an_export_with_its_preprocessing_outside_is_given_what_it_says(tmp_path: Path) -> None:
+    said = {"facedan": "1", "preprocessing": "outside", "mean": "123.5 116 103", "divisor": "58 57 56.5"}
+    found = preprocessing_of(read_graph(write(tmp_path / "m.onnx", metadata=said)))
+    assert found == Preprocessing((SIDE, SIDE), (123.5, 116.0, 103.0), (58.0, 57.0, 56.5), "rgb")
+    one = preprocessing_of(read_graph(write(tmp_path / "m.onnx", metadata={**said, "divisor": "127.5"})))
+    assert one.std == (127.5,) * 3
+    for damaged in ({"mean": "1 2"}, {"divisor": ""}, {"divisor": "0"}, {"mean": "x y z"}):
+        with pytest.raises(FacedanError, match=r"metadata of .* are damaged"):
+            preprocessing_of(read_graph(write(tmp_path / "m.onnx", metadata=said | damaged)))
+
+
 def test_a_size_that_is_fixed_is_not_chosen(tmp_path: Path) -> None:
     graph = read_graph(write(tmp_path / "m.onnx"))
     with pytest.raises(UsageError, match="takes 16x16"):

@@ -24,13 +24,14 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
     from facedan_cli.embedding.model import find_model
     from facedan_cli.export.export import choose_format
     from facedan_cli.export.export import export as run
+    from facedan_cli.onnx_graph import is_onnx
 
     console = console_of(context)
     chosen = choose_format(settings)
     place = workspace_of(context)
     model = find_model(place, settings.model, report=console)
-    if model.classical:
-        raise UsageError(f"{model} is no network", "name a network")
+    if model.classical or is_onnx(model.file):
+        raise UsageError(f"{model} is no network whose weights could be written", "name a network")
     console.note(f"exporting {model}")
     if context.params["dry_run"]:
         console.result(f"{model} as {chosen} to {settings.out}")
