@@ -353,7 +353,7 @@ def test_without_a_pretraining_it_says_how_to_make_one(workspace: Workspace) -> 
     with pytest.raises(FacedanError, match="there is no finished pretraining on 'casia'") as caught:
         plan_adapt(ADAPT, workspace)
     assert "facedan pretrain --source casia" in caught.value.fix
-    with pytest.raises(FacedanError, match="is not a facedan checkpoint"):
+    with pytest.raises(FacedanError, match="cannot be read as weights"):
         plan_adapt(replace(ADAPT, init=str(workspace.root / "facedan.toml")), workspace)
 
 
