@@ -74,6 +74,12 @@ class Preprocessing:
         lists = {"size": list(self.size), "mean": list(self.mean), "std": list(self.std)}
         return lists | {"channels": self.channels}
 
+    def as_settings(self) -> dict[str, str]:
+        """The same as options have it, in units of 0-1."""
+        mean, std = (",".join(repr(value / 255) for value in one) for one in (self.mean, self.std))
+        size = "x".join(map(str, self.size))
+        return {"input": size, "mean": mean, "std": std, "channels": self.channels}
+
     def __str__(self) -> str:
         means, stds = (", ".join(f"{value:g}" for value in dict.fromkeys(one)) for one in (self.mean, self.std))
         return f"{self.size[0]}x{self.size[1]}, {self.channels.upper()}, mean {means}, deviation {stds}"

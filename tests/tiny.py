@@ -60,11 +60,10 @@ def draw_datasets(root: Path, *, size: int = SIZE, identities: int = 4) -> None:
             draw(root / "gbu" / f"{identity:05d}d{image}.png", 200 + identity, image, style=STUDIO, size=size)
 
 
-def mark_aligned(root: Path, template: str = "vggface") -> None:
+def mark_aligned(root: Path, template: str = "vggface", *, size: int = SIZE, fitted: int | None = None) -> None:
     """Say of the faces below a directory, as `align` does, that they are aligned to a template."""
-    record = AlignedRecord(
-        path="x.jpg", output="x.jpg", status=ALIGNED, template=template, size=SIZE, bytes=1, modified=1
-    )
+    how = {"template": template, "size": size, "fitted": fitted}
+    record = AlignedRecord(path="x.jpg", output="x.jpg", status=ALIGNED, bytes=1, modified=1, **how)
     (root / MANIFEST_FILE).write_text(record.to_line(), encoding="utf-8")
 
 

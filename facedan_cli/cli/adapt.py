@@ -73,11 +73,11 @@ def adapt(
     if settings.method == "adabn":
         refuse_typed(context, {"preset", *of_others(AdaptConfig, ADABN_OPTIONS)}, "--method adabn")
     if settings.select:
-        selection = plan_selection(settings, place)
+        selection = plan_selection(settings, place, console)
         runs = [*(job.run for job in selection.jobs.values()), selection.run]
         train = partial(run_selection, selection)
     else:
-        job = plan_adapt(settings, place)
+        job = plan_adapt(settings, place, console)
         runs, train = [job.run], partial(run_adapt, job)
     if context.params["dry_run"]:
         for run in runs:

@@ -72,7 +72,7 @@ class NetworkEntry:
         image_size: side of the aligned image from which crops are taken, in pixels.
         crop: side of the network's input, in pixels.
         width: of the input where it is not square: the middle columns of the crop are taken; 0: `crop`.
-        mean: subtracted from R, G and B in 0-255 before a body.
+        mean: subtracted from the channels in 0-255, in a body's order, before the body.
         std: what is then divided by.
         channels: the order in which a body takes them, "rgb" or "bgr".
         template: alignment template that the network expects.
@@ -276,6 +276,9 @@ ENTRY_POINTS = "facedan.networks"
 SETTINGS = ("input", "mean", "std", "channels", "layers")
 """The options that describe a network which no row describes, by their names."""
 
+ONNX_NETWORK = "onnx-network"
+"""A network that was an ONNX graph, which its settings keep as `graph`."""
+
 _LIBRARIES = {
     "timm": "facedan_cli.models.libraries:timm_backbone",
     "torchvision": "facedan_cli.models.libraries:torchvision_backbone",
@@ -291,7 +294,12 @@ def is_own(name: str) -> bool:
 
 def is_network(name: str) -> bool:
     """Whether a name may be a network's: of a row, a library, an installed package, or a function's."""
-    return name in NETWORKS or is_own(name) or name.partition(":")[0] in _LIBRARIES or name in brought_networks()
+    return (
+        name in (*NETWORKS, ONNX_NETWORK)
+        or is_own(name)
+        or name.partition(":")[0] in _LIBRARIES
+        or name in brought_networks()
+    )
 
 
 def network_entry(name: str, settings: Mapping[str, str] | None = None) -> NetworkEntry:
@@ -313,6 +321,9 @@ def network_entry(name: str, settings: Mapping[str, str] | None = None) -> Netwo
     if library in _LIBRARIES and re.fullmatch(r"\w+([.-]\w+)*", argument):
         # timm says itself what its networks expect; none of these libraries' names leads to a download.
         return _described(_LIBRARIES[library], (argument,), argument, {**_IMAGENET, **settings})
+    if name == ONNX_NETWORK and "graph" in settings:
+        body = "facedan_cli.models.pretrained.onnx_import:graph_body"
+        return replace(_described(body, (), "ONNX", settings), arguments=(settings["graph"],))
     if is_own(name) or name == ONNX:
         return _described(name, (), name.partition(":")[2] or name, settings)
     if point := brought_networks().get(name):

@@ -97,6 +97,23 @@ def alignments_of(folder: FaceDataset) -> set[Alignment | None]:
     return {alignment_below(directory) for directory in {(folder.root / path).parent for path in folder.paths}}
 
 
+def side_to_read(folder: FaceDataset, template: str, image_size: int) -> int:
+    """The side at which faces are read for a network, pixels.
+
+    Faces of `arcface5-frame` have a margin around what a network of `arcface5` takes: training crops come from the
+    whole, everything else takes the middle. Others are read at the network's own size.
+
+    Args:
+        folder: the faces.
+        template: template that the network expects.
+        image_size: side of the images that it takes.
+    """
+    whole, with_margin = _INSIGHTFACE
+    if template != whole or any(one is None or one.template != with_margin for one in alignments_of(folder)):
+        return image_size
+    return round(image_size * 8 / 7)
+
+
 def template_and_size(manifest: Path) -> str:
     """The alignment of a manifest's faces in words, for comparison with others."""
     return str(alignment_of(manifest) or "no template")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from facedan_cli.config.common import EmbedConfig
+from facedan_cli.data.alignments import side_to_read
 from facedan_cli.data.batches import read_faces
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.images import UnreadableImage
@@ -100,8 +101,9 @@ def embed(
         pool = held.enter_context(ThreadPoolExecutor(workers))
         unreadable: list[tuple[str, str]] = []
         with part.open("wb") as file, report.progress(f"embedding {config.dataset}", len(own)) as advance:
-            for faces in _batches(folder, own, ready.size, config.batch, pool, unreadable):
-                file.write(ready.extract(np.stack(faces)).tobytes())
+            side = side_to_read(folder, model.template, ready.size)
+            for faces in _batches(folder, own, side, config.batch, pool, unreadable):
+                file.write(ready.extract(_middles(faces, ready.size)).tobytes())
                 advance(len(faces), "")
         unreadable = [*folder.skipped, *ranks.gather(unreadable)]
         if ranks.first:
@@ -110,6 +112,12 @@ def embed(
             write_json(directory / _RECORD, facts | record_of(directory, outputs))
         ranks.gather([])
     return _found(directory, skipped=False)
+
+
+def _middles(faces: list[np.ndarray], side: int) -> np.ndarray:
+    """The middles of faces of one size, shape (n, side, side, 3)."""
+    margin = (len(faces[0]) - side) // 2
+    return np.stack([face[margin : margin + side, margin : margin + side] for face in faces])
 
 
 def _directory(workspace: Workspace, dataset: str, facts: Mapping[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from facedan_cli.config import models as known
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, NETWORKS, is_network, network_entry
-from facedan_cli.embedding.published import find_weights, import_network, import_weights, release_of
+from facedan_cli.embedding.published import find_weights, import_network, import_onnx, import_weights, release_of
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
@@ -104,6 +104,13 @@ class FaceModel:
         return [preprocessing_of(self.graph, self.settings).facts()] if self.kind is Kind.ONNX else []
 
     @property
+    def template(self) -> str:
+        """The template of a network's row, and of recognisers in ONNX; "" of the classical models, which take any."""
+        if self.kind is Kind.ONNX:
+            return self.card.template or ""
+        return "" if self.classical else self.card.entry.template
+
+    @property
     def similarity(self) -> Similarity:
         """The similarity of the model's features."""
         return CHI_SQUARE if self.kind is Kind.LBP else COSINE
@@ -145,6 +152,7 @@ def find_model(
     settings: Mapping[str, str] | None = None,
     *,
     channels: str = "auto",
+    trains: bool = False,
     report: Report = SILENT,
 ) -> FaceModel:
     """The named model, else that of the newest finished adapt run, else that of the newest pretrain run.
@@ -158,6 +166,7 @@ def find_model(
         name: as above.
         settings: settings of a network without a row (`config.models.SETTINGS`).
         channels: the order that published weights expect: "rgb", "bgr" or "auto".
+        trains: whether the model is to be trained: an ONNX graph becomes a network.
         report: told of what is imported.
 
     Raises:
@@ -173,7 +182,7 @@ def find_model(
         return FaceModel.of(checkpoint_of(newest))
     path = download(name) if is_hub_name(name) else Path(name)
     if is_onnx(path):
-        return _graph_at(path, settings)
+        return _trained_graph(path, workspace, settings, report) if trains else _graph_at(path, settings)
     if not path.exists() and not (workspace.root / "runs" / name).exists():
         if name == known.LBP:
             return LBP
@@ -192,6 +201,10 @@ def find_model(
 def _graph_at(path: Path, settings: Mapping[str, str] | None) -> FaceModel:
     graph = read_graph(path)
     return FaceModel(card_of_graph(graph, settings), path, settings)
+
+
+def _trained_graph(path: Path, workspace: Workspace, settings: Mapping[str, str] | None, report: Report) -> FaceModel:
+    return FaceModel.of(import_onnx(path, workspace, settings, report=report))
 
 
 def check_settings(models: Sequence[FaceModel], settings: Mapping[str, str] | None) -> None:

@@ -6,21 +6,25 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save as as_bytes
 
-from facedan_cli.config.models import NETWORKS, NetworkEntry, imported, is_own
+from facedan_cli.config.models import NETWORKS, ONNX_NETWORK, NetworkEntry, imported, is_own
+from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.hub import download, is_hub_name
 from facedan_cli.models.pretrained.load import load_public_weights
+from facedan_cli.models.pretrained.onnx_import import read_onnx
+from facedan_cli.onnx_graph import preprocessing_of, read_graph
 from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.own_networks import allow, code_file, load_own
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import find_checkpoint
-from facedan_cli.workspace import Workspace, sha256_file, write_json
+from facedan_cli.workspace import Workspace, digest, sha256_file, write_json
 
 
 def find_weights(name: str, entry: NetworkEntry, workspace: Workspace) -> Path:
@@ -98,6 +102,43 @@ def import_network(
     checkpoint = _checkpoint(workspace, name)
     if not _is_made(checkpoint):
         _save(checkpoint, network, ModelCard(model, ("",), "weights", name, {"model": model}, network=settings))
+    return checkpoint
+
+
+def import_onnx(
+    path: Path, workspace: Workspace, settings: Mapping[str, str] | None = None, *, report: Report = SILENT
+) -> Path:
+    """The checkpoint of a network that an ONNX graph was converted to.
+
+    Args:
+        path: the graph.
+        workspace: workspace that keeps the checkpoint.
+        settings: settings of the graph's input, where it does not say them (`config.models.SETTINGS`).
+        report: told of the comparison with onnxruntime, and of folded batch normalisation.
+
+    Raises:
+        FacedanError: the graph cannot be converted, or the network computes something else.
+    """
+    checkpoint = _checkpoint(workspace, f"weights-onnx-{digest([sha256_file(path), settings])[:8]}")
+    if _is_made(checkpoint):
+        return checkpoint
+    graph = read_graph(path)
+    how = preprocessing_of(graph, settings)
+    if graph.channels_last or graph.type is not np.float32:
+        raise FacedanError(
+            f"{path} takes no float32 images of shape (batch, 3, height, width)",
+            "export it so to adapt it; it can be evaluated as it is",
+        )
+    found = read_onnx(path, *how.size)
+    report.note(f"{path} as a network gives onnxruntime's embeddings, within {found.difference:.1e}")
+    if found.folded:
+        report.note("its batch normalisation is folded into the convolutions: it has no statistics to adapt")
+    described = how.as_settings() | {"graph": found.graph}
+    network = build(ONNX_NETWORK, 1, described)
+    body = {f"body.{key}": value for key, value in found.tensors.items()}
+    network.load_state_dict(network.state_dict() | body)
+    card = ModelCard(ONNX_NETWORK, ("",), "weights", path.stem, {"model": ONNX_NETWORK}, network=described)
+    _save(checkpoint, network, card)
     return checkpoint
 
 

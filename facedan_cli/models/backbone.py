@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from facedan_cli.config.models import EMBEDDING, NetworkEntry
+from facedan_cli.config.preprocessing import Channels
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
@@ -42,10 +43,14 @@ class Backbone(FaceNetwork):
         self.flipped = entry.channels == "bgr"
         self.top = entry.top
         self.body = body
-        self.register_buffer("mean", torch.tensor(entry.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(entry.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self._rgb(entry.mean)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self._rgb(entry.std)).view(1, 3, 1, 1), persistent=False)
         self.classifier = Classifier(entry.length or self._length(), classes, **head)
         self.offer(entry.layers)
+
+    def _rgb(self, values: Channels) -> Channels:
+        """Values in the body's order of channels, as R, G and B."""
+        return values[::-1] if self.flipped else values
 
     def features(self, images: Tensor) -> dict[str, Tensor]:
         """Features {"embedding": (b, d)} of images, shape (b, 3, crop, crop)."""

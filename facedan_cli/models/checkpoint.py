@@ -15,7 +15,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.config.models import NETWORKS, ONNX, PCANET, NetworkEntry, is_network, is_own, network_entry
+from facedan_cli.config.models import (
+    NETWORKS,
+    ONNX,
+    ONNX_NETWORK,
+    PCANET,
+    NetworkEntry,
+    is_network,
+    is_own,
+    network_entry,
+)
 from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
@@ -207,10 +216,14 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
 def _without_weights(card: ModelCard) -> FaceNetwork:
     """A card's network for one identity, on the device that holds no numbers.
 
-    Somebody's own function may not know that device: it makes the network on the CPU.
+    Somebody's own function and onnx2torch may not know that device: they make the network on the CPU.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu" if is_own(card.model) else "meta"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu" if _made_on_cpu(card.model) else "meta"):
         return build(card.model, 1, card.network, **card.head)
+
+
+def _made_on_cpu(model: str) -> bool:
+    return is_own(model) or model == ONNX_NETWORK
 
 
 def _check_shapes(path: Path, card: ModelCard) -> None:

@@ -98,8 +98,8 @@ def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SIL
         source, source_held_out = hold_out(job.source.folder, config.holdout, labelled=True)
         target, target_held_out = hold_out(job.target.folder, config.holdout, labelled=False)
         keep_images(run.directory, {"source": source, "target": target})
-        sources = session.images(source_held_out, network.image_size)
-        targets = session.images(job.target.folder, network.image_size)
+        sources = session.images(source_held_out, network.image_size, job.card.entry.template)
+        targets = session.images(job.target.folder, network.image_size, job.card.entry.template)
         held_out = HeldOut(network, sources, job.source.labels_of(source_held_out), targets.part(target_held_out))
         test = DomainTest(held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed)
         entries: list[dict[str, Any]] = [{"step": 0, **test()}]

@@ -15,7 +15,7 @@ from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import refuse_misaligned, template_name, training_misalignments
-from facedan_cli.embedding.model import Kind, find_model
+from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, read_card
 from facedan_cli.models.network import FaceNetwork
@@ -113,8 +113,8 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
         target, target_held_out = hold_out(job.target.folder, config.holdout, labelled=False)
         if session.ranks.first:
             keep_images(run.directory, {"source": source, "target": target})
-        sources = session.images(job.source.folder, network.image_size)
-        targets = session.images(job.target.folder, network.image_size)
+        sources = session.images(job.source.folder, network.image_size, job.card.entry.template)
+        targets = session.images(job.target.folder, network.image_size, job.card.entry.template)
         labels, batch = job.source.labels_of(source), training_plan(config).batch
         if not job.keeps_classifier and starts_from_means(network, config.head) and not run.state.exists():
             set_class_means(network, sources.part(source), labels)
@@ -185,12 +185,9 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset, report
             config.init,
             network_settings(replace(config, layers=None)),
             channels=config.channels,
+            trains=True,
             report=report,
         )
-        if named.kind is Kind.ONNX:
-            raise UsageError(
-                f"--init {config.init} is an ONNX graph, which is not trained", "give weights of a network"
-            )
         if named.classical:
             raise UsageError(
                 f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from facedan_cli.adaptation.diagnostics import effective_rank
+from facedan_cli.data.alignments import side_to_read
 from facedan_cli.data.batches import BatchStream, FaceStore
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.errors import FacedanError
@@ -84,8 +85,9 @@ class Scorer:
     def __init__(self, job: AdaptJob, pool: ThreadPoolExecutor, device: torch.device, report: Report = SILENT) -> None:
         size = load_checkpoint(job.init)[0].image_size
         held_out, self._names = images_to_verify(job.source, job.config.holdout)
-        self._verified = FaceStore(held_out, size, pool, report)
-        self._matched = FaceStore(_images_to_match(job), size, pool, report)
+        template, target = job.card.entry.template, _images_to_match(job)
+        self._verified = FaceStore(held_out, side_to_read(held_out, template, size), pool, report)
+        self._matched = FaceStore(target, side_to_read(target, template, size), pool, report)
         self._seed = job.config.seed
         self._device = device
 

@@ -128,7 +128,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         if config.train_from is not None:
             network.train_from(config.train_from)
         folder, held_out_images = hold_out(source.folder, config.holdout, labelled=True)
-        images = session.images(source.folder, network.image_size)
+        images = session.images(source.folder, network.image_size, network_entry(config.model, settings).template)
         network.to(session.device)
         if job.init is not None and starts_from_means(network, config.head) and not run.state.exists():
             set_class_means(network, images.part(folder), source.labels_of(folder))

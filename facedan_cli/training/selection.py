@@ -46,7 +46,7 @@ class Selection:
     run: Run
 
 
-def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
+def plan_selection(config: AdaptConfig, workspace: Workspace, report: Report = SILENT) -> Selection:
     """Plan a selection: check all candidates' configurations without writing anything.
 
     Raises:
@@ -55,7 +55,7 @@ def plan_selection(config: AdaptConfig, workspace: Workspace) -> Selection:
     lambdas = parse_lambdas(config.lambdas)
     jobs = {}
     for lambda_ in lambdas:
-        job = plan_adapt(replace(config, lambda_=lambda_), workspace)
+        job = plan_adapt(replace(config, lambda_=lambda_), workspace, report)
         every = max(1, int(job.config.iterations or 0) // NETWORKS_KEPT)
         kept = replace(job.config, checkpoint_every=every, keep_every=every)
         jobs[lambda_] = replace(job, config=kept, run=replace(job.run, config=options(kept)))

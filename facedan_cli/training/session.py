@@ -14,6 +14,7 @@ import torch
 
 from facedan_cli.config.common import options
 from facedan_cli.config.training import TrainingConfig
+from facedan_cli.data.alignments import side_to_read
 from facedan_cli.data.batches import FaceStore
 from facedan_cli.data.cache import Cache
 from facedan_cli.data.dataset import FaceDataset
@@ -53,8 +54,9 @@ class Session:
     caches: Path
     report: Report
 
-    def images(self, folder: FaceDataset, size: int) -> FaceStore:
-        """The faces of a data set, with the cache of --cache."""
+    def images(self, folder: FaceDataset, image_size: int, template: str) -> FaceStore:
+        """The faces of a data set for a network of this image size and template, with the cache of --cache."""
+        size = side_to_read(folder, template, image_size)
         return FaceStore(folder, size, self.pool, self.report, Cache(self.config.cache, self.caches))
 
     def rows(self, batch: int) -> range:

@@ -125,13 +125,6 @@ def test_settings_that_no_model_takes_are_refused(place: Workspace, trained: Any
         evaluate_gbu(config, place, place.dataset("gbu"), place.protocol("gbu"))
 
 
-def test_a_graph_is_not_adapted(place: Workspace, facedan: Any) -> None:
-    path = write(place.root / "narrow.onnx")
-    ended: Outcome = facedan("adapt", "-w", place.root, "--source", "casia", "--target", "frgc", "--init", path)
-    assert ended.code in (1, 2)
-    assert "narrow.onnx" in ended.err
-
-
 def test_a_missing_package_is_named(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(write(place.root / "narrow.onnx"))
     monkeypatch.setitem(sys.modules, "onnx", None)

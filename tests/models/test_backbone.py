@@ -78,9 +78,9 @@ def test_a_function_s_network_gets_normalised_images_in_its_order_of_channels(ow
     assert isinstance(network, Backbone)
     faces = images(40)
     middle = faces[..., 4:36].double() / 255
-    normalised = (middle - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)) / 0.4
     if channels == "bgr":
-        normalised = normalised[:, [2, 1, 0]]
+        middle = middle[:, [2, 1, 0]]
+    normalised = (middle - torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)) / 0.4
     with torch.no_grad():
         expected = copy.deepcopy(network.body).double()(normalised)
         found = network(faces)

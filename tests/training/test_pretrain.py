@@ -180,7 +180,7 @@ def test_sources_that_cannot_be_trained_on_are_refused(workspace: Workspace) -> 
 
 
 def test_settings_that_cannot_be_are_refused(workspace: Workspace) -> None:
-    with pytest.raises(UsageError, match="--model does not know 'vggface-min'"):
+    with pytest.raises(UsageError, match="no network 'vggface-min'"):
         plan_pretrain(replace(PRETRAIN, model="vggface-min"), workspace)
     with pytest.raises(UsageError, match="--batch must be at least 2"):
         plan_pretrain(replace(PRETRAIN, batch=1), workspace)

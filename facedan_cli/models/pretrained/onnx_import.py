@@ -31,6 +31,9 @@ _BATCHES = (1, 3)
 _GRAPH_LIMIT = 64_000_000
 """Most bytes of a graph without its weights."""
 
+_MOST_WEIGHTS = 1_000_000_000
+"""Most weights of a graph in a checkpoint, whose file may claim any number."""
+
 
 @dataclass(frozen=True)
 class OnnxNetwork:
@@ -101,15 +104,15 @@ def graph_body(text: str) -> nn.Module:
         opset, _, packed = text.partition(":")
         unpacker = zlib.decompressobj()
         model = onnx.ModelProto.FromString(unpacker.decompress(base64.b64decode(packed), _GRAPH_LIMIT))
-        for one in model.graph.initializer:
-            if one.HasField("raw_data") or not one.dims or one.data_type != onnx.TensorProto.FLOAT:
-                continue
-            one.raw_data = bytes(4 * int(np.prod(one.dims)))
+        bare = [one for one in model.graph.initializer if _is_weight(one) and not one.HasField("raw_data")]
+        if sum(math.prod(one.dims) for one in bare) > _MOST_WEIGHTS:
+            raise ValueError("it has too many weights")
+        for one in bare:
+            one.raw_data = bytes(4 * math.prod(one.dims))
         _rename(model)
-        return _converted(model, int(opset) or None)
-    except FacedanError:
-        raise
-    except Exception as error:
+        with torch.device("cpu"):
+            return _converted(model, int(opset) or None)
+    except Exception as error:  # zlib, protobuf, onnx and onnx2torch raise errors of many types
         raise FacedanError(f"the graph of the network is damaged: {_first_line(error)}", "import it again") from error
 
 
@@ -237,14 +240,18 @@ def _difference(path: Path, module: nn.Module, height: int, width: int) -> float
 
 def _as_text(model: Any, opset: int | None) -> str:
     """A graph without its weights."""
-    onnx, _ = _packages()
     bare = type(model)()
     bare.CopyFrom(model)
     for one in bare.graph.initializer:
-        if one.dims and one.data_type == onnx.TensorProto.FLOAT:
+        if _is_weight(one):
             for field in ("raw_data", "float_data"):
                 one.ClearField(field)
     return f"{opset or 0}:" + base64.b64encode(zlib.compress(bare.SerializeToString(), 9)).decode()
+
+
+def _is_weight(tensor: Any) -> bool:
+    onnx, _ = _packages()
+    return bool(tensor.dims) and tensor.data_type == onnx.TensorProto.FLOAT
 
 
 def _first_line(error: BaseException) -> str:
