@@ -46,6 +46,18 @@ def keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the highest there is
 
 
+def seed_random(seed: int, device: torch.device) -> None:
+    """Seed torch's random numbers on a device; those of the CPU always.
+
+    On a machine without a GPU `torch.manual_seed` notes for each kind of GPU from where it was called, which takes
+    longer than many parts of a training step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def serve(parent: int) -> None:
     """Prepare a worker process: it leaves interrupts to its parent and ends with it.
 

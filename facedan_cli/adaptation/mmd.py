@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -70,7 +71,8 @@ def compare(source: Tensor, target: Tensor, *, estimator: str = "unbiased") -> C
     if estimator not in ("unbiased", "biased"):
         raise ValueError(f"unknown estimator {estimator!r}")
     distances = squared_distances(source, target)
-    return Comparisons(distances, _coefficients(distances, n, m, unbiased=estimator == "unbiased"), (n, m))
+    coefficients = _coefficients(n, m, distances.dtype, distances.device, unbiased=estimator == "unbiased")
+    return Comparisons(distances, coefficients, (n, m))
 
 
 def mk_mmd(
@@ -112,8 +114,9 @@ def mk_mmd(
     return compared.estimate(gaussian_kernel(compared.distances, bandwidth, weights, bandwidth_multipliers))
 
 
-def _coefficients(like: Tensor, n: int, m: int, *, unbiased: bool) -> Tensor:
-    coefficients = torch.full_like(like, -1 / (n * m), requires_grad=False)  # (n + m, n + m)
+@lru_cache(maxsize=4)  # all layers and steps of a training have the same
+def _coefficients(n: int, m: int, dtype: torch.dtype, device: torch.device, *, unbiased: bool) -> Tensor:
+    coefficients = torch.full((n + m, n + m), -1 / (n * m), dtype=dtype, device=device)
     coefficients[:n, :n] = 1 / (n * (n - 1) if unbiased else n * n)
     coefficients[n:, n:] = 1 / (m * (m - 1) if unbiased else m * m)
     return coefficients.fill_diagonal_(0) if unbiased else coefficients

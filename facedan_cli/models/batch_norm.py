@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +24,16 @@ class Moments(NamedTuple):
 
 def batch_norms(network: nn.Module) -> dict[str, _BatchNorm]:
     """The batch normalisation layers with running statistics, by dotted path."""
-    return {
-        path: module
-        for path, module in network.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    }
+    return {path: module for path, module in network.named_modules() if _has_statistics(module)}
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether a network has such a layer."""
+    return any(_has_statistics(module) for module in network.modules())
+
+
+def _has_statistics(module: nn.Module) -> TypeGuard[_BatchNorm]:
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -36,14 +38,14 @@ class BatchDropout(nn.Module):
         return f"p={self.probability}"
 
 
-def set_batch_rows(network: nn.Module, rows: Tensor | None, batch: int | None) -> None:
-    """Set the rows of the whole batch that a network's dropouts get next; None: all rows.
+def set_batch_rows(modules: Iterable[nn.Module], rows: Tensor | None, batch: int | None) -> None:
+    """Set the rows of the whole batch that dropouts get next; None: all rows.
 
     Args:
-        network: changed in place.
+        modules: those among them that are dropouts are changed in place.
         rows: their numbers, int64; a layer that sees fewer rows sees the first of these.
         batch: rows of the whole batch.
     """
-    for module in network.modules():
+    for module in modules:
         if isinstance(module, BatchDropout):
             module.rows, module.batch = rows, batch

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facedan_cli.errors import UsageError, did_you_mean
-from facedan_cli.models.batch_norm import batch_norms, batch_statistics
+from facedan_cli.models.batch_norm import batch_norms, batch_statistics, has_batch_norm
 from facedan_cli.models.classifier import Classifier
 
 WIDEST = 2048
@@ -75,7 +75,7 @@ class FaceNetwork(nn.Module, ABC):
             rows: of the batch.
             follow: whether the running statistics follow.
         """
-        if self.frozen_statistics or not batch_norms(self):
+        if self.frozen_statistics or not has_batch_norm(self):
             return nullcontext()
         return batch_statistics(rows if self.joint_statistics else labelled, rows, follow=follow)
 

@@ -197,10 +197,10 @@ def load_classifier(classifier: Classifier, file: Any) -> None:
 def _local_rows(classifier: Classifier, labels: Tensor, sampled: Tensor | None) -> tuple[Tensor, Tensor]:
     """The rows whose classes are local, and the columns of these classes in the scores."""
     local = classifier.local_classes
-    rows = torch.arange(len(labels), device=labels.device)
+    rows, columns = torch.arange(len(labels), device=labels.device), labels
     if classifier.sharded:
         rows = rows[(labels >= local.start) & (labels < local.stop)]
-    columns = labels[rows] - local.start
+        columns = labels[rows] - local.start
     return rows, columns if sampled is None else torch.searchsorted(sampled, columns)
 
 

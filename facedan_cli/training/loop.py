@@ -19,6 +19,7 @@ from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.distributed import ENDED, average_gradients, begin_alike, sum_over_processes, world_size
 from facedan_cli.errors import FacedanError, Interrupted
+from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.log import Log, shape_of_features
@@ -144,6 +145,7 @@ class _Trained:
     def __init__(self, network: FaceNetwork, penalty: Penalty | None, plan: Plan, checkpoints: Checkpoints) -> None:
         self._network, self._penalty, self._plan, self._checkpoints = network, penalty, plan, checkpoints
         self._optimizer = make_optimizer(network, plan)
+        self._replicated = replicated(network)
         device = next(network.parameters()).device
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
         self._losses = Step(network, penalty, plan, self._scaler)
@@ -169,10 +171,10 @@ class _Trained:
         set_rate(self._optimizer, learning_rate(step, self._plan))
         self._optimizer.zero_grad(set_to_none=True)
         losses = self._losses(batch, step)
-        average_gradients(replicated(self._network))
+        average_gradients(self._replicated)
         # The update, refused before it could write NaN into the weights.
         self._scaler.unscale_(self._optimizer)
-        gradient_norm = _gradient_norm(self._network)
+        gradient_norm = _gradient_norm(self._replicated, self._network.classifier)
         self._refuse_what_is_not_finite(losses.total, gradient_norm, step)
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -182,14 +184,14 @@ class _Trained:
 
     def _refuse_what_is_not_finite(self, loss: Tensor, gradient_norm: Tensor, step: int) -> None:
         """Stop before an update; the error names the step, the last good state and what to try."""
-        loss_is_finite, norm_is_finite = torch.stack([loss, gradient_norm]).isfinite().tolist()
-        if loss_is_finite:
+        loss_value, norm = torch.stack([loss, gradient_norm]).tolist()
+        if math.isfinite(loss_value):
             # In half precision gradients overflow while the scaler searches its scale; it skips these steps.
-            if norm_is_finite or (self._scaler.is_enabled() and self._scaler.get_scale() >= 1):
+            if math.isfinite(norm) or (self._scaler.is_enabled() and self._scaler.get_scale() >= 1):
                 return
-            what = f"the gradient's norm became {gradient_norm.item()}"
+            what = f"the gradient's norm became {norm}"
         else:
-            what = f"the loss became {loss.item()}"
+            what = f"the loss became {loss_value}"
         raise FacedanError(f"{what} at step {step}; {self._checkpoints.told()}", TOO_LARGE)
 
     def save(self, step: int, loss: float | None, last: bool) -> None:
@@ -213,11 +215,11 @@ def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.
         yield Batch(source, labels, target)
 
 
-def _gradient_norm(network: FaceNetwork) -> Tensor:
+def _gradient_norm(replicated: list[nn.Parameter], classifier: Classifier) -> Tensor:
     """The norm of the whole gradient, the same in all processes, which must agree on whether it is finite."""
-    norm = nn.utils.get_total_norm([p.grad for p in replicated(network) if p.grad is not None])
-    if network.classifier.sharded:
-        own = nn.utils.get_total_norm([p.grad for p in network.classifier.parameters() if p.grad is not None])
+    norm = nn.utils.get_total_norm([p.grad for p in replicated if p.grad is not None])
+    if classifier.sharded:
+        own = nn.utils.get_total_norm([p.grad for p in classifier.parameters() if p.grad is not None])
         norm = (norm.square() + sum_over_processes(own.square())).sqrt()
     return norm
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from facedan_cli.adaptation.penalty import Penalty
+from facedan_cli.devices import seed_random
 from facedan_cli.distributed import gather_rows, rank, shard_range, world_size
 from facedan_cli.errors import FacedanError
-from facedan_cli.models.dropout import set_batch_rows
+from facedan_cli.models.dropout import BatchDropout, set_batch_rows
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import Classification, classification_loss, observe_norms, sample_classes
 from facedan_cli.training.plan import Plan
@@ -89,6 +90,7 @@ class Step:
         self.plan = plan
         self.scaler = scaler
         self.device = next(network.parameters()).device
+        self._dropouts = [module for module in network.modules() if isinstance(module, BatchDropout)]
         self._forward = torch.compile(network, options=_AS_WITHOUT) if plan.compile else network
 
     def __call__(self, batch: Batch, step: int) -> Losses:
@@ -179,18 +181,18 @@ class Step:
     @contextmanager
     def _pass(self, batch: Batch, step: int, rows: slice) -> Iterator[None]:
         """Set random numbers, dropout masks (those of the global batch) and precision for a pass of some rows."""
-        torch.manual_seed((self.plan.seed * 1_000_003 + step) % (1 << 63))
+        seed_random((self.plan.seed * 1_000_003 + step) % (1 << 63), self.device)
         local = shard_range(self.plan.batch, rank(), world_size())[rows]
         domains = 1 if batch.target is None else 2
-        numbers = [row + domain * self.plan.batch for domain in range(domains) for row in local]
-        whole = len(local) == self.plan.batch
-        set_batch_rows(
-            self.network, None if whole else torch.tensor(numbers, device=self.device), domains * self.plan.batch
-        )
+        numbers = None
+        if len(local) < self.plan.batch:
+            of_domains = [row + domain * self.plan.batch for domain in range(domains) for row in local]
+            numbers = torch.tensor(of_domains, device=self.device)
+        set_batch_rows(self._dropouts, numbers, domains * self.plan.batch)
         dtype = DTYPES[self.plan.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             yield
-        set_batch_rows(self.network, None, None)
+        set_batch_rows(self._dropouts, None, None)
 
     def _features(self, batch: Batch) -> tuple[Features, Features]:
         """The features of source and target by layer, (n, d) float32, from one pass of both domains."""
@@ -198,8 +200,11 @@ class Step:
         labelled = len(batch.labels)
         with self.network.batch_statistics(labelled, len(images)):
             features = {layer: rows.float() for layer, rows in self._forward(images).items()}
-        source = {layer: rows[:labelled] for layer, rows in features.items()}
-        return source, {} if batch.target is None else {layer: rows[labelled:] for layer, rows in features.items()}
+        if batch.target is None:
+            return features, {}
+        # One split, whose gradient is one concatenation.
+        domains = {layer: rows.split([labelled, len(images) - labelled]) for layer, rows in features.items()}
+        return {layer: rows[0] for layer, rows in domains.items()}, {layer: rows[1] for layer, rows in domains.items()}
 
     def _classify(self, source: Features, labels: Tensor, step: int, sampled: Tensor | None) -> Classification:
         return classification_loss(
@@ -232,10 +237,14 @@ def _losses(
 ) -> Losses:
     """The losses of a step, detached from their graph."""
     return Losses(
-        torch.stack([part.loss for part in classified]).sum(),
-        torch.stack([part.accuracy for part in classified]).sum(),
+        _sum([part.loss for part in classified]),
+        _sum([part.accuracy for part in classified]),
         None if penalty is None else penalty.detach(),
         {name: value.detach() for name, value in discrepancies.items()},
         {layer: rows.detach() for layer, rows in source.items()},
         {layer: rows.detach() for layer, rows in target.items()},
     )
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()

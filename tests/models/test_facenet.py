@@ -120,7 +120,7 @@ def test_dropout_lies_before_the_embedding_and_is_that_of_the_whole_batch(networ
     assert not torch.equal(network(random_images(4))["embedding"], whole["embedding"])
     parts = []
     for rows in (torch.tensor([0, 1]), torch.tensor([2, 3])):
-        set_batch_rows(network, rows, 4)
+        set_batch_rows(network.modules(), rows, 4)
         torch.manual_seed(3)
         parts.append(network(random_images(4)[rows])["embedding"])
     torch.testing.assert_close(torch.cat(parts), whole["embedding"], rtol=1e-4, atol=1e-4)

@@ -82,7 +82,7 @@ def sampled_step(rank: Rank, rate: float) -> dict[str, Tensor]:
 
 def dropped_step(rank: Rank) -> dict[str, Tensor]:
     torch.manual_seed(1)
-    set_batch_rows(rank.classifier, torch.tensor(rank.rows), BATCH)
+    set_batch_rows(rank.classifier.modules(), torch.tensor(rank.rows), BATCH)
     return rank.step()
 
 

@@ -27,6 +27,7 @@ from facedan_cli.models.checkpoint import load_checkpoint, read_card, save_check
 from facedan_cli.models.vggface import VGGFace
 from facedan_cli.report import Report
 from facedan_cli.runs import checkpoint_of
+from facedan_cli.training import step
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.bandwidths import _sample_features
 from facedan_cli.training.datasets import TrainingResult, hold_out, part_of
@@ -138,14 +139,15 @@ def randomness(monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[list[Batch
     """Gives what was drawn from since it was last asked: the streams of images, and the seeds of dropout."""
     streams: list[BatchStream] = []
     seeds: list[int] = []
-    made, seeded = BatchStream.__init__, torch.manual_seed
+    made, seeded, every = BatchStream.__init__, step.seed_random, torch.manual_seed
 
     def init(self: BatchStream, *arguments: Any, **named: Any) -> None:
         made(self, *arguments, **named)
         streams.append(self)
 
     monkeypatch.setattr(BatchStream, "__init__", init)
-    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or seeded(seed))
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: seeds.append(seed) or every(seed))
+    monkeypatch.setattr(step, "seed_random", lambda seed, device: seeds.append(seed) or seeded(seed, device))
 
     def since() -> tuple[list[BatchStream], set[int]]:
         found = (streams.copy(), set(seeds))

@@ -270,7 +270,7 @@ def test_a_step_is_that_of_equation_4(tmp_path: Path, backbone_lr_mult: float) -
     batches = zip(Drawn(1).batches(0, 2), Drawn(2).batches(0, 2), metrics(tmp_path), strict=True)
     for step, ((source, labels), (target, _), logged) in enumerate(batches, start=1):
         torch.manual_seed(PLAN.seed * 1_000_003 + step)
-        set_batch_rows(slow, None, 2 * BATCH)  # the mask of the classifier's dropout is drawn for both domains
+        set_batch_rows(slow.modules(), None, 2 * BATCH)  # the classifier's dropout too draws for both domains
         features = slow(torch.cat([source, target]))
         logits = slow.classifier(features["fc7"][:BATCH])
         classification = F.cross_entropy(logits, labels, label_smoothing=0.1)
