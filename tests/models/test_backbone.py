@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -213,8 +212,19 @@ def test_other_packages_bring_networks_by_entry_points(own: str, monkeypatch: py
     assert "theirs" in raised.value.fix
 
 
-def test_the_group_of_entry_points_is_read_from_installed_packages() -> None:
-    assert list(importlib.metadata.entry_points(group=models.ENTRY_POINTS)) == []
+def test_a_package_that_is_installed_brings_its_network(
+    own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site"
+    (package / "theirs_of_test-1.0.dist-info").mkdir(parents=True)
+    (package / "theirs_of_test.py").write_text(CODE)
+    facts = package / "theirs_of_test-1.0.dist-info"
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs-of-test\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[{models.ENTRY_POINTS}]\ntheir-net = theirs_of_test:small\n")
+    monkeypatch.syspath_prepend(str(package))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "nobody"))  # an installed package needs no other word
+    assert is_network("their-net")
+    assert build("their-net", 2, {"input": "32"}).eval()(images(32))["embedding"].shape == (3, 8)
 
 
 @pytest.mark.parametrize(
