@@ -1,14 +1,16 @@
 """Speed of the training loop compared with a bare loop, of adaptation compared with pretraining, and of the input.
 
-    python benchmarks/train.py [FACES] [--model vggface] [--images 64] [--device cuda] [--precision bf16] [--compile]
-        [--json] [--smoke]
+    python benchmarks/train.py [FACES] [--model mobilefacenet] [--images 64] [--device cuda] [--precision bf16]
+        [--compile] [--json] [--smoke]
 
 `pretrain` and `adapt` are steps of the package's loop on the images of FACES, a directory with one folder per identity
 (without it, faces are drawn). Images are decoded once and cropped anew each step; `adapt` has half source and half
-target images. `bare` is only forward, backward and optimiser of the same network on one batch on the device. All have
-the same number of images per step, optimiser, precision and memory layout, and take turns; a ratio of images per second
-is the median over the rounds. The last step of a loop also writes a line of the log with its measurements; checkpoints
-are not in the time.
+target images. `bare` is only forward, cross-entropy, backward and optimiser of the same network on one batch on the
+device: input, penalty, the norm of the gradient and the log are of the loop alone. All have the same number of images a
+step, optimiser, precision and memory layout, and take turns; a ratio of images per second is the median over the
+rounds, with its quartiles. In `adapt` batch normalisation keeps its statistics, as by default, and so it does in
+`bare_adapt`, the bare loop for that. The last step of a loop also writes a line of the log with its measurements;
+checkpoints are not in the time.
 
 The input alone is also measured from a mapped file and with decoding in each epoch; `--json` gives that of --cache. Its
 unit is images per second of processor time, the speed of one core.
@@ -47,6 +49,7 @@ from facedan_cli.data.batches import BatchStream, FaceStore
 from facedan_cli.data.cache import Cache
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.devices import keep_freed_memory
+from facedan_cli.models.batch_norm import has_batch_norm
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
@@ -208,17 +211,30 @@ def race(setting: Setting, images: FaceStore, rounds: int) -> dict[str, list[flo
         "pretrain": lambda: ours(network, setting, images, adapting=False),
         "adapt": lambda: ours(network, setting, images, adapting=True),
     }
+    if has_batch_norm(network):
+        contenders["bare_adapt"] = contenders["bare"]
     found: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
         for name in list(contenders)[:: 1 if turn % 2 == 0 else -1]:
+            network.normalise_by("frozen" if name in ("adapt", "bare_adapt") else "source")
             found[name].append(contenders[name]())
             network.zero_grad(set_to_none=True)
     return found
 
 
-def ratio(found: Mapping[str, list[float]], one: str, other: str) -> float:
-    """The median ratio of two contenders over the rounds."""
-    return statistics.median(a / b for a, b in zip(found[one], found[other], strict=True))
+def ratios(found: Mapping[str, list[float]]) -> dict[str, tuple[float, float, float]]:
+    """The ratios of contenders over the rounds: median and quartiles, by name."""
+    pairs = {
+        "pretrain_vs_bare": ("pretrain", "bare"),
+        "adapt_vs_bare": ("adapt", "bare_adapt" if "bare_adapt" in found else "bare"),
+        "adapt_vs_pretrain": ("adapt", "pretrain"),
+    }
+    result = {}
+    for name, (one, other) in pairs.items():
+        values = [a / b for a, b in zip(found[one], found[other], strict=True)]
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+        result[name] = (statistics.median(values), low, high)
+    return result
 
 
 def input_rate(images: FaceStore, setting: Setting, crop: int, seconds: float = 3.0) -> tuple[float, float]:
@@ -303,7 +319,7 @@ def gpu_table(given: argparse.Namespace, images: FaceStore) -> list[dict[str, An
                         "compiled": compiled,
                         "images": count,
                         **rates,
-                        "adapt_vs_bare": ratio(found, "adapt", "bare"),
+                        "adapt_vs_bare": ratios(found)["adapt_vs_bare"][0],
                         "peak_tflops": limit / 1e12,
                         "of_peak": rates["adapt"] * needed / limit,
                         "largest": fit,
@@ -329,12 +345,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faces", nargs="?", type=Path, help="a directory with one folder per identity")
-    parser.add_argument("--model", default="vggface-mini", choices=("vggface-mini", "vggface"))
+    parser.add_argument("--model", default="vggface-mini", choices=tuple(NETWORKS))
     parser.add_argument("--images", default=64, type=int, help="images a step, an even number")
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--precision", default="fp32", choices=tuple(DTYPES))
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--steps", type=int, help="steps per round; by default 50, on a CPU 10, for vggface there 1")
+    parser.add_argument(
+        "--steps", type=int, help="steps per round; by default 50, on a CPU 10 of vggface-mini and 1 of others"
+    )
     parser.add_argument("--rounds", default=9, type=int)
     parser.add_argument("--cache", default="ram", choices=CACHES)
     parser.add_argument("--json", action="store_true")
@@ -344,7 +362,7 @@ def main() -> None:
     if given.smoke:
         given.images, given.steps, given.rounds, drawn, seconds = 4, 1, 1, (3, 2), 0.01
     keep_freed_memory()
-    steps = given.steps or (50 if given.device.type != "cpu" else 1 if given.model == "vggface" else 10)
+    steps = given.steps or (50 if given.device.type != "cpu" else 10 if given.model == "vggface-mini" else 1)
     setting = Setting(given.model, given.images, given.device, given.precision, given.compile, steps)
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         root = given.faces
@@ -358,10 +376,10 @@ def main() -> None:
         kept = {mode: FaceStore(folder, size, pool, cache=Cache(mode, Path(place))) for mode in CACHES}
         found = race(setting, kept[given.cache], given.rounds)
         rates = {mode: input_rate(images, setting, crop, seconds) for mode, images in kept.items()}
-        result = {
-            "pretrain_vs_bare": ratio(found, "pretrain", "bare"),
-            "adapt_vs_bare": ratio(found, "adapt", "bare"),
-            "adapt_vs_pretrain": ratio(found, "adapt", "pretrain"),
+        compared = ratios(found)
+        result: dict[str, Any] = {
+            **{name: median for name, (median, _, _) in compared.items()},
+            "quartiles": {name: quartiles for name, (_, *quartiles) in compared.items()},
             "input_images_per_s": rates[given.cache][1],
         }
         rows = []
@@ -373,8 +391,8 @@ def main() -> None:
         return
     medians = ", ".join(f"{name} {statistics.median(values):.1f}" for name, values in found.items())
     print(f"{given.model}, {given.images} images a step, images a second: {medians}")
-    for key in ("pretrain_vs_bare", "adapt_vs_bare", "adapt_vs_pretrain"):
-        print(f"{key.replace('_vs_', ' : '):<20}{result[key]:.3f}")
+    for key, (median, low, high) in compared.items():
+        print(f"{key.replace('_vs_', ' : '):<20}{median:.3f} [{low:.3f}, {high:.3f}]")
     for mode, (rate, of_a_core) in rates.items():
         print(f"{'input, ' + mode:<20}{rate:.0f} images a second, {of_a_core:.0f} a core")
     if rows:

@@ -17,7 +17,7 @@ HERE = [path for path in BENCHMARKS if path.stem != "intervals"]  # that is in m
 
 
 def test_there_are_benchmarks() -> None:
-    assert {"mmd", "estimators", "two_sample", "choices", "shifts", "align", "evaluate", "train"} <= {
+    assert {"mmd", "estimators", "two_sample", "choices", "shifts", "align", "embed", "evaluate", "train"} <= {
         path.stem for path in BENCHMARKS
     }
 
