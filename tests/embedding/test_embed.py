@@ -229,10 +229,14 @@ def test_an_unknown_layer_is_answered_with_the_known(workspace: Workspace, model
 
 
 def test_the_model_is_the_newest_adaptation_else_the_newest_pretraining(trained: Any, workspace: Workspace) -> None:
-    assert find_model(trained.workspace, None).checkpoint == checkpoint_of(trained.dan_m67)
-    assert find_model(trained.workspace, trained.before.name).checkpoint == checkpoint_of(trained.before)
-    shutil.copytree(trained.before, workspace.root / "runs" / trained.before.name)
-    assert find_model(workspace, None).checkpoint == checkpoint_of(workspace.root / "runs" / trained.before.name)
+    runs = workspace.root / "runs"
+    for run in (trained.before, trained.control, trained.dan_m67):
+        shutil.copytree(run, runs / run.name)
+    assert find_model(workspace, None).checkpoint == checkpoint_of(runs / trained.dan_m67.name)
+    assert find_model(workspace, trained.before.name).checkpoint == checkpoint_of(runs / trained.before.name)
+    for run in (trained.control, trained.dan_m67):
+        shutil.rmtree(runs / run.name)
+    assert find_model(workspace, None).checkpoint == checkpoint_of(runs / trained.before.name)
 
 
 def test_without_a_model_it_says_how_to_make_one(workspace: Workspace) -> None:
