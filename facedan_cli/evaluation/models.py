@@ -256,10 +256,10 @@ def label_of(card: ModelCard) -> str:
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
     weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
     of_paper = all(name.startswith("fc") for name in weighed)
-    layers = "".join(name.removeprefix("fc") for name in weighed) if of_paper else "+".join(weighed)
+    layers = "".join(name.removeprefix("fc") for name in weighed) if of_paper else " " + "+".join(weighed)
     lambda_ = "" if config["lambda"] == 0.5 else f" λ={config['lambda']:g}"  # 0.5 is the paper's
     other = config.get("discrepancy", AdaptConfig.discrepancy)
-    name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers}"
+    name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers.strip()}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
     return name + weights + lambda_ + _changes(config) + (" chosen" if LAMBDAS_ON_DISK in config else "")
 

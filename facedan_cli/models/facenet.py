@@ -65,7 +65,7 @@ class Facenet(FaceNetwork):
         head: of the classifier, as `Classifier` takes them.
     """
 
-    layers = ("pool", "embedding")
+    layers = NETWORKS["facenet"].layers
     architecture = "facenet"
     frozen_statistics = True
 

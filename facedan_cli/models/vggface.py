@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from facedan_cli.config.models import NETWORKS
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.dropout import BatchDropout
 from facedan_cli.models.network import FaceNetwork
@@ -51,7 +52,7 @@ class VGGFace(FaceNetwork):
         head: settings of the classifier (`Classifier`).
     """
 
-    layers = ("fc6", "fc7")
+    layers = NETWORKS["vggface"].layers
     architecture = "vggface"
     mean: Tensor
     scale: Tensor

@@ -185,7 +185,7 @@ def test_networks_of_one_run_and_copies_are_measured_each_by_itself(trained: Any
         ({"lambda": 0.0, "kernels": 5, "layers": "fc6,fc7"}, "λ = 0"),
         ({"lambda": 0.5, "kernels": 5, "layers": "fc7,fc6:0.5"}, "DAN_m67 fc6:0.5"),
         ({"lambda": 0.5, "kernels": 5, "layers": "fc6:1,fc7:1.0"}, "DAN_m67"),
-        ({"lambda": 0.5, "kernels": 5, "layers": "embedding:2,pool"}, "DAN_membedding+pool embedding:2"),
+        ({"lambda": 0.5, "kernels": 5, "layers": "embedding:2,pool"}, "DAN_m embedding+pool embedding:2"),
         ({"lambda": 2.0, "kernels": 3, "layers": "fc7", "multipliers": "0.25,1,4"}, "DAN_3k7 λ=2 γ×0.25,1,4"),
         (
             {
