@@ -105,6 +105,14 @@ def test_an_onnx_graph_is_adapted(place: Workspace, facedan: Callable[..., Outco
         assert np.allclose(before(faces)["embedding"].numpy(), np.concatenate(rows), atol=1e-4)
         assert not np.allclose(after(faces)["embedding"].numpy(), np.concatenate(rows), atol=1e-4)
 
+    onnx = pytest.importorskip("onnx")
+    exported = onnx.load("net.onnx")
+    onnx.helper.set_model_props(exported, {"facedan": "0.1.0"})
+    onnx.save(exported, "exported.onnx")
+    refused = facedan("adapt", *domains, "--init", "exported.onnx", *SCHEDULE)
+    assert refused.code == 1
+    assert "preprocessing inside" in refused.err
+
 
 def test_of_faces_with_a_margin_the_middle_is_embedded(place: Workspace) -> None:
     random = np.random.default_rng(0)

@@ -124,6 +124,11 @@ def import_onnx(
         return checkpoint
     graph = read_graph(path)
     how = preprocessing_of(graph, settings)
+    if "facedan" in graph.metadata and graph.metadata.get("preprocessing") != "outside":
+        raise FacedanError(
+            f"{path} is an export of facedan with its preprocessing inside",
+            "give --init the run that it was made from, or export it with --raw",
+        )
     if graph.channels_last or graph.type is not np.float32:
         raise FacedanError(
             f"{path} takes no float32 images of shape (batch, 3, height, width)",

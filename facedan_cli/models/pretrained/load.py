@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.pretrained.formats import STATE_DICT_READERS, read_weights
+from facedan_cli.models.pretrained.formats import STATE_DICT_READERS, network_of, read_weights
 from facedan_cli.models.pretrained.layout import layout_of
 from facedan_cli.models.pretrained.vggface_formats import Array
 from facedan_cli.workspace import sha256_file
@@ -91,14 +91,14 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
     if missing:
         raise FacedanError(
             f"{path} does not fit: it lacks {_some(missing)} and has {_some(sorted(found))}",
-            "give weights of the network that --model names, in one of the formats that are read",
+            _mend(path, network) or "give weights of the network that --model names, in a format that is read",
         )
     modules = {_outermost(key) for key in ours} - {""}
     more = sorted(key for key in found.keys() - ours.keys() if _outermost(key) in modules)
     if more:  # a deeper network, which needs these layers
         raise FacedanError(
             f"{path} does not fit: it has {_some(more)} beside what the network has",
-            "choose the --model that these weights were made for",
+            _mend(path, network) or "choose the --model that these weights were made for",
         )
     wrong = [
         f"{key} {tuple(found[key].shape)}, not {tuple(value.shape)}"
@@ -107,9 +107,19 @@ def _fitting(path: Path, network: FaceNetwork, found: Mapping[str, Array]) -> di
     ]
     if wrong:
         raise FacedanError(
-            f"{path} does not fit: {_some(wrong)}", "choose the --model that these weights were made for"
+            f"{path} does not fit: {_some(wrong)}",
+            _mend(path, network) or "choose the --model that these weights were made for",
         )
     return {key: _tensor(found[key]).to(value.dtype) for key, value in ours.items() if key in found}
+
+
+def _mend(path: Path, network: FaceNetwork) -> str:
+    """What to do with weights of another network that is recognised; "" where none is."""
+    try:
+        name = network_of(path)
+    except FacedanError:
+        return ""
+    return f"they are weights of {name}: give --model {name}" if name != network.architecture else ""
 
 
 def _outermost(key: str) -> str:

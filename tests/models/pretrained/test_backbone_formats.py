@@ -113,8 +113,9 @@ def test_weights_of_another_network_do_not_fit(names: tuple[str, str], tmp_path:
     )
     with torch.device("meta"):
         other = build(network, 3)
-    with pytest.raises(FacedanError, match="does not fit"):
+    with pytest.raises(FacedanError, match="does not fit") as caught:
         load_public_weights(tmp_path / "w.safetensors", other)
+    assert f"--model {file}" in caught.value.fix
 
 
 @pytest.mark.parametrize(
