@@ -7,14 +7,20 @@ function is called only after the user has named it in a command on this machine
 from __future__ import annotations
 
 import importlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from facedan_cli.errors import FacedanError
+
+_SHOWN = 500
+"""Most characters that are shown of what the code of others printed."""
 
 FILE = "networks.txt"
 """Functions that the user has named, a line each: the name, a tab, and where its package lies."""
@@ -60,14 +66,32 @@ def load_own(name: str) -> Callable[[], Any]:
             f"facedan models {name} allows it, if you trust that code",
         )
     module, _, attribute = name.partition(":")
-    try:
+    with others_code(f"{name} cannot be imported:", "mend the name, or that module"):
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # somebody's module may raise anything
-        raise FacedanError(f"{name} cannot be imported: {error}", "mend the name, or that module") from error
     if not callable(found):
         raise FacedanError(f"{name} is no function", "name a function without arguments that returns an nn.Module")
     function: Callable[[], Any] = found
     return function
+
+
+@contextmanager
+def others_code(what: str, fix: str) -> Iterator[None]:
+    """Run the code of others: what it prints becomes a warning, and whatever it raises, or an exit, is an error.
+
+    Raises:
+        FacedanError: `what` with the exception, and `fix`.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):  # stdout carries only the result
+            yield
+    except FacedanError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FacedanError(f"{what} {type(error).__name__}: {error}", fix) from error
+    finally:
+        if text := printed.getvalue().strip():
+            logging.getLogger("facedan").warning("the network's code printed: %s", text[-_SHOWN:])
 
 
 def code_file(name: str) -> Path | None:

@@ -250,6 +250,8 @@ def _undamaged(checkpoint: Path) -> Path:
         FacedanError: it is empty, or differs from the one that the run wrote.
     """
     directory = checkpoint.absolute().parent.parent
+    if not checkpoint.stat().st_size and not (directory / "run.json").exists():
+        raise FacedanError(f"{checkpoint} is empty", "fetch the file again, or name another")
     if is_intact(directory, checkpoint.absolute(), read_record(directory)):
         return checkpoint
     raise FacedanError(

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import cv2
@@ -81,6 +82,46 @@ def test_a_network_of_the_user_is_pretrained(place: Workspace, facedan: Callable
     (place.root / "users_net.py").write_text(CODE.replace("3)", "4)"))  # other code is another run
     other = facedan("pretrain", "--source", "casia", "--model", "users_net:net", "--input", "64", *SCHEDULE)
     assert other.out != trained.out
+
+
+def test_features_of_a_users_network_follow_its_settings_and_code(
+    place: Workspace, facedan: Callable[..., Outcome]
+) -> None:
+    inputs = [(), ("--channels", "bgr"), ("--mean", "0.4"), ("--input", "64x48")]
+
+    def embedded(*options: str) -> np.ndarray:
+        done = facedan("embed", "casia", "--model", "users_net:net", "--input", "64x64", *options)
+        assert done.code == 0, done.err
+        rows: np.ndarray = np.load(Path(done.out.strip()) / "vectors.npy")
+        return rows
+
+    rows = [embedded(*options) for options in inputs]
+    (place.root / "users_net.py").write_text(CODE.replace("nn.Adaptive", "nn.Tanh(), nn.Adaptive"))
+    sys.modules.pop("users_net")
+    rows.append(embedded())
+    equal = [(i, j) for i, j in combinations(range(len(rows)), 2) if np.array_equal(rows[i], rows[j])]
+    assert not equal
+    assert np.array_equal(embedded(), rows[-1])
+
+
+def test_what_a_users_code_prints_is_no_result_and_its_exit_an_error(
+    place: Workspace, facedan: Callable[..., Outcome]
+) -> None:
+    (place.root / "users_net.py").write_text(CODE.replace("    torch.manual", "    print('loud')\n    torch.manual"))
+    done = facedan("embed", "gbu", "--model", "users_net:net", "--input", "64x64")
+    assert (done.code, Path(done.out.strip()).is_dir()) == (0, True)
+    assert "loud" in done.err
+    (place.root / "users_net.py").write_text("def net():\n    raise SystemExit(0)\n")
+    sys.modules.pop("users_net")
+    done = facedan("models", "users_net:net")
+    assert done.code == 1
+    assert "SystemExit" in done.err
+
+
+def test_random_weights_are_not_measured_without_a_word(place: Workspace, facedan: Callable[..., Outcome]) -> None:
+    measured = facedan("embed", "gbu", "--model", "torchvision:squeezenet1_1", "--input", "64x64")
+    assert measured.code == 0
+    assert "random" in measured.err
 
 
 def test_an_onnx_graph_is_adapted(place: Workspace, facedan: Callable[..., Outcome]) -> None:

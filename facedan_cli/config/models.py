@@ -292,14 +292,14 @@ def is_own(name: str) -> bool:
     return _OWN.fullmatch(name) is not None and name.partition(":")[0] not in _LIBRARIES
 
 
+def is_library(name: str) -> bool:
+    """Whether a network's name is that of a library, whose networks begin with random weights."""
+    return name.partition(":")[0] in _LIBRARIES
+
+
 def is_network(name: str) -> bool:
     """Whether a name may be a network's: of a row, a library, an installed package, or a function's."""
-    return (
-        name in (*NETWORKS, ONNX_NETWORK)
-        or is_own(name)
-        or name.partition(":")[0] in _LIBRARIES
-        or name in brought_networks()
-    )
+    return name in (*NETWORKS, ONNX_NETWORK) or is_own(name) or is_library(name) or name in brought_networks()
 
 
 def network_entry(name: str, settings: Mapping[str, str] | None = None) -> NetworkEntry:

@@ -12,7 +12,14 @@ from typing import Any
 from facedan_cli.config import models as known
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, NETWORKS, is_network, network_entry
-from facedan_cli.embedding.published import find_weights, import_network, import_onnx, import_weights, release_of
+from facedan_cli.embedding.published import (
+    code_digest,
+    find_weights,
+    import_network,
+    import_onnx,
+    import_weights,
+    release_of,
+)
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models import lbp
@@ -100,8 +107,11 @@ class FaceModel:
 
     @property
     def seen(self) -> list[Any]:
-        """What an ONNX graph is given of a face, for the identity of its features; empty of the others."""
-        return [preprocessing_of(self.graph, self.settings).facts()] if self.kind is Kind.ONNX else []
+        """What the features depend on beside the file: the input of an ONNX graph, the code of a user's network."""
+        if self.kind is Kind.ONNX:
+            return [preprocessing_of(self.graph, self.settings).facts()]
+        code = code_digest(self.card.model) if self.kind is Kind.NETWORK else ""
+        return [{"code": code}] if code else []
 
     @property
     def template(self) -> str:

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from safetensors.torch import save as as_bytes
 
-from facedan_cli.config.models import NETWORKS, ONNX_NETWORK, NetworkEntry, imported, is_own
+from facedan_cli.config.models import (
+    NETWORKS,
+    ONNX_NETWORK,
+    NetworkEntry,
+    brought_networks,
+    imported,
+    is_library,
+    is_own,
+)
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
@@ -94,11 +102,15 @@ def import_network(
     if is_own(model):
         allow(model)
         report.note(f"running {model}, which makes the network")
+    elif is_library(model):
+        report.warn(f"the weights of {model} are random: it recognises nobody until it is trained")
     torch.manual_seed(0)  # for random weights of its code
     network = build(model, 1, settings)
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     last = model.replace(":", ".").rpartition(".")[2]
-    name = f"weights-{last}-{hashlib.sha256(as_bytes(tensors)).hexdigest()[:8]}"
+    # The same weights under another input, or in other code, are another network.
+    facts = [model, settings, code_digest(model), hashlib.sha256(as_bytes(tensors)).hexdigest()]
+    name = f"weights-{last}-{digest(facts)[:8]}"
     checkpoint = _checkpoint(workspace, name)
     if not _is_made(checkpoint):
         _save(checkpoint, network, ModelCard(model, ("",), "weights", name, {"model": model}, network=settings))
@@ -152,9 +164,22 @@ def code_of(model: str) -> dict[str, dict[str, str]]:
     if not is_own(model):
         return {}
     allow(model)
-    load_own(model)
-    file = code_file(model)
-    return {"network": {"name": model, "sha256": sha256_file(file) if file else ""}}
+    return {"network": {"name": model, "sha256": code_digest(model)}}
+
+
+def code_digest(model: str) -> str:
+    """The digest of the file of a user's function, or of another package's; "" for networks without such a file.
+
+    Raises:
+        FacedanError: the function cannot be imported, or the user has not named it.
+    """
+    point = None if model in NETWORKS else brought_networks().get(model)
+    if is_own(model):
+        load_own(model)
+    elif point is None:
+        return ""
+    file = code_file(model if point is None else point.value)
+    return sha256_file(file) if file else ""
 
 
 def _checkpoint(workspace: Workspace, name: str) -> Path:

@@ -12,7 +12,7 @@ from facedan_cli.config.models import NetworkEntry, imported, is_own, network_en
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.own_networks import load_own
+from facedan_cli.own_networks import load_own, others_code
 
 
 def build(model: str, classes: int, settings: Mapping[str, str] | None = None, **head: Any) -> FaceNetwork:
@@ -38,13 +38,9 @@ def build(model: str, classes: int, settings: Mapping[str, str] | None = None, *
 
 def _body(model: str, entry: NetworkEntry) -> nn.Module:
     """What the function of an entry returns: installed packages bring theirs, other code needs the user's word."""
-    function = load_own(model) if is_own(model) else imported(entry.body)
-    try:
+    with others_code(f"{entry.body}() raised", "mend that function"):
+        function = load_own(model) if is_own(model) else imported(entry.body)
         made = function(*entry.arguments)
-    except FacedanError:
-        raise
-    except Exception as error:  # somebody's code may raise anything
-        raise FacedanError(f"{entry.body}() raised {type(error).__name__}: {error}", "mend that function") from error
     if not isinstance(made, nn.Module):
         raise FacedanError(f"{entry.body}() returns {type(made).__name__}, no nn.Module", "mend that function")
     return made

@@ -134,7 +134,7 @@ def parse_layers(
         if layer not in offered:
             offered = (*(path for path in paths() if path not in known), *known)
         if layer not in offered:
-            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, known, of="layers"))
+            raise UsageError(f"there is no layer '{layer}' to adapt", did_you_mean(layer, offered, of="layers"))
         if layer in layers:
             raise UsageError(f"--layers must name each layer once, not '{text}'", f"layers: {', '.join(known)}")
         layers[layer] = _positive(weight, FACTOR_RANGE) if colon else 1.0
