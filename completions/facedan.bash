@@ -43,11 +43,11 @@ _facedan() {
         kind=word words='align pretrain adapt embed table export models demo evaluate'
         ;;
     align)
-        options='--root --for --size --template --points --min-face --second-pass --landmark-offset --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--root --for --input --size --template --points --min-face --second-pass --landmark-offset --detector-batch --landmarks --no-align --contact-sheet --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --root | --landmarks | --contact-sheet | --workspace | -w | --config) kind=path ;;
         --for) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' ;;
-        --size | --min-face | --detector-batch | --workers) kind=value ;;
+        --input | --size | --min-face | --detector-batch | --workers) kind=value ;;
         --template) kind=value words='vggface lfw arcface arcface5 arcface5-frame dlib' ;;
         --points) kind=value words='3 5' ;;
         --landmark-offset) kind=value words='corrected reference' ;;
@@ -128,10 +128,12 @@ _facedan() {
         esac
         ;;
     export)
-        options='--format --raw --layer --flip --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--format --raw --layer --flip --input --mean --std --channels --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --format) kind=value words='onnx torchscript safetensors original hub' ;;
         --layer) kind=value words='fc6 fc7 pool embedding' ;;
+        --input | --mean | --std) kind=value ;;
+        --channels) kind=value words='auto rgb bgr' ;;
         --workspace | -w | --config) kind=path ;;
         *) kind=model ;;
         esac

@@ -22,6 +22,8 @@ from facedan_cli.outputs import is_intact, record_of
 from facedan_cli.workspace import Workspace, locked, sweep, write_json, write_text
 
 COMPLETE = "complete"
+HUB_WEIGHTS = "model.safetensors"
+"""The weights in a folder for the Hugging Face Hub, which `export` writes."""
 _PACKAGES = ("facedan", "torch", "torchvision", "facenet-pytorch", "opencv-python", "numpy", "safetensors")
 
 
@@ -234,6 +236,8 @@ def find_checkpoint(workspace: Workspace, name: str) -> Path:
         if directory.is_dir():
             if checkpoint_of(directory).is_file():
                 return _undamaged(checkpoint_of(directory))
+            if (directory / HUB_WEIGHTS).is_file():
+                return directory / HUB_WEIGHTS
             status = read_record(directory).get("status", "not a run")
             raise FacedanError(f"{directory} has no finished model ({status})", "let the run finish, or name another")
     if Path(name).is_file():

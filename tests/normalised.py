@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
+import pytest
 from torch import nn
 
 from facedan_cli.config.models import NETWORKS, NetworkEntry
@@ -25,6 +28,14 @@ def body() -> nn.Module:
         nn.Linear(54, 8),
         nn.BatchNorm1d(8),
     )
+
+
+@contextmanager
+def known() -> Iterator[None]:
+    """The table of networks with this row."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(NETWORKS, NAME, ENTRY)  # type: ignore[arg-type]
+        yield
 
 
 ENTRY = NetworkEntry(

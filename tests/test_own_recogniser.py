@@ -96,9 +96,12 @@ def test_features_of_a_users_network_follow_its_settings_and_code(
         return rows
 
     rows = [embedded(*options) for options in inputs]
-    (place.root / "users_net.py").write_text(CODE.replace("nn.Adaptive", "nn.Tanh(), nn.Adaptive"))
+    imported = next((place.root / "cache").glob("weights-net-*.safetensors"))
+    of_checkpoint = facedan("embed", "casia", "--model", imported)
+    (place.root / "users_net.py").write_text(CODE.replace("AdaptiveAvg", "AdaptiveMax"))  # the same weights
     sys.modules.pop("users_net")
     rows.append(embedded())
+    assert facedan("embed", "casia", "--model", imported).out != of_checkpoint.out
     equal = [(i, j) for i, j in combinations(range(len(rows)), 2) if np.array_equal(rows[i], rows[j])]
     assert not equal
     assert np.array_equal(embedded(), rows[-1])
@@ -116,6 +119,28 @@ def test_what_a_users_code_prints_is_no_result_and_its_exit_an_error(
     done = facedan("models", "users_net:net")
     assert done.code == 1
     assert "SystemExit" in done.err
+
+
+def test_export_and_align_take_the_input_of_a_users_network(place: Workspace, facedan: Callable[..., Outcome]) -> None:
+    own = ("--input", "64x48", "--mean", "0.4")
+    exported = facedan("export", "users_net:net", "folder", "--format", "hub", *own)
+    assert exported.code == 0, exported.err
+    one, other = (
+        np.load(Path(facedan("embed", "casia", "--model", *model).out.strip()) / "vectors.npy")
+        for model in (("users_net:net", *own), ("folder",))
+    )
+    assert np.array_equal(one, other)
+    assert facedan("export", "folder", "x.pt", "--input", "64x40").code == 2
+    domains = ("--source", "casia", "--target", "frgc")
+    refused = facedan("adapt", *domains, "--init", "folder/model.safetensors", "--mean", "0.5", *SCHEDULE)
+    assert refused.code == 2
+    assert "--mean means nothing" in refused.err
+
+    for command, size in ((("--for", "users_net:net", "--input", "160"), 160), (("--for", "users_net:net"), 112)):
+        aligned = facedan("align", "aligned/gbu", f"out{size}", *command, "--workers", "1")
+        assert aligned.code in (0, 1, 3)
+        assert json.loads(Path(f"out{size}/align.json").read_text())["size"] == size
+    assert "--for" in facedan("align", "aligned/gbu", "out", "--input", "160").err
 
 
 def test_random_weights_are_not_measured_without_a_word(place: Workspace, facedan: Callable[..., Outcome]) -> None:

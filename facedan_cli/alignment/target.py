@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from facedan_cli.config.common import AlignConfig
 from facedan_cli.config.fields import spelling
-from facedan_cli.config.models import CLASSICAL, NETWORKS, NetworkEntry, is_network, network_entry
+from facedan_cli.config.models import CLASSICAL, NETWORKS, NetworkEntry
+from facedan_cli.config.networks import is_network, network_entry, network_settings, release_of
 from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.data.manifest import GIVEN
 from facedan_cli.errors import FacedanError, UsageError
@@ -58,8 +60,10 @@ def resolved(config: AlignConfig, workspace: Workspace | None = None) -> AlignCo
         FacedanError: there is no such network, or it does not say what it expects.
     """
     if config.for_ is None:
+        if config.input is not None:
+            raise UsageError("--input means nothing without --for", "give --size")
         return config
-    wanted = expected_by(config.for_, workspace or Workspace.open(Path()))
+    wanted = expected_by(config.for_, workspace or Workspace.open(Path()), network_settings(config))
     values: dict[str, Any] = {"template": wanted.template, "size": wanted.size, "points": wanted.points}
     for name, value in values.items():
         given = getattr(config, name)
@@ -68,16 +72,17 @@ def resolved(config: AlignConfig, workspace: Workspace | None = None) -> AlignCo
                 f"{spelling(name)} {given} contradicts --for {config.for_}, which takes {value}",
                 f"leave {spelling(name)} out, or give --template, --size and --points without --for",
             )
-    return replace(config, for_=None, **values)
+    return replace(config, for_=None, input=None, **values)
 
 
-def expected_by(name: str, workspace: Workspace) -> Target:
+def expected_by(name: str, workspace: Workspace, settings: Mapping[str, str] | None = None) -> Target:
     """The target that a network expects, by its row or by the faces that its checkpoint learnt from.
 
     Args:
-        name: a network's, as `config.models.network_entry` takes it, or of published weights or a run in the workspace;
-            or the path of a run, a checkpoint or published weights.
+        name: a network's, as `config.networks.network_entry` takes it, or of published weights or a run in the
+            workspace; or the path of a run, a checkpoint or published weights.
         workspace: workspace of the runs.
+        settings: settings of a network without a row (`config.networks.SETTINGS`).
 
     Raises:
         UsageError: it is LBP or PCANet, which take faces on any template.
@@ -88,7 +93,7 @@ def expected_by(name: str, workspace: Workspace) -> Target:
             f"{CLASSICAL[name]} takes faces on any template", "leave --for out, or name a template by --template"
         )
     if model := _network_named(name, workspace):
-        entry = network_entry(model)
+        entry = network_entry(model, settings)
         return _target(entry.template, entry)
     from facedan_cli.models.checkpoint import (  # torch is slow to import, and names need none
         card_of_graph,
@@ -96,8 +101,11 @@ def expected_by(name: str, workspace: Workspace) -> Target:
         read_card,
     )
     from facedan_cli.models.pretrained.formats import network_of
+    from facedan_cli.models.pretrained.hub import download, is_hub_name
     from facedan_cli.onnx_graph import is_onnx, read_graph
 
+    if is_hub_name(name):
+        name = str(download(name))
     if is_onnx(Path(name)):
         card = card_of_graph(read_graph(Path(name)))
         return _target(card.template or card.entry.template, card.entry)
@@ -123,8 +131,7 @@ def _network_named(name: str, workspace: Workspace) -> str | None:
         return name
     if Path(name).exists() or (workspace.root / "runs" / name).exists():
         return None
-    of_release = next((model for model, entry in NETWORKS.items() if name in entry.releases), None)
-    return of_release or (name if is_network(name) else None)
+    return release_of(name) or (name if is_network(name) else None)
 
 
 def _target(template: str, network: NetworkEntry | None) -> Target:

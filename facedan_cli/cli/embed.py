@@ -14,7 +14,7 @@ from facedan_cli.cli.console import Console
 from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.cli.outcome import set_aside_exit
 from facedan_cli.config.common import EmbedConfig
-from facedan_cli.config.models import network_settings
+from facedan_cli.config.networks import network_settings
 from facedan_cli.errors import UsageError
 
 if TYPE_CHECKING:

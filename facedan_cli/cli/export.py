@@ -7,6 +7,7 @@ import typer
 from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, workspace_of
 from facedan_cli.config.common import ExportConfig
+from facedan_cli.config.networks import network_settings
 from facedan_cli.errors import UsageError
 
 
@@ -21,7 +22,7 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
 
     Example: facedan export adapt-casia-frgc-1a2b3c4d model.onnx
     """
-    from facedan_cli.embedding.model import find_model
+    from facedan_cli.embedding.model import check_settings, find_model
     from facedan_cli.export.export import choose_format
     from facedan_cli.export.export import export as run
     from facedan_cli.onnx_graph import is_onnx
@@ -29,7 +30,9 @@ def export(context: typer.Context, settings: ExportConfig) -> None:
     console = console_of(context)
     chosen = choose_format(settings)
     place = workspace_of(context)
-    model = find_model(place, settings.model, report=console)
+    described = network_settings(settings)
+    model = find_model(place, settings.model, described, channels=settings.channels, report=console)
+    check_settings([model], described)
     if model.classical or is_onnx(model.file):
         raise UsageError(f"{model} is no network whose weights could be written", "name a network")
     console.note(f"exporting {model}")

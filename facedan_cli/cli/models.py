@@ -11,7 +11,7 @@ from facedan_cli.cli.command import command
 from facedan_cli.cli.console import table
 from facedan_cli.cli.options import console_of
 from facedan_cli.config.common import ModelsConfig
-from facedan_cli.config.models import is_own, network_settings
+from facedan_cli.config.networks import is_own, network_settings
 
 if TYPE_CHECKING:
     from facedan_cli.models.catalogue import NetworkFacts

@@ -10,7 +10,7 @@ from typing import Any
 
 from facedan_cli.config.fields import (
     COMMON,
-    OWN,
+    channels_setting,
     device_setting,
     flip_setting,
     former_names,
@@ -54,16 +54,9 @@ DISTANCES = ("cosine", "euclidean")
 PLOT_FORMATS = ("png", "svg", "pdf")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "ram", "disk", "none")
-CHANNELS = ("auto", "rgb", "bgr")
 
 _SIZES = ", ".join(f"{entry.size} ({name})" for name, entry in TEMPLATES.items())
 _FIVE = ", ".join(name for name, entry in TEMPLATES.items() if entry.fitted == 5)
-
-
-def _channels_setting() -> Any:
-    """--channels of a network whose features are computed."""
-    what = "Channel order that it expects; auto: as the format of its weights says, else rgb."
-    return setting("auto", what, choices=CHANNELS, panel=OWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +74,7 @@ class AlignConfig:
         "Align as a network expects it: its name, a run or a checkpoint; sets --template, --size and --points.",
         suggest=NETWORKS,
     )
+    input: str | None = setting(None, "Input of a network of your own in --for, such as 112x96.")
     size: int | None = setting(None, f"Side of an aligned face in pixels. Default: {_SIZES}.", min=32)
     template: str | None = setting(
         None, f"Positions of eyes, nose and mouth: {', '.join(TEMPLATES)}. Default: vggface.", choices=TEMPLATES
@@ -119,7 +113,8 @@ class EmbedConfig:
     )
     model: str | None = setting(
         None,
-        "Run, checkpoint, ONNX file or lbp. Default: the newest finished adaptation, else the newest pretraining.",
+        "Run, checkpoint, weights or ONNX file, hf:OWNER/NAME, package.module:function or lbp. Default: the newest "
+        "finished adaptation, else the newest pretraining.",
         complete="model",
     )
     layer: str | None = layer_setting()
@@ -127,7 +122,7 @@ class EmbedConfig:
     input: str | None = input_setting()
     mean: str | None = mean_setting()
     std: str | None = std_setting()
-    channels: str = _channels_setting()
+    channels: str = channels_setting()
     strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
@@ -141,8 +136,8 @@ class EvaluateConfig:
 
     model: tuple[str, ...] = setting(
         (),
-        "Run, checkpoint, ONNX file or lbp; repeatable, one row each. Default: the newest finished adaptation, else "
-        "pretraining.",
+        "Run, checkpoint, weights or ONNX file, hf:OWNER/NAME, package.module:function or lbp; repeatable, one row "
+        "each. Default: the newest finished adaptation, else pretraining.",
         complete="model",
         leading=True,
     )
@@ -178,7 +173,7 @@ class EvaluateConfig:
     input: str | None = input_setting()
     mean: str | None = mean_setting()
     std: str | None = std_setting()
-    channels: str = _channels_setting()
+    channels: str = channels_setting()
     strict: bool = strict_setting()
     batch: int = setting(64, "Images per batch.", min=1)
     workers: int = workers_setting()
@@ -201,7 +196,9 @@ class ExportConfig:
     """Export of a model for other programs."""
 
     model: str = setting(
-        help="Run, checkpoint, weights file or package.module:function.", argument=True, complete="model"
+        help="Run, checkpoint, weights file, hf:OWNER/NAME or package.module:function.",
+        argument=True,
+        complete="model",
     )
     out: Path = setting(help="File to write; of hub a directory.", argument=True)
     format: str | None = setting(
@@ -215,6 +212,10 @@ class ExportConfig:
     )
     layer: str | None = layer_setting()
     flip: bool = flip_setting()
+    input: str | None = input_setting()
+    mean: str | None = mean_setting()
+    std: str | None = std_setting()
+    channels: str = channels_setting()
     force: bool = False
 
 

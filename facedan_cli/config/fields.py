@@ -86,6 +86,12 @@ def std_setting() -> Any:
     return setting(None, "Standard deviation of its input, likewise. Default: 0.5.", panel=OWN)
 
 
+def channels_setting() -> Any:
+    """--channels."""
+    what = "Channel order that its code or its weights expect; auto: as the weights' format says, else rgb."
+    return setting("auto", what, choices=("auto", "rgb", "bgr"), panel=OWN)
+
+
 def layers_setting() -> Any:
     """--layers of a network without a row."""
     what = "Layers of it that adapt takes by default: dotted paths of modules. Default: the embedding."

@@ -1,19 +1,16 @@
 """The table of networks, a row each: the only place that names them. It imports no torch, for the command line's sake.
 
-A new network is one file in `models/` and one row here. `network_entry` also finds networks that no row names.
+A new network is one file in `models/` and one row here. `config.networks` also finds networks that no row names.
 """
 
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
-from facedan_cli.config.preprocessing import Channels, parse_normalisation, parse_size
-from facedan_cli.errors import FacedanError, UsageError, did_you_mean
+from facedan_cli.config.preprocessing import Channels, parse_normalisation
 
 EMBEDDING = "embedding"
 """The layer that is a backbone's output."""
@@ -135,43 +132,21 @@ _MINI = Recipe(
 )
 # FaceNet is not in the paper; this is a usual rate for fine-tuning its published weights.
 _FACENET = replace(_PAPER, lr=1e-3)
-# ArcFace's for training from random weights, by cosine head; measured ones to start from trained weights.
-_STRONG = Recipe(
-    optimizer="sgd",
-    lr=0.02,
-    backbone_lr_mult=1.0,
-    classifier_lr_mult=1.0,
-    schedule="onecycle",
-    batch=128,
-    iterations=20_000,
-    momentum=0.9,
-    weight_decay=5e-4,
-    label_smoothing=0.0,
-    head="cosface",
-)
-_STRONG_ADAPT = Recipe(
-    optimizer="adamw",
-    lr=1e-4,
-    backbone_lr_mult=1.0,
-    classifier_lr_mult=10.0,
-    schedule="constant",
-    batch=32,
-    iterations=150,
-    momentum=0.9,
-    weight_decay=0.0,
-    label_smoothing=0.0,
-    head="cosface",
-)
+# ArcFace's for training from random weights; small steps and few of them for networks that come trained.
+STRONG = replace(_PAPER, lr=0.02, classifier_lr_mult=1.0, schedule="onecycle", batch=128, head="cosface")
+STRONG_ADAPT = replace(_PAPER, optimizer="adamw", iterations=150, weight_decay=0.0, head="cosface")
 
-_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
+"""The normalisation of networks that learnt from ImageNet, as options have it."""
+
+_IMAGENET_MEAN, _IMAGENET_STD = parse_normalisation(**IMAGENET)
 _INSIGHTFACE = "non-commercial research (InsightFace's model zoo)"
 _ADAFACE = "MIT (AdaFace, CVLFace); see the licences of their training sets"
 
 
 def _recogniser(family: str, body: str, length: int, *, side: int = 112, **facts: Any) -> NetworkEntry:
     """A row of a published recogniser, which takes whole aligned faces."""
-    usual = {"template": "arcface5", "pretrain": _STRONG, "adapt": _STRONG_ADAPT}
+    usual = {"template": "arcface5", "pretrain": STRONG, "adapt": STRONG_ADAPT}
     return NetworkEntry(
         family=family,
         body=f"facedan_cli.models.{body}",
@@ -269,115 +244,6 @@ TRAINED = (*NETWORKS, PCANET)
 
 LAYERS = tuple(dict.fromkeys(layer for entry in NETWORKS.values() for layer in entry.layers))
 """All layers of all networks."""
-
-ENTRY_POINTS = "facedan.networks"
-"""The group of entry points by which other packages bring networks."""
-
-SETTINGS = ("input", "mean", "std", "channels", "layers")
-"""The options that describe a network which no row describes, by their names."""
-
-ONNX_NETWORK = "onnx-network"
-"""A network that was an ONNX graph, which its settings keep as `graph`."""
-
-_LIBRARIES = {
-    "timm": "facedan_cli.models.libraries:timm_backbone",
-    "torchvision": "facedan_cli.models.libraries:torchvision_backbone",
-}
-_IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
-_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
-
-
-def is_own(name: str) -> bool:
-    """Whether a network's name is somebody's function, as in package.module:function."""
-    return _OWN.fullmatch(name) is not None and name.partition(":")[0] not in _LIBRARIES
-
-
-def is_library(name: str) -> bool:
-    """Whether a network's name is that of a library, whose networks begin with random weights."""
-    return name.partition(":")[0] in _LIBRARIES
-
-
-def is_network(name: str) -> bool:
-    """Whether a name may be a network's: of a row, a library, an installed package, or a function's."""
-    return name in (*NETWORKS, ONNX_NETWORK) or is_own(name) or is_library(name) or name in brought_networks()
-
-
-def network_entry(name: str, settings: Mapping[str, str] | None = None) -> NetworkEntry:
-    """The row of a network: of the table, or made for one that the table does not name.
-
-    Args:
-        name: of a row; timm:NAME or torchvision:NAME; an entry point of another package; or package.module:function,
-            a function without arguments that returns an `nn.Module`.
-        settings: values of `SETTINGS` for a network without a row, as the options have them.
-
-    Raises:
-        UsageError: there is no such network, or its row leaves no settings open.
-        FacedanError: another package's network cannot be loaded.
-    """
-    settings = {key: value for key, value in (settings or {}).items() if value is not None}
-    library, _, argument = name.partition(":")
-    if name in NETWORKS:
-        return _without_settings(NETWORKS[name], name, settings)
-    if library in _LIBRARIES and re.fullmatch(r"\w+([.-]\w+)*", argument):
-        # timm says itself what its networks expect; none of these libraries' names leads to a download.
-        return _described(_LIBRARIES[library], (argument,), argument, {**_IMAGENET, **settings})
-    if name == ONNX_NETWORK and "graph" in settings:
-        body = "facedan_cli.models.pretrained.onnx_import:graph_body"
-        return replace(_described(body, (), "ONNX", settings), arguments=(settings["graph"],))
-    if is_own(name) or name == ONNX:
-        return _described(name, (), name.partition(":")[2] or name, settings)
-    if point := brought_networks().get(name):
-        try:
-            brought = point.load()
-        except Exception as error:  # another package's code may raise anything
-            raise FacedanError(
-                f"the network {name} of the package {point.dist and point.dist.name} cannot be loaded: {error}",
-                "mend or remove that package",
-            ) from error
-        if isinstance(brought, NetworkEntry):
-            return _without_settings(brought, name, settings)
-        return _described(point.value, (), name, settings)
-    known = (*NETWORKS, *brought_networks())
-    raise UsageError(f"there is no network '{name}'", did_you_mean(name, known, of="networks"))
-
-
-def network_settings(config: Any) -> dict[str, str] | None:
-    """The settings of a network among a configuration's fields; None without any."""
-    given = {name: getattr(config, name, None) for name in SETTINGS}
-    given["channels"] = None if given["channels"] == "auto" else given["channels"]
-    return {name: value for name, value in given.items() if value is not None} or None
-
-
-def brought_networks() -> dict[str, Any]:
-    """The entry points of installed packages that bring networks, by name."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
-
-
-def _without_settings(entry: NetworkEntry, name: str, settings: Mapping[str, str]) -> NetworkEntry:
-    if idle := [key for key in settings if key != "channels"]:  # the order of channels may be that of its weights
-        raise UsageError(f"--{idle[0]} means nothing for {name}, which says it itself", f"leave --{idle[0]} out")
-    return entry
-
-
-def _described(body: str, arguments: tuple[str, ...], family: str, settings: Mapping[str, str]) -> NetworkEntry:
-    height, width = parse_size(settings.get("input", "112"))
-    mean, std = parse_normalisation(settings.get("mean"), settings.get("std"))
-    asked = [path.strip() for path in settings.get("layers", EMBEDDING).split(",")]
-    return NetworkEntry(
-        body=body,
-        arguments=(*arguments, f"{height}x{width}") if arguments else (),
-        family=family,
-        layers=tuple(dict.fromkeys([*(path for path in asked if path not in ("", EMBEDDING)), EMBEDDING])),
-        image_size=max(height, width),
-        crop=max(height, width),
-        width=width if width < height else 0,
-        mean=mean,
-        std=std,
-        channels=settings.get("channels", "rgb"),
-        template="arcface5",
-        pretrain=_STRONG,
-        adapt=_STRONG_ADAPT,
-    )
 
 
 def imported(name: str) -> Any:

@@ -14,7 +14,6 @@ from facedan_cli.config.common import (
     BANDWIDTHS,
     BETAS,
     CACHES,
-    CHANNELS,
     ESTIMATORS,
     MEDIANS,
     METHODS,
@@ -25,7 +24,7 @@ from facedan_cli.config.common import (
 )
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.fields import (
-    OWN,
+    channels_setting,
     check_choices,
     device_setting,
     input_setting,
@@ -158,12 +157,7 @@ class TrainingConfig:
     input: str | None = input_setting()
     mean: str | None = mean_setting()
     std: str | None = std_setting()
-    channels: str = setting(
-        "auto",
-        "Channel order that its code, or the weights of --init, expect; auto: as their format says, else rgb.",
-        choices=CHANNELS,
-        panel=OWN,
-    )
+    channels: str = channels_setting()
     workers: int = workers_setting()
     device: str = device_setting()
 

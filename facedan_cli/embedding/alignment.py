@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from facedan_cli.config.models import CLASSICAL, NetworkEntry, network_entry
+from facedan_cli.config.models import CLASSICAL, NetworkEntry
+from facedan_cli.config.networks import network_entry
 from facedan_cli.data.alignments import Alignment, alignment_below, alignments_of
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import GIVEN

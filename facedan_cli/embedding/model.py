@@ -11,14 +11,14 @@ from typing import Any
 
 from facedan_cli.config import models as known
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, NETWORKS, is_network, network_entry
+from facedan_cli.config.models import CLASSICAL, NETWORKS
+from facedan_cli.config.networks import ONNX_NETWORK, is_network, network_entry, release_of
 from facedan_cli.embedding.published import (
     code_digest,
     find_weights,
     import_network,
     import_onnx,
     import_weights,
-    release_of,
 )
 from facedan_cli.embedding.similarity import CHI_SQUARE, COSINE, Similarity
 from facedan_cli.errors import FacedanError, UsageError
@@ -174,7 +174,7 @@ def find_model(
     Args:
         workspace: workspace of the runs.
         name: as above.
-        settings: settings of a network without a row (`config.models.SETTINGS`).
+        settings: settings of a network without a row (`config.networks.SETTINGS`).
         channels: the order that published weights expect: "rgb", "bgr" or "auto".
         trains: whether the model is to be trained: an ONNX graph becomes a network.
         report: told of what is imported.
@@ -223,7 +223,14 @@ def check_settings(models: Sequence[FaceModel], settings: Mapping[str, str] | No
     Raises:
         UsageError: naming the first.
     """
-    for key in settings or ():
-        stages = ("weights",) if key == "channels" else ()
-        if not any(one.kind is Kind.ONNX or one.card.network or one.card.stage in stages for one in models):
+    for key, value in (settings or {}).items():
+        if not any(_takes(one, key, value) for one in models):
             raise UsageError(f"--{key} means nothing for {models[0] if models else 'embeddings'}", f"leave --{key} out")
+
+
+def _takes(model: FaceModel, key: str, value: str) -> bool:
+    """Whether a model takes a setting: a checkpoint has its own, an import and a graph are described by the command."""
+    card = model.card
+    own = (card.network or {}).get(key) == value
+    of_import = card.stage == "weights" and (key == "channels" or card.model == ONNX_NETWORK)
+    return model.kind is Kind.ONNX or own or of_import

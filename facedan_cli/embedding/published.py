@@ -10,15 +10,8 @@ import numpy as np
 import torch
 from safetensors.torch import save as as_bytes
 
-from facedan_cli.config.models import (
-    NETWORKS,
-    ONNX_NETWORK,
-    NetworkEntry,
-    brought_networks,
-    imported,
-    is_library,
-    is_own,
-)
+from facedan_cli.config.models import NETWORKS, NetworkEntry, imported
+from facedan_cli.config.networks import ONNX_NETWORK, brought_networks, is_library, is_own
 from facedan_cli.errors import FacedanError
 from facedan_cli.json_files import read_object
 from facedan_cli.models.checkpoint import ModelCard, save_checkpoint
@@ -49,11 +42,6 @@ def find_weights(name: str, entry: NetworkEntry, workspace: Workspace) -> Path:
         path: Path = imported(entry.fetch)(name)
         return path
     return find_checkpoint(workspace, name)
-
-
-def release_of(name: str) -> str | None:
-    """The network of a published release; None where no release has this name."""
-    return next((model for model, entry in NETWORKS.items() if name in entry.releases), None)
 
 
 def import_weights(
@@ -93,7 +81,7 @@ def import_network(
     Args:
         model: package.module:function, which the user has named in this command, or another network.
         workspace: workspace of the checkpoint.
-        settings: settings of its input (`config.models.SETTINGS`).
+        settings: settings of its input (`config.networks.SETTINGS`).
         report: told whose code runs.
 
     Raises:
@@ -125,7 +113,7 @@ def import_onnx(
     Args:
         path: the graph.
         workspace: workspace that keeps the checkpoint.
-        settings: settings of the graph's input, where it does not say them (`config.models.SETTINGS`).
+        settings: settings of the graph's input, where it does not say them (`config.networks.SETTINGS`).
         report: told of the comparison with onnxruntime, and of folded batch normalisation.
 
     Raises:

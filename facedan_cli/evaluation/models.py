@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from facedan_cli.config.common import EmbedConfig, EvaluateConfig, hashed_options
-from facedan_cli.config.models import CLASSICAL, network_settings
+from facedan_cli.config.models import CLASSICAL
+from facedan_cli.config.networks import network_settings
 from facedan_cli.config.training import LAMBDAS_ON_DISK, AdaptConfig
 from facedan_cli.data.dataset import FaceDataset
 from facedan_cli.data.manifest import OddLine

@@ -16,7 +16,7 @@ from facedan_cli.export import graphs, weights
 from facedan_cli.export.graphs import Features
 from facedan_cli.export.hub import check_folder, replacing_folder, write_folder
 from facedan_cli.export.measured import Measured, measured_of
-from facedan_cli.export.metadata import AnyEmbedder, data_of, describe, example_images
+from facedan_cli.export.metadata import data_of, describe, example_images
 from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
 from facedan_cli.models.embedder import Embedder
@@ -126,7 +126,7 @@ def export(
 
 
 @torch.no_grad()
-def largest_difference(written: Features, embedder: AnyEmbedder) -> float:
+def largest_difference(written: Features, embedder: Embedder) -> float:
     """The largest difference between features of the same images, as a share of their length; NaN where one is NaN."""
     differences = []
     for count in BATCHES:
@@ -136,7 +136,7 @@ def largest_difference(written: Features, embedder: AnyEmbedder) -> float:
     return float(torch.stack(differences).max())
 
 
-def _embedder(config: ExportConfig, checkpoint: Path) -> tuple[AnyEmbedder, ModelCard]:
+def _embedder(config: ExportConfig, checkpoint: Path) -> tuple[Embedder, ModelCard]:
     """The network of a checkpoint without its classifier, which is of no use elsewhere, and its card."""
     network, card = load_checkpoint(checkpoint)
     layer = config.layer or network.layers[-1]
@@ -147,7 +147,7 @@ def _embedder(config: ExportConfig, checkpoint: Path) -> tuple[AnyEmbedder, Mode
     return made.requires_grad_(False).eval(), card
 
 
-def _write(chosen: str, embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str], card: ModelCard) -> Features:
+def _write(chosen: str, embedder: Embedder, path: Path, metadata: Mapping[str, str], card: ModelCard) -> Features:
     match chosen:
         case "onnx":
             return graphs.write_onnx(embedder, path, metadata)

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from facedan_cli.export.metadata import AnyEmbedder, example_images
+from facedan_cli.export.metadata import example_images
 from facedan_cli.export.raw import RawEmbedder, within
+from facedan_cli.models.embedder import Embedder
 
 INPUT, OUTPUT = "images", "features"
 
@@ -28,7 +29,7 @@ Features = Callable[[Tensor], Tensor]
 """Images, shape (b, 3, height, width), to features, (b, d)."""
 
 
-def write_onnx(embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str]) -> Features:
+def write_onnx(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> Features:
     """An ONNX file with everything in it, and its features by onnxruntime."""
     import onnx
     from onnxruntime import InferenceSession, SessionOptions
@@ -62,7 +63,7 @@ def write_onnx(embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str]) -
     return lambda images: torch.from_numpy(session.run([made], {given: images.numpy()})[0])
 
 
-def write_torchscript(embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str]) -> Features:
+def write_torchscript(embedder: Embedder, path: Path, metadata: Mapping[str, str]) -> Features:
     """A TorchScript archive, and what it gives when it is loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against TorchScript, which was asked for
@@ -101,7 +102,7 @@ class _Checked(nn.Module):
         embedder: that it was traced from.
     """
 
-    def __init__(self, network: nn.Module, embedder: AnyEmbedder) -> None:
+    def __init__(self, network: nn.Module, embedder: Embedder) -> None:
         super().__init__()
         self.network = network
         self.height, self.width = embedder.sides

@@ -12,18 +12,18 @@ from pathlib import Path
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.export.graphs import Features
 from facedan_cli.export.measured import Measured
-from facedan_cli.export.metadata import AnyEmbedder
 from facedan_cli.export.model_card import model_card
 from facedan_cli.export.weights import rebuilt, without_classifier
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from facedan_cli.models.embedder import Embedder
+from facedan_cli.runs import HUB_WEIGHTS
 from facedan_cli.workspace import make_directory, write_json, write_text
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, CONFIG, CARD = HUB_WEIGHTS, "config.json", "README.md"
 
 
 def write_folder(
-    embedder: AnyEmbedder,
+    embedder: Embedder,
     folder: Path,
     metadata: Mapping[str, str],
     card: ModelCard,

@@ -18,11 +18,9 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import find_manifest
 
-AnyEmbedder = Embedder | RawEmbedder
-
 
 @torch.no_grad()
-def describe(embedder: AnyEmbedder, card: ModelCard, checkpoint: Path) -> dict[str, str]:
+def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str, str]:
     """The metadata of a file: its network, and the images that it takes."""
     network = embedder.network
     mean, std = normalisation(network)
@@ -67,7 +65,7 @@ def normalisation(network: FaceNetwork) -> tuple[list[float], list[float]]:
     return (-black * std).tolist(), std.tolist()
 
 
-def example_images(embedder: AnyEmbedder, count: int) -> Tensor:
+def example_images(embedder: Embedder, count: int) -> Tensor:
     """Random images with light and dark parts, as faces have; to a network all even noise looks the same."""
     coarse = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(count))
     images = F.interpolate(coarse, size=embedder.sides, mode="bilinear").mul(255).round()

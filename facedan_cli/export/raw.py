@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from facedan_cli.errors import UsageError
 from facedan_cli.models.backbone import Backbone
-from facedan_cli.models.embedder import check_shape, has_values
+from facedan_cli.models.embedder import Embedder, check_shape, has_values
 from facedan_cli.models.network import FaceNetwork
 
 _BRIGHTEST = 255.0
 
 
-class RawEmbedder(nn.Module):
+class RawEmbedder(Embedder):
     """The features of a publisher's network as its own graph gives them: normalised images in, rows of any length out.
 
     Args:
@@ -24,18 +24,16 @@ class RawEmbedder(nn.Module):
         UsageError: the network does more with its images than (x − mean) / std.
     """
 
+    network: Backbone
+
     def __init__(self, network: FaceNetwork, layer: str, *, flip: bool) -> None:
-        super().__init__()
         if not isinstance(network, Backbone) or network.image_size != network.crop:
             raise UsageError(
                 f"--raw means nothing for this network: it takes crops of {network.crop} from {network.image_size} "
                 "pixels, not whole images that are (x - mean) / std",
                 "leave --raw out: the preprocessing is then inside",
             )
-        network.offer([layer])
-        self.network = network
-        self.layer = layer
-        self.flip = flip
+        super().__init__(network, layer, flip=flip)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -54,13 +52,15 @@ class RawEmbedder(nn.Module):
         Raises:
             ValueError: the images have another shape or type, or are not normalised.
         """
-        self._check(images)
-        features = self.network.of_normalised(images)[self.layer]
-        if self.flip:
-            features = features + self.network.of_normalised(images.flip(3))[self.layer]
-        return features.float()
+        self.check(images)
+        return self.summed(self.network.of_normalised, images)
 
-    def _check(self, images: Tensor) -> None:
+    def check(self, images: Tensor) -> None:
+        """Refuse what `forward` does not take.
+
+        Raises:
+            ValueError: as `forward`.
+        """
         check_shape(images, self.sides)
         if not images.is_floating_point():
             raise ValueError(f"images must be normalised, and so floating-point, not {images.dtype}")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from facedan_cli.errors import UsageError
 from facedan_cli.export.graphs import Features
-from facedan_cli.export.metadata import AnyEmbedder
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
@@ -23,7 +22,7 @@ from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
-def write_safetensors(embedder: AnyEmbedder, path: Path, metadata: Mapping[str, str], card: ModelCard) -> Features:
+def write_safetensors(embedder: Embedder, path: Path, metadata: Mapping[str, str], card: ModelCard) -> Features:
     """The weights by name without the classifier's, and what a new network with them gives."""
     tensors = {key: value.contiguous() for key, value in without_classifier(embedder.network.state_dict()).items()}
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(metadata)})
@@ -48,7 +47,7 @@ def refuse_original(card: ModelCard, suffix: str) -> None:
         )
 
 
-def write_original(embedder: AnyEmbedder, path: Path, card: ModelCard) -> Features:
+def write_original(embedder: Embedder, path: Path, card: ModelCard) -> Features:
     """The weights in their publisher's layout, and what a new network with them gives.
 
     VGG-Face of any framework is written as vgg_face_dag, in RGB. A classification head is left out.

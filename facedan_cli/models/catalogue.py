@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from facedan_cli.config.models import NETWORKS, NetworkEntry, brought_networks, is_own, network_entry
+from facedan_cli.config.models import NETWORKS, NetworkEntry
+from facedan_cli.config.networks import brought_networks, is_own, network_entry
 from facedan_cli.models.networks import build
 
 

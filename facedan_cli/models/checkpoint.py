@@ -15,16 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from facedan_cli.config.heads import HEADS
-from facedan_cli.config.models import (
-    NETWORKS,
-    ONNX,
-    ONNX_NETWORK,
-    PCANET,
-    NetworkEntry,
-    is_network,
-    is_own,
-    network_entry,
-)
+from facedan_cli.config.models import NETWORKS, ONNX, PCANET, NetworkEntry
+from facedan_cli.config.networks import ONNX_NETWORK, is_network, is_own, network_entry
 from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
@@ -53,7 +45,7 @@ class ModelCard:
         init: the published weights that the run started from: their format (`form`), sha256 and channels; None without.
         template: that of the aligned faces it learnt from; "" of images that no manifest speaks of; None in checkpoints
             that do not say.
-        network: the settings of a network without a row in the table (`config.models.SETTINGS`); None of the others.
+        network: the settings of a network without a row in the table (`config.networks.SETTINGS`); None of the others.
     """
 
     model: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,15 +38,24 @@ class Embedder(nn.Module):
         Raises:
             ValueError: the images have another shape or type, or run from 0 to 1.
         """
-        self._check(images)
+        self.check(images)
         margin, side = (self.network.image_size - self.network.crop) // 2, self.network.crop
         crops = images[:, :, margin : margin + side, margin : margin + side]
-        features = self.network(crops)[self.layer]
-        if self.flip:
-            features = features + self.network(crops.flip(3))[self.layer]
-        return F.normalize(features.float())
+        return F.normalize(self.summed(self.network, crops))
 
-    def _check(self, images: Tensor) -> None:
+    def summed(self, network: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> Tensor:
+        """The layer's features, float32, (b, d), with those of the mirrored images added where `flip` says so."""
+        features = network(images)[self.layer]
+        if self.flip:
+            features = features + network(images.flip(3))[self.layer]
+        return features.float()
+
+    def check(self, images: Tensor) -> None:
+        """Refuse what `forward` does not take.
+
+        Raises:
+            ValueError: as `forward`.
+        """
         check_shape(images, self.sides)
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or floating-point, not {images.dtype}")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from facedan_cli.config.models import NetworkEntry, imported, is_own, network_entry
+from facedan_cli.config.models import NetworkEntry, imported
+from facedan_cli.config.networks import is_own, network_entry
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.network import FaceNetwork

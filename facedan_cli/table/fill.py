@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.common import EvaluateConfig
-from facedan_cli.config.models import network_entry
+from facedan_cli.config.networks import network_entry
 from facedan_cli.config.table import TableConfig
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.alignment import alignment_warnings, template_name

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
-from facedan_cli.config.models import CLASSICAL, LBP, PCANET, network_entry, network_settings
+from facedan_cli.config.models import CLASSICAL, LBP, PCANET
+from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve

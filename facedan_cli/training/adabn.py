@@ -21,9 +21,7 @@ from facedan_cli.report import SILENT, Report
 from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.datasets import (
     TrainingResult,
-    check_alignment,
     hold_out,
-    tell_of_inputs,
     warn_of_changes,
     write_unusable,
 )
@@ -87,10 +85,7 @@ def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SIL
     """
     config, run = job.config, job.run
     with training_session(config, run, job.caches, force=force, report=report) as session:
-        check_alignment(session.report, job.expected, job.source.dataset, job.target.dataset)
-        tell_of_inputs(session.report, job.source, job.target.folder)
-        if job.shared:
-            session.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
+        job.tell_of_inputs(session.report)
         network, card = load_checkpoint(job.init)
         session.report.note(f"starting from {card.run} ({job.init})")
         network.offer(job.layers)

@@ -10,12 +10,13 @@ import torch
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.models import CLASSICAL, is_network, network_settings
+from facedan_cli.config.models import CLASSICAL
+from facedan_cli.config.networks import is_network, network_settings
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import refuse_misaligned, template_name, training_misalignments
-from facedan_cli.embedding.model import find_model
+from facedan_cli.embedding.model import check_settings, find_model
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.checkpoint import ModelCard, read_card
 from facedan_cli.models.network import FaceNetwork
@@ -35,7 +36,6 @@ from facedan_cli.training.datasets import (
     SOURCE_SEED,
     TARGET_SEED,
     TrainingResult,
-    check_alignment,
     describe,
     found_finished,
     hold_out,
@@ -43,7 +43,6 @@ from facedan_cli.training.datasets import (
     read_source,
     refuse_same,
     refuse_shared,
-    tell_of_inputs,
     warn_of_changes,
     write_unusable,
 )
@@ -98,10 +97,7 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     if config.method == "adabn":
         return adapt_statistics(job, force=force, report=report)
     with training_session(config, run, job.caches, force=force, report=report) as session:
-        check_alignment(session.report, job.expected, job.source.dataset, job.target.dataset)
-        tell_of_inputs(session.report, job.source, job.target.folder)
-        if job.shared:
-            session.report.warn(f"{job.shared} images of the target are in the source too, with labels: leave them out")
+        job.tell_of_inputs(session.report)
         torch.manual_seed(job.seed)
         network = _initial_network(job, session).to(session.device)
         network.normalise_by(config.batch_norm or "frozen")
@@ -180,14 +176,9 @@ def find_init(config: AdaptConfig, workspace: Workspace, source: Dataset, report
         FacedanError: there is none.
     """
     if config.init is not None:
-        named = find_model(
-            workspace,
-            config.init,
-            network_settings(replace(config, layers=None)),
-            channels=config.channels,
-            trains=True,
-            report=report,
-        )
+        settings = network_settings(replace(config, layers=None))
+        named = find_model(workspace, config.init, settings, channels=config.channels, trains=True, report=report)
+        check_settings([named], settings)
         if named.classical:
             raise UsageError(
                 f"--init {config.init} is {CLASSICAL[named.card.model]}, which has no layers to adapt",

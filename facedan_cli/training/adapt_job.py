@@ -9,8 +9,9 @@ from pathlib import Path
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.embedding.alignment import Expected
 from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.report import Report
 from facedan_cli.runs import Run
-from facedan_cli.training.datasets import Source, going_on
+from facedan_cli.training.datasets import Source, check_alignment, going_on, tell_of_inputs
 from facedan_cli.training.target_list import Target
 
 
@@ -52,6 +53,13 @@ class AdaptJob:
         """Whether the classifier of the initial network is of the same identities, with the same head."""
         card = self.card
         return card.identities == self.source.identities and card.head.get("head", "softmax") == self.config.head
+
+    def tell_of_inputs(self, report: Report) -> None:
+        """Say what may be wrong with the images: their alignment, unlabelled ones, and those of both domains."""
+        check_alignment(report, self.expected, self.source.dataset, self.target.dataset)
+        tell_of_inputs(report, self.source, self.target.folder)
+        if self.shared:
+            report.warn(f"{self.shared} images of the target are in the source too, with labels: leave them out")
 
     @property
     def seed(self) -> int:

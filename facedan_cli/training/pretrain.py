@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.models import LBP, PCANET, network_entry, network_settings
+from facedan_cli.config.models import LBP, PCANET
+from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import PretrainConfig
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images

@@ -11,7 +11,7 @@ import torch
 
 from facedan_cli.config.common import ADABN_OPTIONS, options
 from facedan_cli.config.fields import check_choices, former_names
-from facedan_cli.config.models import network_entry, network_settings
+from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from facedan_cli import own_networks
-from facedan_cli.config import models
-from facedan_cli.config.models import NetworkEntry, is_network, network_entry
+from facedan_cli.config import networks
+from facedan_cli.config.models import NetworkEntry
+from facedan_cli.config.networks import is_network, network_entry
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard, layer_paths, load_checkpoint, save_checkpoint
@@ -179,7 +180,7 @@ class Point:
     """An entry point as importlib.metadata gives it."""
 
     dist = None
-    group = models.ENTRY_POINTS
+    group = networks.ENTRY_POINTS
 
     def __init__(self, name: str, value: str, loaded: object) -> None:
         self.name, self.value, self.loaded = name, value, loaded
@@ -197,7 +198,7 @@ def test_other_packages_bring_networks_by_entry_points(own: str, monkeypatch: py
         Point("function", f"{own}:small", len),
         Point("odd", "odd:x", ImportError("no module odd")),
     ]
-    monkeypatch.setattr(models, "entry_points", lambda group: points if group == models.ENTRY_POINTS else [])
+    monkeypatch.setattr(networks, "entry_points", lambda group: points if group == networks.ENTRY_POINTS else [])
     assert network_entry("theirs") is row
     assert isinstance(network_entry("function", {"input": "48"}), NetworkEntry)
     assert build("function", 2, {"input": "48"}).crop == 48
@@ -220,7 +221,7 @@ def test_a_package_that_is_installed_brings_its_network(
     (package / "theirs_of_test.py").write_text(CODE)
     facts = package / "theirs_of_test-1.0.dist-info"
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs-of-test\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(f"[{models.ENTRY_POINTS}]\ntheir-net = theirs_of_test:small\n")
+    (facts / "entry_points.txt").write_text(f"[{networks.ENTRY_POINTS}]\ntheir-net = theirs_of_test:small\n")
     monkeypatch.syspath_prepend(str(package))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "nobody"))  # an installed package needs no other word
     assert is_network("their-net")

@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file
 from tiny import Notes
 
-from facedan_cli.config import models
 from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.table import TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
@@ -39,9 +38,7 @@ CONTROL = AdaptConfig(source="casia", target="frgc", iterations=2, batch=4, lamb
 
 @pytest.fixture(autouse=True)
 def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.NETWORKS, normalised.NAME, normalised.ENTRY)  # type: ignore[arg-type]
-        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
+    with normalised.known():
         yield
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from tiny import Notes, metrics, weights
 from torch import Tensor
 
-from facedan_cli.config import models
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.data.batches import read_face
 from facedan_cli.errors import Interrupted, UsageError
@@ -35,8 +34,7 @@ STATISTICS = ("1.running_mean", "4.running_var", "9.running_mean")
 
 @pytest.fixture(autouse=True, scope="module")
 def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.NETWORKS, normalised.NAME, normalised.ENTRY)  # type: ignore[arg-type]
+    with normalised.known():
         yield
 
 

@@ -19,7 +19,6 @@ from tiny import ADAPT as OF_VGG
 from tiny import Notes, metrics, weights
 from torch.nn import functional as F
 
-from facedan_cli.config import models
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.data.batches import FaceStore, read_face
 from facedan_cli.data.dataset import read_dataset
@@ -29,6 +28,7 @@ from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from facedan_cli.models.networks import build
 from facedan_cli.runs import Run
+from facedan_cli.training import adapt as stage_2
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.adapt_job import AdaptJob
 from facedan_cli.training.class_means import set_class_means
@@ -41,9 +41,7 @@ FROM_MEANS = "mean embedding of each identity"
 
 @pytest.fixture(autouse=True, scope="module")
 def network() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.NETWORKS, normalised.NAME, normalised.ENTRY)  # type: ignore[arg-type]
-        patched.setattr("facedan_cli.training.bandwidths.BANDWIDTH_SAMPLE", 16)
+    with normalised.known():
         yield
 
 
@@ -92,7 +90,7 @@ def test_it_classifies_better_than_random_rows_from_the_first_step(
     place: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     means = [line["classification"] for line in metrics(adapted(place))]
-    monkeypatch.setattr("facedan_cli.training.adapt.set_class_means", lambda *_: None)
+    monkeypatch.setattr(stage_2, "set_class_means", lambda *_: None)
     random = [line["classification"] for line in metrics(adapted(place, seed=1))]
     assert np.mean(means) < np.mean(random)
 
