@@ -170,7 +170,7 @@ class _Keep:
         if not isinstance(output, Tensor) or output.dim() < 2:
             raise UsageError(f"the layer '{self.path}' gives no features", "name another layer")
         x = output
-        if x[0].numel() > WIDEST and x.dim() > 2:
+        if x.shape[1:].numel() > WIDEST and x.dim() > 2:
             x = x.mean(1) if x.dim() == 3 else x.flatten(2).mean(2)
         x = x.flatten(1)
         if x.shape[1] > WIDEST:

@@ -125,6 +125,7 @@ def test_a_wide_map_is_averaged_and_a_wide_row_is_refused() -> None:
     assert WIDEST < 4 * 32 * 32
     found = network(images(32))["conv"]
     assert torch.allclose(found, network.body.conv((images(32).float() - 127.5) / 127.5).mean((2, 3)), atol=1e-5)
+    assert network(images(32, 0))["conv"].shape == (0, 4)
     network.offer(["flat"])
     with pytest.raises(UsageError, match="4,096 features"):
         network(images(32))
