@@ -12,7 +12,7 @@ import typer
 from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, of_others, option, refuse_typed, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
-from facedan_cli.config.common import ADABN_OPTIONS
+from facedan_cli.config.common import METHOD_OPTIONS, UNTRAINED_OPTIONS
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.training import PRESETS, AdaptConfig
 
@@ -70,8 +70,9 @@ def adapt(
     console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     settings, place = preset_adapt(settings, preset, context), workspace_of(context)
-    if settings.method == "adabn":
-        refuse_typed(context, {"preset", *of_others(AdaptConfig, ADABN_OPTIONS)}, "--method adabn")
+    if settings.method != AdaptConfig.method and (own := METHOD_OPTIONS.get(settings.method)):
+        idle = of_others(AdaptConfig, (*UNTRAINED_OPTIONS, *own))
+        refuse_typed(context, {"preset", *idle}, f"--method {settings.method}")
     if settings.select:
         selection = plan_selection(settings, place, console)
         runs = [*(job.run for job in selection.jobs.values()), selection.run]

@@ -58,6 +58,8 @@ def embed(context: typer.Context, settings: EmbedConfig) -> None:
     console.note(f"embedding with {model}")
     for warning in alignment_warnings({str(model): model}, {name: folder}, console, strict=settings.strict):
         console.warn(warning)
+    for warning in model.warnings(settings.layer, flip=settings.flip):
+        console.warn(warning)
     if context.params["dry_run"]:
         console.result(f"{len(folder)} images of '{name}' by {model}")
         return

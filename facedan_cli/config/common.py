@@ -30,13 +30,16 @@ from facedan_cli.config.templates import POINT_COUNTS, TEMPLATES
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "strict", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
 
-ADABN_OPTIONS = (
-    *("source", "target", "init", "method", "adabn_mix", "holdout", "seed", "strict"),
+METHOD_OPTIONS = {"mmd": (), "adabn": ("adabn_mix",), "whiten": ("whiten_power", "whiten_rank", "whiten_flip")}
+"""The options of `adapt` that belong to one of its methods; every other is of mmd, which trains."""
+
+METHODS = tuple(METHOD_OPTIONS)
+
+UNTRAINED_OPTIONS = (
+    *("source", "target", "init", "method", "holdout", "seed", "strict"),
     *("channels", "input", "mean", "std", "cache", "workers", "device"),
 )
-"""The options of `adapt` that `--method adabn` uses."""
-
-METHODS = ("mmd", "adabn")
+"""The options of `adapt` that the methods without training use, beside their own."""
 
 REFERENCE_OFFSET = "reference"
 """The offset of facenet-pytorch, and of aligned trees whose settings name none."""
@@ -258,6 +261,7 @@ _NOT_DETERMINING = frozenset(
 _AS_BEFORE = (
     *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
     *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0), ("train_from", None)),
+    *(("whiten_power", 0.25), ("whiten_rank", None), ("whiten_flip", False)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 

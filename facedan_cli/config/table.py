@@ -15,7 +15,7 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
 TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.tabled)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
-TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "adabn", "s7", "s67", "m7", "m67", "fusion")
+TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "adabn", "whiten", "s7", "s67", "m7", "m67", "fusion")
 """The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models."""
 
 
@@ -59,7 +59,7 @@ class TableOptions:
     rows: str | None = setting(
         None,
         f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}. Default: all but adabn, which needs batch "
-        "normalisation; vgg needs --init, lbp and pcanet belong to feret.",
+        "normalisation, and whiten; vgg needs --init, lbp and pcanet belong to feret.",
         leading=True,
     )
     also: tuple[str, ...] = setting(

@@ -209,11 +209,23 @@ class AdaptConfig(TrainingConfig):
     )
     method: str = setting(
         "mmd",
-        "Method: mmd (trains with the penalty), or adabn (estimates the statistics of batch normalisation on the "
-        "target, without training; Li et al. 2017).",
+        "Method: mmd (trains with the penalty), adabn (estimates the statistics of batch normalisation on the "
+        "target, without training; Li et al. 2017) or whiten (mean and covariance of the target's embeddings, without "
+        "training).",
         choices=METHODS,
     )
     adabn_mix: float = setting(1.0, "Share of the target's statistics in those of adabn; the rest are the network's.")
+    whiten_power: float = setting(
+        0.25, "Power of the inverse covariance by which whiten multiplies: 0 centres only, 0.5 whitens fully."
+    )
+    whiten_rank: int | None = setting(
+        None,
+        "Principal directions that whiten scales each by its own variance; the others share one. Default: all.",
+        min=1,
+    )
+    whiten_flip: bool = setting(
+        False, "Statistics of whiten for features that --flip of embed and evaluate adds the mirrored image to."
+    )
     kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
     lambda_: float = setting(0.5, "λ, the weight of the penalty; 0: the control.")
     lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: constant λ.", min=0)

@@ -26,6 +26,7 @@ from facedan_cli.models import lbp
 from facedan_cli.models.checkpoint import ModelCard, card_of_graph, has_card, layer_paths, read_card
 from facedan_cli.models.pretrained.formats import network_of
 from facedan_cli.models.pretrained.hub import download, is_hub_name
+from facedan_cli.models.whitening import flip_warning
 from facedan_cli.onnx_graph import Graph, is_onnx, output_of, preprocessing_of, read_graph
 from facedan_cli.report import SILENT, Report
 from facedan_cli.runs import checkpoint_of, find_checkpoint, newest_run
@@ -150,6 +151,17 @@ class FaceModel:
                     f"leave {option} out, or measure it by a command of its own",
                 )
         return ""
+
+    def warnings(self, layer: str | None, *, flip: bool) -> list[str]:
+        """Warnings about features of this layer, taken with or without those of mirrored images.
+
+        Args:
+            layer: --layer.
+            flip: --flip.
+        """
+        if self.kind is not Kind.NETWORK or layer not in (None, self.card.entry.layers[-1]):
+            return []
+        return [warning for warning in (flip_warning(self.card.config, flip=flip),) if warning]
 
 
 LBP = FaceModel(ModelCard(known.LBP, (), "none", known.LBP, {}), None)

@@ -164,9 +164,10 @@ def embed_rows(
         ranks: the processes, which share the images without features.
 
     Returns:
-        The features, and warnings about images that some rows alone have features of.
+        The features, and warnings about them and about images that some rows alone have features of.
     """
     rows: dict[str, list[EmbeddedSet]] = {}
+    odd = [f"{one.name}: {warning}" for one in models for warning in one.warnings(config.layer, flip=config.flip)]
     for model in models:
         report.note(f"measuring {model.card.run} as '{model.name}' ({model})")
         rows[model.name] = [  # vectors of shape (images, d), memory-mapped
@@ -180,7 +181,8 @@ def embed_rows(
     for row in external:
         report.note(f"measuring the embeddings {row.path} as '{row.name}'")
         rows[row.name] = embed_externally(row, protocol.datasets, folders, report, by_base_name=protocol.by_base_name)
-    return of_common_images(rows)
+    common, lacking = of_common_images(rows)
+    return common, odd + lacking
 
 
 def finish(

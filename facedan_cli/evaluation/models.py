@@ -249,9 +249,8 @@ def label_of(card: ModelCard) -> str:
     if card.stage == "pretrain":
         return "source only"
     config = card.config
-    if config.get("method") == "adabn":
-        mix = config.get("adabn_mix", AdaptConfig.adabn_mix)
-        return "AdaBN" if mix == AdaptConfig.adabn_mix else f"AdaBN mix={mix:g}"
+    if config.get("method") in _UNTRAINED:
+        return _UNTRAINED[config["method"]](config)
     if config["lambda"] == 0:
         return "λ = 0" + _changes({"batch_norm": config.get("batch_norm")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
@@ -263,6 +262,21 @@ def label_of(card: ModelCard) -> str:
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers.strip()}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
     return name + weights + lambda_ + _changes(config) + (" chosen" if LAMBDAS_ON_DISK in config else "")
+
+
+def _adabn(config: Mapping[str, Any]) -> str:
+    mix = config.get("adabn_mix", AdaptConfig.adabn_mix)
+    return "AdaBN" if mix == AdaptConfig.adabn_mix else f"AdaBN mix={mix:g}"
+
+
+def _whitened(config: Mapping[str, Any]) -> str:
+    power, rank = config.get("whiten_power", AdaptConfig.whiten_power), config.get("whiten_rank")
+    name = "centred" if power == 0 else "whitened" if power == AdaptConfig.whiten_power else f"whitened {power:g}"
+    return name if rank is None or power == 0 else f"{name} rank={rank}"
+
+
+_UNTRAINED = {"adabn": _adabn, "whiten": _whitened}
+"""The names of rows, by the method without training."""
 
 
 def _changes(config: Mapping[str, Any]) -> str:

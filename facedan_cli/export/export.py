@@ -20,6 +20,7 @@ from facedan_cli.export.metadata import data_of, describe, example_images
 from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint
 from facedan_cli.models.embedder import Embedder
+from facedan_cli.models.whitening import flip_warning
 from facedan_cli.report import SILENT, Report
 from facedan_cli.workspace import replacing, sha256_file
 
@@ -104,6 +105,8 @@ def export(
     elif config.out.exists() and not config.force:
         raise FacedanError(f"{config.out} exists already", "--force replaces it; or name another file")
     embedder, card = _embedder(config, checkpoint)
+    if isinstance(embedder, Embedder) and embedder.whitens and (said := flip_warning(card.config, flip=config.flip)):
+        report.warn(said)
     if chosen == "original":
         weights.refuse_original(card, config.out.suffix)
     metadata = describe(embedder, card, checkpoint)
@@ -142,6 +145,11 @@ def _embedder(config: ExportConfig, checkpoint: Path) -> tuple[Embedder, ModelCa
     layer = config.layer or network.layers[-1]
     if layer not in network.layers:
         check_choice("--layer", layer, (*network.layers, *network.paths()))
+    if config.raw and network.whitening is not None and layer == network.layers[-1]:
+        raise UsageError(
+            "--raw leaves features unnormalised, and the whitening of this model is of rows of length one",
+            "leave --raw out, or export the model that it was adapted from",
+        )
     made = (RawEmbedder if config.raw else Embedder)(network, layer, flip=config.flip)
     del network.classifier
     return made.requires_grad_(False).eval(), card

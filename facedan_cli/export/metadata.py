@@ -41,7 +41,11 @@ def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str,
         "mean": _numbers(mean),
         "divisor": _numbers(std) if len(set(_numbers(std).split())) > 1 else _numbers(std[:1]),
         "preprocessing": "outside" if raw else "",
-        "features": "not normalised" if raw else "",
+        "features": "not normalised"
+        if raw
+        else "whitened"
+        if isinstance(embedder, Embedder) and embedder.whitens
+        else "",
     }
     return {key: fact for key, fact in facts.items() if fact}
 

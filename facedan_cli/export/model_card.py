@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from facedan_cli.export.measured import Measured
 from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.whitening import is_whitened
 
 _LICENCES = {"MIT": "mit", "Apache-2.0": "apache-2.0", "CC BY-NC 4.0": "cc-by-nc-4.0", "CC0": "cc0-1.0"}
 """The Hub's names of licences, by how those of the table of networks begin."""
@@ -86,8 +87,14 @@ R, G, B."""
 def _training(card: ModelCard, data: Mapping[str, str]) -> Iterator[str]:
     if data:
         yield "\n".join(f"- {use}: {name}" for use, name in data.items())
-    if card.stage == "adapt":
-        found = card.config
+    found = card.config
+    if is_whitened(found):
+        yield (
+            f"Method: embeddings x become normalise((x − μ) · Σ^(−{found.get('whiten_power')})), with the mean μ "
+            f"and the shrunk covariance Σ of the embeddings of {found.get('images')} unlabelled target images. "
+            "No weight changes."
+        )
+    elif card.stage == "adapt":
         penalty = found.get("discrepancy", "mk-mmd")
         yield (
             f"Method: classification of the source plus λ = {found.get('lambda')} times {penalty} between source and "

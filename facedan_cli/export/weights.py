@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from facedan_cli.errors import UsageError
 from facedan_cli.export.graphs import Features
-from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.checkpoint import ModelCard, build_for
 from facedan_cli.models.embedder import Embedder
 from facedan_cli.models.network import FaceNetwork
-from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.layout import is_count, publisher_names
 from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors
+from facedan_cli.models.whitening import is_whitened
 
 _SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
@@ -37,6 +37,8 @@ def refuse_original(card: ModelCard, suffix: str) -> None:
     """
     other = "give --format onnx, torchscript or safetensors"
     form = _form(card)
+    if is_whitened(card.config):
+        raise UsageError("--format original has no place for the whitening of this model", other)
     if form == "dlib" or card.model == "dlib-resnet":
         raise UsageError("--format original does not write dlib's .dat", other)
     if form.startswith("onnx"):
@@ -108,7 +110,7 @@ def rebuilt(card: ModelCard, tensors: Mapping[str, Tensor]) -> FaceNetwork:
     Raises:
         RuntimeError: tensors are missing, or have other shapes.
     """
-    network = build(card.model, 1, card.network, **card.head)
+    network = build_for(card, 1)
     for parameter in network.classifier.parameters():
         nn.init.zeros_(parameter)
     network.load_state_dict({**network.classifier.state_dict(prefix="classifier."), **tensors})

@@ -25,6 +25,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
 from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors, open_safetensors
+from facedan_cli.models.whitening import Whitening, is_whitened
 from facedan_cli.onnx_graph import Graph, preprocessing_of
 from facedan_cli.workspace import replacing
 
@@ -192,7 +193,7 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
         raise FacedanError(f"{path} holds a PCANet, which is no network", "name the run of a network")
     try:
         _check_shapes(path, card)
-        network = build(card.model, len(card.identities), card.network, **card.head)
+        network = build_for(card, len(card.identities))
         network.load_state_dict(load_tensors(path))
     except (ValueError, TypeError) as error:
         raise FacedanError(
@@ -205,13 +206,26 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
     return network.eval(), card
 
 
+def build_for(card: ModelCard, classes: int) -> FaceNetwork:
+    """A network of a card's kind with random weights, which holds a whitening if the card says so."""
+    network = build(card.model, classes, card.network, **card.head)
+    if is_whitened(card.config):
+        network.whitening = Whitening(network.classifier.weight.shape[1])
+    return network
+
+
+def embedding_length(card: ModelCard) -> int:
+    """The length of a network's embedding, that of its last layer."""
+    return _without_weights(card).classifier.weight.shape[1]
+
+
 def _without_weights(card: ModelCard) -> FaceNetwork:
     """A card's network for one identity, on the device that holds no numbers.
 
     Somebody's own function and onnx2torch may not know that device: they make the network on the CPU.
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if _made_on_cpu(card.model) else "meta"):
-        return build(card.model, 1, card.network, **card.head)
+        return build_for(card, 1)
 
 
 def _made_on_cpu(model: str) -> bool:

@@ -14,6 +14,8 @@ from facedan_cli.models.network import FaceNetwork
 class Embedder(nn.Module):
     """The features of `embed`: those of the centre crop, to which those of the mirrored crop may be added.
 
+    A whitening that the network holds is applied to those of its last layer, and to no others.
+
     Args:
         network: the network, in evaluation mode.
         layer: the layer of the features, or the dotted path of a module.
@@ -26,6 +28,7 @@ class Embedder(nn.Module):
         self.network = network
         self.layer = layer
         self.flip = flip
+        self.whitens = network.whitening is not None and layer == network.layers[-1]
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -41,7 +44,8 @@ class Embedder(nn.Module):
         self.check(images)
         margin, side = (self.network.image_size - self.network.crop) // 2, self.network.crop
         crops = images[:, :, margin : margin + side, margin : margin + side]
-        return F.normalize(self.summed(self.network, crops))
+        rows = F.normalize(self.summed(self.network, crops))
+        return self.network.whitening(rows) if self.whitens and self.network.whitening is not None else rows
 
     def summed(self, network: Callable[[Tensor], dict[str, Tensor]], images: Tensor) -> Tensor:
         """The layer's features, float32, (b, d), with those of the mirrored images added where `flip` says so."""

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.models.batch_norm import batch_norms, batch_statistics, has_batch_norm
 from facedan_cli.models.classifier import Classifier
+from facedan_cli.models.whitening import PREFIX, Whitening
 
 WIDEST = 2048
 """Most features of a layer that is named by its path: wider maps are averaged over the image, wider rows refused."""
@@ -36,12 +37,14 @@ class FaceNetwork(nn.Module, ABC):
         frozen_statistics: whether batch normalisation uses its running mean and variance in training too.
         means_for_rows: whether a fresh classifier on a trained network starts from class means, if its head can.
         joint_statistics: whether it uses those of all rows of a batch, else those of its source rows.
+        whitening: what `Embedder` does to the rows of the last layer; None of most networks. No training sees it.
     """
 
     layers: tuple[str, ...]
     image_size: int
     crop: int
     classifier: Classifier
+    whitening: Whitening | None
     architecture: str = ""
     frozen_statistics: bool = False
     joint_statistics: bool = False
@@ -51,6 +54,7 @@ class FaceNetwork(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._seen = _Seen()
+        self.whitening = None
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode; batch normalisation that is frozen, by `frozen_statistics` or `train_from`, stays as it is."""
@@ -139,7 +143,7 @@ class FaceNetwork(nn.Module, ABC):
         return {
             path: module
             for path, module in root.named_modules()
-            if path and module is not self.classifier and not path.startswith("classifier.")
+            if path and module is not self.classifier and not f"{path}.".startswith(("classifier.", PREFIX))
         }
 
     def scores(self, features: dict[str, Tensor]) -> Tensor:

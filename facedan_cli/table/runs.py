@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from facedan_cli.config.common import METHOD_OPTIONS
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, LBP, PCANET
 from facedan_cli.config.networks import network_entry, network_settings
@@ -31,7 +32,10 @@ DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7"
 
 Job = PretrainJob | PCANetJob | AdaptJob
 
-ADAPTED = ("control", "adabn", *DANS)
+ADAPTED = ("control", "adabn", "whiten", *DANS)
+UNTRAINED = ("adabn", "whiten")
+"""Rows of methods without training, which are made only where they are asked for."""
+
 OF_NO_SEED = (*CLASSICAL, "vgg")
 """Rows whose model is the same for every seed."""
 
@@ -85,7 +89,7 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[st
         UsageError: a row is unknown, or needs what is not there.
     """
     if asked is None:
-        without = {"adabn"} | ({"vgg"} if init is None else set())  # adabn needs batch normalisation
+        without = {*UNTRAINED} | ({"vgg"} if init is None else set())
         without |= set() if PROTOCOLS[protocol].classical else set(CLASSICAL)
         return tuple(row for row in TABLE_ROWS if row not in without)
     named = [name.strip() for name in asked.split(",")]
@@ -182,9 +186,11 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 
 
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
-    if row == "adabn":
-        return replace(config.adapt, method="adabn")
-    adapt = replace(config.adapt, method=AdaptConfig.method, adabn_mix=AdaptConfig.adabn_mix)
+    method = row if row in UNTRAINED else AdaptConfig.method
+    idle = [name for other, own in METHOD_OPTIONS.items() if other != method for name in own]
+    adapt = replace(config.adapt, method=method, **{name: getattr(AdaptConfig, name) for name in idle})
+    if row in UNTRAINED:
+        return adapt
     if row == "control":
         return replace(adapt, lambda_=0.0)
     (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers

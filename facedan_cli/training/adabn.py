@@ -17,8 +17,9 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.models.batch_norm import set_statistics, statistics_of
 from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
+from facedan_cli.models.whitening import left_out
 from facedan_cli.report import SILENT, Report
-from facedan_cli.training.adapt_job import AdaptJob
+from facedan_cli.training.adapt_job import OF_INIT, AdaptJob
 from facedan_cli.training.datasets import (
     TrainingResult,
     hold_out,
@@ -74,10 +75,6 @@ def use_target_statistics(network: FaceNetwork, images: FaceStore, seed: int, re
     return count
 
 
-_OF_INIT = ("head", "margin", "scale", "hold_people")
-"""What the card of the initial network says that is still true of it."""
-
-
 def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
     """Carry out a planned adaptation of the statistics alone: no weight changes, and no image of the source is needed.
 
@@ -88,6 +85,9 @@ def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SIL
         job.tell_of_inputs(session.report)
         network, card = load_checkpoint(job.init)
         session.report.note(f"starting from {card.run} ({job.init})")
+        if network.whitening is not None:
+            session.report.warn(left_out(card.run))
+            network.whitening = None
         network.offer(job.layers)
         network.to(session.device)
         source, source_held_out = hold_out(job.source.folder, config.holdout, labelled=True)
@@ -101,7 +101,7 @@ def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SIL
         count = use_target_statistics(network, targets.part(target), config.seed, session.report, config.adabn_mix)
         entries.append({"step": 1, "images": count, **test()})
         write_text(run.log, "".join(json.dumps(entry) + "\n" for entry in entries))
-        settings = {key: card.config[key] for key in _OF_INIT if key in card.config}
+        settings = {key: card.config[key] for key in OF_INIT if key in card.config}
         settings |= {"adabn_mix": config.adabn_mix, **of_method(hashed_options(config), config.method)}
         save_checkpoint(run.checkpoint, network, replace(card, stage=run.stage, run=run.name, config=settings))
         unused = job.source.unlabelled, job.source.folder.skipped + job.target.folder.skipped

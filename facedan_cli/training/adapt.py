@@ -22,6 +22,7 @@ from facedan_cli.models.checkpoint import ModelCard, read_card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.state_dict import open_safetensors
+from facedan_cli.models.whitening import PREFIX, is_whitened, left_out
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import checkpoint_of, newest_run
@@ -52,6 +53,7 @@ from facedan_cli.training.loop import DomainBatches, Validation
 from facedan_cli.training.resolve import check_processes, of_method, resolve_adapt
 from facedan_cli.training.session import Session, training_plan, training_session
 from facedan_cli.training.target_list import read_target
+from facedan_cli.training.whiten import whiten
 from facedan_cli.workspace import Dataset, Workspace, sha256_file
 
 
@@ -94,8 +96,9 @@ def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tra
     config, run = job.config, job.run
     if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
         return found
-    if config.method == "adabn":
-        return adapt_statistics(job, force=force, report=report)
+    if config.method != "mmd":
+        untrained = {"adabn": adapt_statistics, "whiten": whiten}[config.method]
+        return untrained(job, force=force, report=report)
     with training_session(config, run, job.caches, force=force, report=report) as session:
         job.tell_of_inputs(session.report)
         torch.manual_seed(job.seed)
@@ -201,8 +204,11 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
     session.report.note(f"starting from {card.run} ({job.init})")
     network = build(card.model, len(identities), card.network, **session.head(len(identities)))
     network.offer(job.layers)
+    if is_whitened(card.config):
+        session.report.warn(left_out(card.run))
     with open_safetensors(job.init) as file:
-        body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith("classifier.")}
+        aside = ("classifier.", PREFIX)
+        body = {key: file.get_tensor(key) for key in sorted(file.keys()) if not key.startswith(aside)}
         classifier = {key: value for key, value in network.state_dict().items() if key.startswith("classifier.")}
         try:
             network.load_state_dict(body | classifier)

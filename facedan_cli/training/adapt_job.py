@@ -14,6 +14,9 @@ from facedan_cli.runs import Run
 from facedan_cli.training.datasets import Source, check_alignment, going_on, tell_of_inputs
 from facedan_cli.training.target_list import Target
 
+OF_INIT = ("head", "margin", "scale", "hold_people")
+"""What the card of the initial network says that is still true after an adaptation without training."""
+
 
 @dataclass(frozen=True)
 class AdaptJob:

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config.common import ADABN_OPTIONS, options
-from facedan_cli.config.fields import check_choices, former_names
+from facedan_cli.config.common import METHOD_OPTIONS, UNTRAINED_OPTIONS, options
+from facedan_cli.config.fields import check_choices, former_names, spelling
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError, did_you_mean
-from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, layer_paths, module_paths
+from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, embedding_length, layer_paths, module_paths
 from facedan_cli.models.network import untrained
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
@@ -104,27 +104,44 @@ def _check_train_from(config: TrainingConfig, paths: Callable[[], list[str]], la
 def _check_method(config: AdaptConfig, card: ModelCard) -> None:
     """Raise an error for a method that the network, the processes or another option rule out."""
     check_choices(config)
-    if config.method != "adabn":
-        if config.adabn_mix != AdaptConfig.adabn_mix:
-            raise UsageError("--adabn-mix means nothing without --method adabn", "leave --adabn-mix out")
+    for method, own in METHOD_OPTIONS.items():
+        for name in own if method != config.method else ():
+            if getattr(config, name) != getattr(AdaptConfig, name):
+                option = spelling(name)
+                raise UsageError(f"{option} means nothing without --method {method}", f"leave {option} out")
+    if config.method == "mmd":
         return
     if not 0 <= config.adabn_mix <= 1:
         raise UsageError(f"--adabn-mix must be a share from 0 to 1, not {config.adabn_mix}", "1, the default, is all")
+    if not 0 <= config.whiten_power <= 0.5:
+        raise UsageError(
+            f"--whiten-power must be from 0 to 0.5, not {config.whiten_power}",
+            "0 centres only, 0.5 whitens fully; leave it out for the default",
+        )
     if config.select:
-        raise UsageError("--select means nothing for --method adabn, which has no λ", "leave --select out")
-    if not batch_norm_of(card.model, card.network)[0]:
+        raise UsageError(f"--select means nothing for --method {config.method}, which has no λ", "leave --select out")
+    if config.method == "adabn" and not batch_norm_of(card.model, card.network)[0]:
         raise UsageError(
             f"--method adabn needs batch normalisation, and {card.model} has none", "use --method mmd, the default"
         )
+    length = embedding_length(card)
+    if config.whiten_rank is not None and not 1 <= config.whiten_rank <= length:
+        raise UsageError(
+            f"--whiten-rank must be from 1 to {length}, the length of the embedding, not {config.whiten_rank}",
+            "leave it out for all directions",
+        )
     if DistEnv.of(os.environ).count > 1:
-        raise UsageError("--method adabn is done by one process", "start it without torchrun")
+        raise UsageError(f"--method {config.method} is done by one process", "start it without torchrun")
 
 
 def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Those of the options of `adapt`, under their names or those on disk, that its method uses."""
+    if method == "mmd":
+        return dict(values)
     former = {name: old for old, name in former_names(AdaptConfig).items()}
-    used = {former.get(name, name) for name in ADABN_OPTIONS} | {*ADABN_OPTIONS}
-    return {key: value for key, value in values.items() if method == "mmd" or key in used}
+    own = (*UNTRAINED_OPTIONS, *METHOD_OPTIONS[method])
+    used = {former.get(name, name) for name in own} | {*own}
+    return {key: value for key, value in values.items() if key in used}
 
 
 def _batch_norm(config: TrainingConfig, model: str, settings: Mapping[str, str] | None, *, fresh: bool) -> str | None:

@@ -18,6 +18,7 @@ from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.pretrained.formats import STATE_DICT_READERS, network_of, read_weights
 from facedan_cli.models.pretrained.layout import layout_of
 from facedan_cli.models.pretrained.vggface_formats import Array
+from facedan_cli.models.whitening import PREFIX, left_out
 from facedan_cli.workspace import sha256_file
 
 _ORDERS = ("rgb", "bgr")
@@ -77,6 +78,8 @@ def load_public_weights(path: Path, network: FaceNetwork, *, channels: str | Non
         tensors[first] = tensors[first].flip(1)
     network.load_state_dict(tensors, strict=False)
     warnings = [found_as.warning] if found_as.warning else []
+    if any(name.startswith(PREFIX) for name in found):
+        warnings.append(left_out(str(path)))
     if not found_as.sure and channels is None:
         warnings.append(f"{path} does not say in which order its weights expect the channels: taken as {order.upper()}")
     remarks = (found_as.licence,) if found_as.licence else ()
