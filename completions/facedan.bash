@@ -81,7 +81,7 @@ _facedan() {
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
         --layers) kind=value words='fc6,fc7 pool,embedding embedding fc6 fc7 pool' ;;
-        --method) kind=value words='mmd adabn whiten' ;;
+        --method) kind=value words='mmd adabn whiten mmd+whiten adabn+whiten' ;;
         --adabn-mix | --whiten-power | --whiten-rank | --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;

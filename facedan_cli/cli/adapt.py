@@ -12,8 +12,9 @@ import typer
 from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, of_others, option, refuse_typed, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
-from facedan_cli.config.common import METHOD_OPTIONS, UNTRAINED_OPTIONS
+from facedan_cli.config.common import UNTRAINED_OPTIONS
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.methods import METHODS, idle_options, methods_of, stages_of, trains
 from facedan_cli.config.training import PRESETS, AdaptConfig
 
 _PLACES = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
@@ -39,6 +40,15 @@ def preset_adapt(config: AdaptConfig, preset: str | None, context: typer.Context
 
     own = precedence("preset")
     return replace(config, **{name: value for name, value in PRESETS[preset].items() if precedence(name) < own})
+
+
+def _idle(method: str) -> set[str]:
+    """The parameters that mean nothing for a method."""
+    idle = {*idle_options(method)} | (set() if "mmd" in methods_of(method) else {"preset"})
+    if not trains(stages_of(method)[0]):
+        own = [name for one in methods_of(method) for name in METHODS[one].options]
+        idle |= of_others(AdaptConfig, (*UNTRAINED_OPTIONS, *own))
+    return idle
 
 
 @command(AdaptConfig)
@@ -70,9 +80,7 @@ def adapt(
     console, first = console_of(context), DistEnv.of(os.environ).first
     console.quiet |= not first
     settings, place = preset_adapt(settings, preset, context), workspace_of(context)
-    if settings.method != AdaptConfig.method and (own := METHOD_OPTIONS.get(settings.method)):
-        idle = of_others(AdaptConfig, (*UNTRAINED_OPTIONS, *own))
-        refuse_typed(context, {"preset", *idle}, f"--method {settings.method}")
+    refuse_typed(context, _idle(settings.method), f"--method {settings.method}")
     if settings.select:
         selection = plan_selection(settings, place, console)
         runs = [*(job.run for job in selection.jobs.values()), selection.run]
@@ -83,6 +91,8 @@ def adapt(
     if context.params["dry_run"]:
         for run in runs:
             print_plan(console, run)
+        for stage in stages_of(settings.method)[1:]:
+            console.note(f"then --method {stage}, a run of its own")
         return
     result = train(force=context.params["force"], report=console)
     if first:

@@ -30,11 +30,6 @@ from facedan_cli.config.templates import POINT_COUNTS, TEMPLATES
 PCANET_OPTIONS = ("source", "model", "gallery", "seed", "strict", "workers", "device")
 """The options of `pretrain` that `pcanet` uses."""
 
-METHOD_OPTIONS = {"mmd": (), "adabn": ("adabn_mix",), "whiten": ("whiten_power", "whiten_rank", "whiten_flip")}
-"""The options of `adapt` that belong to one of its methods; every other is of mmd, which trains."""
-
-METHODS = tuple(METHOD_OPTIONS)
-
 UNTRAINED_OPTIONS = (
     *("source", "target", "init", "method", "holdout", "seed", "strict"),
     *("channels", "input", "mean", "std", "cache", "workers", "device"),

@@ -16,7 +16,6 @@ from facedan_cli.config.common import (
     CACHES,
     ESTIMATORS,
     MEDIANS,
-    METHODS,
     OPTIMIZERS,
     PRECISIONS,
     SCHEDULES,
@@ -38,6 +37,7 @@ from facedan_cli.config.fields import (
     workers_setting,
 )
 from facedan_cli.config.heads import HEADS, head_settings
+from facedan_cli.config.methods import METHODS, idle_options, trains
 from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
 
@@ -47,6 +47,7 @@ LAMBDAS_ON_DISK = "strengths"
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
+_METHODS = ", ".join(f"{name} ({entry.help})" for name, entry in METHODS.items())
 _SCALES = ", ".join(f"{name} {head.scale:g}" for name, head in HEADS.items() if head.scale)
 
 
@@ -209,10 +210,8 @@ class AdaptConfig(TrainingConfig):
     )
     method: str = setting(
         "mmd",
-        "Method: mmd (trains with the penalty), adabn (estimates the statistics of batch normalisation on the "
-        "target, without training; Li et al. 2017) or whiten (mean and covariance of the target's embeddings, without "
-        "training).",
-        choices=METHODS,
+        f"Method, or several joined by +, as in mmd+whiten: {_METHODS}.",
+        suggest=(*METHODS, "mmd+whiten", "adabn+whiten"),
     )
     adabn_mix: float = setting(1.0, "Share of the target's statistics in those of adabn; the rest are the network's.")
     whiten_power: float = setting(
@@ -302,6 +301,19 @@ def resolve(config: Training, recipe: Recipe, **known: Any) -> Training:
     resolved = replace(config, **(unset | known | head_settings(**head)))
     check_training(resolved)
     return resolved
+
+
+def of_stage(config: AdaptConfig, stage: str) -> AdaptConfig:
+    """The configuration of one stage of its method: the options of other methods have their defaults.
+
+    Args:
+        config: the given configuration.
+        stage: of `stages_of`; a training without mmd has λ = 0.
+    """
+    idle = {name: getattr(AdaptConfig, name) for name in idle_options(stage)}
+    if "lambda_" in idle and trains(stage):
+        idle["lambda_"] = 0.0
+    return replace(config, method=stage, **idle)
 
 
 def check_training(config: TrainingConfig) -> None:

@@ -250,7 +250,8 @@ def label_of(card: ModelCard) -> str:
         return "source only"
     config = card.config
     if config.get("method") in _UNTRAINED:
-        return _UNTRAINED[config["method"]](config)
+        before = f"{label_of(replace(card, config=config['after']))} + " if "after" in config else ""
+        return before + _UNTRAINED[config["method"]](config)
     if config["lambda"] == 0:
         return "λ = 0" + _changes({"batch_norm": config.get("batch_norm")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from facedan_cli.config.common import METHOD_OPTIONS
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.models import CLASSICAL, LBP, PCANET
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.protocols import PROTOCOLS
 from facedan_cli.config.table import TABLE_ROWS, TableConfig
-from facedan_cli.config.training import AdaptConfig, PretrainConfig, resolve
+from facedan_cli.config.training import AdaptConfig, PretrainConfig, of_stage, resolve
 from facedan_cli.embedding.published import code_of, find_weights, import_weights
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import batch_norm_of
@@ -187,8 +186,7 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
     method = row if row in UNTRAINED else AdaptConfig.method
-    idle = [name for other, own in METHOD_OPTIONS.items() if other != method for name in own]
-    adapt = replace(config.adapt, method=method, **{name: getattr(AdaptConfig, name) for name in idle})
+    adapt = of_stage(config.adapt, method)
     if row in UNTRAINED:
         return adapt
     if row == "control":

@@ -19,7 +19,7 @@ from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.whitening import left_out
 from facedan_cli.report import SILENT, Report
-from facedan_cli.training.adapt_job import OF_INIT, AdaptJob
+from facedan_cli.training.adapt_job import AdaptJob, carried_on
 from facedan_cli.training.datasets import (
     TrainingResult,
     hold_out,
@@ -101,8 +101,7 @@ def adapt_statistics(job: AdaptJob, *, force: bool = False, report: Report = SIL
         count = use_target_statistics(network, targets.part(target), config.seed, session.report, config.adabn_mix)
         entries.append({"step": 1, "images": count, **test()})
         write_text(run.log, "".join(json.dumps(entry) + "\n" for entry in entries))
-        settings = {key: card.config[key] for key in OF_INIT if key in card.config}
-        settings |= {"adabn_mix": config.adabn_mix, **of_method(hashed_options(config), config.method)}
+        settings = carried_on(card) | {"adabn_mix": config.adabn_mix} | of_method(hashed_options(config), config.method)
         save_checkpoint(run.checkpoint, network, replace(card, stage=run.stage, run=run.name, config=settings))
         unused = job.source.unlabelled, job.source.folder.skipped + job.target.folder.skipped
         set_aside = write_unusable(run, session.unusable(sources, targets), *unused)

@@ -10,9 +10,10 @@ import torch
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import hashed_options, options
+from facedan_cli.config.methods import stages_of
 from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.networks import is_network, network_settings
-from facedan_cli.config.training import AdaptConfig
+from facedan_cli.config.training import AdaptConfig, of_stage
 from facedan_cli.data.batches import BatchStream
 from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import refuse_misaligned, template_name, training_misalignments
@@ -50,7 +51,7 @@ from facedan_cli.training.datasets import (
 from facedan_cli.training.domain_test import DomainTest, Ends, draw_domains, tell
 from facedan_cli.training.held_out import HeldOut
 from facedan_cli.training.loop import DomainBatches, Validation
-from facedan_cli.training.resolve import check_processes, of_method, resolve_adapt
+from facedan_cli.training.resolve import check_method, check_processes, of_method, resolve_adapt
 from facedan_cli.training.session import Session, training_plan, training_session
 from facedan_cli.training.target_list import read_target
 from facedan_cli.training.whiten import whiten
@@ -63,10 +64,13 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     Raises:
         FacedanError: an input is missing, or an option cannot be.
     """
+    stage, *later = stages_of(config.method)
+    then = replace(config, method="+".join(later)) if later else None
     dataset = workspace.dataset(config.source)
     init = find_init(config, workspace, dataset, report)
     card = read_card(init)
-    config, layers, bandwidth_multipliers = resolve_adapt(config, card, init)
+    check_method(config, card)
+    config, layers, bandwidth_multipliers = resolve_adapt(of_stage(config, stage), card, init)
     source = read_source(dataset, config.holdout_identities or 0, workspace.root)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
@@ -86,19 +90,31 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
         },
         images={"source": source.folder, "target": target.folder},
     )
-    return AdaptJob(
-        config, source, target, init, card, layers, bandwidth_multipliers, run, workspace.root / "cache", shared
-    )
+    return AdaptJob(config, source, target, init, card, layers, bandwidth_multipliers, run, workspace, shared, then)
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
-    """Carry out a planned adaptation; a finished run is kept, an interrupted one is resumed."""
+    """Carry out a planned adaptation; a finished run is kept, an interrupted one is resumed.
+
+    Further stages of its method, such as whiten in mmd+whiten, are runs of their own that start from it.
+
+    Returns:
+        The result of the last stage.
+    """
+    result = found_finished(job.run, [job.source.folder, job.target.folder], force=force, report=report)
+    if result is None:
+        carry_out = {"adabn": adapt_statistics, "whiten": whiten}.get(job.config.method, _train)
+        result = carry_out(job, force=force, report=report)
+    if job.then is None:
+        return result
+    report.note(f"{job.run.name} is done; {job.then.method} starts from it")
+    following = plan_adapt(replace(job.then, init=job.run.name), job.workspace, report)
+    last = adapt(following, force=force, report=report)
+    return replace(last, set_aside=last.set_aside or result.set_aside)
+
+
+def _train(job: AdaptJob, *, force: bool, report: Report) -> TrainingResult:
     config, run = job.config, job.run
-    if found := found_finished(run, [job.source.folder, job.target.folder], force=force, report=report):
-        return found
-    if config.method != "mmd":
-        untrained = {"adabn": adapt_statistics, "whiten": whiten}[config.method]
-        return untrained(job, force=force, report=report)
     with training_session(config, run, job.caches, force=force, report=report) as session:
         job.tell_of_inputs(session.report)
         torch.manual_seed(job.seed)

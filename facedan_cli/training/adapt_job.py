@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.embedding.alignment import Expected
 from facedan_cli.models.checkpoint import ModelCard
+from facedan_cli.models.whitening import is_whitened
 from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.training.datasets import Source, check_alignment, going_on, tell_of_inputs
 from facedan_cli.training.target_list import Target
+from facedan_cli.workspace import Workspace
 
 OF_INIT = ("head", "margin", "scale", "hold_people")
 """What the card of the initial network says that is still true after an adaptation without training."""
+
+
+def carried_on(card: ModelCard) -> dict[str, Any]:
+    """The options that a network keeps from its card when it is adapted without training.
+
+    Those of the adaptation before it are under `after`; a whitening is replaced, and so are its options.
+    """
+    kept = {key: card.config[key] for key in OF_INIT if key in card.config}
+    before = card.config.get("after") if is_whitened(card.config) else card.config if card.stage == "adapt" else None
+    return kept | ({} if before is None else {"after": dict(before)})
 
 
 @dataclass(frozen=True)
@@ -31,8 +44,9 @@ class AdaptJob:
         layers: adapted layers with their weights.
         bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
         run: run of the result.
-        caches: directory of decoded faces.
+        workspace: where runs and decoded faces lie.
         shared: number of images in both source and target.
+        then: the configuration of the further stages of its method, which start from this run; None: it is the last.
     """
 
     config: AdaptConfig
@@ -43,8 +57,14 @@ class AdaptJob:
     layers: Mapping[str, float]
     bandwidth_multipliers: tuple[float, ...]
     run: Run
-    caches: Path
+    workspace: Workspace
     shared: int
+    then: AdaptConfig | None = None
+
+    @property
+    def caches(self) -> Path:
+        """The directory of decoded faces."""
+        return self.workspace.root / "cache"
 
     @property
     def expected(self) -> Expected:

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from facedan_cli.config.common import METHOD_OPTIONS, UNTRAINED_OPTIONS, options
+from facedan_cli.config.common import UNTRAINED_OPTIONS, options
 from facedan_cli.config.fields import check_choices, former_names, spelling
+from facedan_cli.config.methods import METHODS, methods_of, trains
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
@@ -59,7 +60,6 @@ def resolve_adapt(
         UsageError: naming the option that cannot be.
     """
     network = card.entry
-    _check_method(config, card)
     layers, bandwidth_multipliers = resolve_penalty(config, network, lambda: layer_paths(card))
     _check_train_from(config, lambda: layer_paths(card), layers)
     resolved = resolve(
@@ -101,15 +101,21 @@ def _check_train_from(config: TrainingConfig, paths: Callable[[], list[str]], la
         )
 
 
-def _check_method(config: AdaptConfig, card: ModelCard) -> None:
-    """Raise an error for a method that the network, the processes or another option rule out."""
+def check_method(config: AdaptConfig, card: ModelCard) -> None:
+    """Raise an error for a method that the network, the processes or another option rule out.
+
+    Raises:
+        UsageError: naming the option.
+    """
     check_choices(config)
-    for method, own in METHOD_OPTIONS.items():
-        for name in own if method != config.method else ():
+    methods = methods_of(config.method)
+    for method, entry in METHODS.items():
+        for name in entry.options if method not in ("mmd", *methods) else ():
             if getattr(config, name) != getattr(AdaptConfig, name):
                 option = spelling(name)
                 raise UsageError(f"{option} means nothing without --method {method}", f"leave {option} out")
-    if config.method == "mmd":
+    untrained = [method for method in methods if not METHODS[method].trains]
+    if not untrained:
         return
     if not 0 <= config.adabn_mix <= 1:
         raise UsageError(f"--adabn-mix must be a share from 0 to 1, not {config.adabn_mix}", "1, the default, is all")
@@ -120,7 +126,7 @@ def _check_method(config: AdaptConfig, card: ModelCard) -> None:
         )
     if config.select:
         raise UsageError(f"--select means nothing for --method {config.method}, which has no λ", "leave --select out")
-    if config.method == "adabn" and not batch_norm_of(card.model, card.network)[0]:
+    if "adabn" in methods and not batch_norm_of(card.model, card.network)[0]:
         raise UsageError(
             f"--method adabn needs batch normalisation, and {card.model} has none", "use --method mmd, the default"
         )
@@ -131,15 +137,15 @@ def _check_method(config: AdaptConfig, card: ModelCard) -> None:
             "leave it out for all directions",
         )
     if DistEnv.of(os.environ).count > 1:
-        raise UsageError(f"--method {config.method} is done by one process", "start it without torchrun")
+        raise UsageError(f"--method {untrained[0]} is done by one process", "start it without torchrun")
 
 
 def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Those of the options of `adapt`, under their names or those on disk, that its method uses."""
-    if method == "mmd":
+    """Those of the options of `adapt`, under their names or those on disk, that a stage of its method uses."""
+    if trains(method):
         return dict(values)
     former = {name: old for old, name in former_names(AdaptConfig).items()}
-    own = (*UNTRAINED_OPTIONS, *METHOD_OPTIONS[method])
+    own = (*UNTRAINED_OPTIONS, *METHODS[method].options)
     used = {former.get(name, name) for name in own} | {*own}
     return {key: value for key, value in values.items() if key in used}
 

@@ -21,7 +21,7 @@ from facedan_cli.models.checkpoint import load_checkpoint, save_checkpoint
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.whitening import Whitening
 from facedan_cli.report import SILENT, Report
-from facedan_cli.training.adapt_job import OF_INIT, AdaptJob
+from facedan_cli.training.adapt_job import AdaptJob, carried_on
 from facedan_cli.training.datasets import (
     LEAST_SAMPLE,
     TrainingResult,
@@ -80,8 +80,7 @@ def whiten(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> Tr
         network.whitening = _module(mean, matrix).to(session.device)
         entry: dict[str, Any] = {"step": 1, "images": len(target), "people": None if people is None else round(people)}
         write_text(run.log, json.dumps(entry) + "\n")
-        settings = {key: card.config[key] for key in OF_INIT if key in card.config}
-        settings |= of_method(hashed_options(config), config.method)
+        settings = carried_on(card) | of_method(hashed_options(config), config.method)
         settings |= {"whiten_power": config.whiten_power, "whiten_flip": config.whiten_flip, "images": len(target)}
         save_checkpoint(run.checkpoint, network, replace(card, stage=run.stage, run=run.name, config=settings))
         unused = job.source.unlabelled, job.source.folder.skipped + job.target.folder.skipped
