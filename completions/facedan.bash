@@ -113,10 +113,11 @@ _facedan() {
         esac
         ;;
     table)
-        options='--source --target --rows --also --embeddings --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --strict --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --rows --methods --also --embeddings --seeds --model --init --pretrain-iterations --iterations --lambda --far --ci --replicates --format --images --protocol --any-lists --pairs --gallery --probe --strict --workers --device --workspace -w --config --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target | --images | --gallery | --probe) kind=dataset ;;
         --rows | --embeddings | --seeds | --pretrain-iterations | --iterations | --lambda | --far | --replicates | --workers) kind=value ;;
+        --methods) kind=value words='whiten mmd+whiten adabn,whiten' ;;
         --also) kind=model ;;
         --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet' ;;
         --init) kind=run ;;

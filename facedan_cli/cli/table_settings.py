@@ -67,7 +67,7 @@ def settings(context: typer.Context) -> tuple[TableConfig, typer.Context]:
     test = _parsed(context, "evaluate", words, given["by"])
     also, embeddings = tuple(given["also"] or ()), tuple(given["embeddings"] or ())
     evaluate = replace(configured(EvaluateConfig, test), model=also, embeddings=embeddings)
-    rows = resolve_rows(given["rows"], given["by"], pretrain.init)
+    rows = resolve_rows(given["rows"], given["by"], pretrain.init, given["methods"])
     return TableConfig(rows=rows, seeds=_seeds(given["seeds"]), pretrain=pretrain, adapt=adapt, evaluate=evaluate), test
 
 

@@ -15,8 +15,11 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
 TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.tabled)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
-TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "adabn", "whiten", "s7", "s67", "m7", "m67", "fusion")
-"""The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models."""
+TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "adabn", "whiten", "ddc", "s7", "s67", "m7", "m67", "fusion")
+"""The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models.
+
+Methods joined by + are rows as well; they come last.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,7 @@ class TableConfig:
     """The paper's table: `pretrain` and `adapt` train each row, `evaluate` measures it.
 
     Args:
-        rows: names from `TABLE_ROWS`.
+        rows: names from `TABLE_ROWS`, and methods as `adapt --method` takes them.
         seeds: seeds of the trainings; each has models of its own.
         pretrain: stage 1, but for its seed.
         adapt: stage 2, but for its seed, λ, kernels and layers, which seed and row determine.
@@ -58,8 +61,14 @@ class TableOptions:
     target: str = setting(help="Unlabelled faces, as `adapt` takes them.", complete="dataset")
     rows: str | None = setting(
         None,
-        f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}. Default: all but adabn, which needs batch "
-        "normalisation, and whiten; vgg needs --init, lbp and pcanet belong to feret.",
+        f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}, or methods joined by +. Default: all but adabn, "
+        "whiten and ddc (s7 by its other name); vgg needs --init, lbp and pcanet belong to feret.",
+        leading=True,
+    )
+    methods: str | None = setting(
+        None,
+        "Further rows, methods as `adapt --method` takes them, such as whiten,mmd+whiten.",
+        suggest=("whiten", "mmd+whiten", "adabn,whiten"),
         leading=True,
     )
     also: tuple[str, ...] = setting(

@@ -308,7 +308,7 @@ def of_stage(config: AdaptConfig, stage: str) -> AdaptConfig:
 
     Args:
         config: the given configuration.
-        stage: of `stages_of`; a training without mmd has λ = 0.
+        stage: of `stages_of`, or several that follow one another; a training without mmd has λ = 0.
     """
     idle = {name: getattr(AdaptConfig, name) for name in idle_options(stage)}
     if "lambda_" in idle and trains(stage):

@@ -25,7 +25,7 @@ from facedan_cli.runs import provenance
 from facedan_cli.table.formats import write_table
 from facedan_cli.table.reported import Reported
 from facedan_cli.table.result import Key, PairedDifference, SeedSummary, TableResult, TableRow
-from facedan_cli.table.runs import ADAPTED, DANS, OF_NO_SEED, TableModel, train_table
+from facedan_cli.table.runs import DANS, OF_NO_SEED, TableModel, is_adapted, train_table
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Dataset, Workspace, digest, read_set_aside, sha256_file, write_set_aside
 
@@ -175,7 +175,7 @@ def _measure(
         (reference, row, found)
         for reference in REFERENCES
         for row in rows
-        if reference in rows and row in (*ADAPTED, "fusion", *_further(config)) and row != reference
+        if reference in rows and (is_adapted(row) or row in ("fusion", *_further(config))) and row != reference
         for found in differences([(reference, rows[reference].partitions), (row, rows[row].partitions)])
     ]
     return _SeedResult(rows, compared, results, whole.verifies, set_aside, whole.warnings)
@@ -207,7 +207,7 @@ def _row(
     if means:
         summaries["mean", "1"] = SeedSummary(tuple(means), (None,) * len(means))
     family = network_entry(config.pretrain.model).family
-    names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion"}
+    names = {"vgg": family, "source": f"{family}-source", "fusion": "fusion", "ddc": "DDC"}
     name = names.get(row, by_seed[0].name)
     return TableRow(row, name, runs, summaries, reported.rates(row) if reported else {})
 

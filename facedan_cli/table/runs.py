@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facedan_cli.config.fields import check_choice
+from facedan_cli.config.methods import METHODS, methods_of
 from facedan_cli.config.models import CLASSICAL, LBP, PCANET
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.protocols import PROTOCOLS
@@ -26,14 +27,22 @@ from facedan_cli.training.pretrain import PretrainJob, plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace
 
-DANS: Mapping[str, tuple[int, bool]] = {"s7": (1, False), "s67": (1, True), "m7": (5, False), "m67": (5, True)}
-"""The paper's adaptations: number of kernels, and whether all layers are adapted or only the last."""
+DANS: Mapping[str, tuple[int, bool]] = {
+    "ddc": (1, False),
+    "s7": (1, False),
+    "s67": (1, True),
+    "m7": (5, False),
+    "m67": (5, True),
+}
+"""The paper's adaptations: number of kernels, and whether all layers are adapted or only the last.
+
+One kernel on one layer is DDC (Tzeng et al. 2014), which the paper calls DAN_s7.
+"""
 
 Job = PretrainJob | PCANetJob | AdaptJob
 
-ADAPTED = ("control", "adabn", "whiten", *DANS)
-UNTRAINED = ("adabn", "whiten")
-"""Rows of methods without training, which are made only where they are asked for."""
+ON_REQUEST = ("adabn", "whiten", "ddc")
+"""Rows that are made only where they are asked for."""
 
 OF_NO_SEED = (*CLASSICAL, "vgg")
 """Rows whose model is the same for every seed."""
@@ -44,7 +53,7 @@ class Cell:
     """A run that the table needs.
 
     Args:
-        row: key in `TABLE_ROWS`.
+        row: key in `TABLE_ROWS`, or methods.
         seed: seed of its training.
         run: the run; None until the run that it starts from is finished.
     """
@@ -76,29 +85,43 @@ class TableModel:
     set_aside: Path | None = None
 
 
-def resolve_rows(asked: str | None, protocol: str, init: str | None) -> tuple[str, ...]:
-    """The rows of a table, in the paper's order.
+def resolve_rows(asked: str | None, protocol: str, init: str | None, methods: str | None = None) -> tuple[str, ...]:
+    """The rows of a table: the paper's in its order, then methods.
 
     Args:
-        asked: a text such as "source,m67"; None: all possible rows.
+        asked: a text such as "source,m67,mmd+whiten"; None: all possible rows of the paper.
         protocol: protocol of the table.
         init: the weights that stage 1 starts from, if any.
+        methods: further rows, a text such as "whiten,mmd+whiten".
 
     Raises:
         UsageError: a row is unknown, or needs what is not there.
     """
     if asked is None:
-        without = {*UNTRAINED} | ({"vgg"} if init is None else set())
+        without = {*ON_REQUEST} | ({"vgg"} if init is None else set())
         without |= set() if PROTOCOLS[protocol].classical else set(CLASSICAL)
-        return tuple(row for row in TABLE_ROWS if row not in without)
-    named = [name.strip() for name in asked.split(",")]
+        named = [row for row in TABLE_ROWS if row not in without]
+    else:
+        named = [name.strip() for name in asked.split(",")]
     for name in named:
-        check_choice("--rows", name, TABLE_ROWS)
+        if "+" not in name and name not in METHODS:
+            check_choice("--rows", name, TABLE_ROWS)
+    named += [] if methods is None else methods.split(",")
+    named = [name if name in TABLE_ROWS else "+".join(methods_of(name)) for name in named]
+    named = ["m67" if name == "mmd" else name for name in named]
+    if {"ddc", "s7"} <= {*named}:
+        raise UsageError("the rows ddc and s7 are one model", "leave one of them out")
     if "vgg" in named and init is None:
         raise UsageError("the row vgg is of the weights that --init names", "give --init, or leave the row out")
     if "fusion" in named and len(set(named) & set(DANS)) < 2:
         raise UsageError("the row fusion needs two adapted models at least", f"add some of {', '.join(DANS)}")
-    return tuple(row for row in TABLE_ROWS if row in named)
+    joined = dict.fromkeys(name for name in named if name not in TABLE_ROWS)
+    return (*(row for row in TABLE_ROWS if row in named), *joined)
+
+
+def is_adapted(row: str) -> bool:
+    """Whether a row is of a network that `adapt` makes."""
+    return row in ("control", *DANS) or "+" in row or row in METHODS
 
 
 def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
@@ -148,7 +171,7 @@ def train_table(config: TableConfig, workspace: Workspace, report: Report) -> di
 
 def _jobs(config: TableConfig, seed: int, workspace: Workspace) -> Iterator[tuple[str, Job]]:
     """Yield the trainings of a seed in order; those after the first can be planned only when it is finished."""
-    if not any(row in ("source", *ADAPTED) for row in config.rows):
+    if not any(row == "source" or is_adapted(row) for row in config.rows):
         return
     first = plan_pretrain(replace(config.pretrain, seed=seed), workspace)
     yield "source", first
@@ -173,7 +196,7 @@ def _state(run: Run) -> str:
 
 
 def _adapted(config: TableConfig) -> list[str]:
-    return [row for row in config.rows if row in ADAPTED]
+    return [row for row in config.rows if is_adapted(row)]
 
 
 def _pcanet(config: TableConfig) -> PretrainConfig:
@@ -185,10 +208,9 @@ def _pcanet(config: TableConfig) -> PretrainConfig:
 
 
 def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
-    method = row if row in UNTRAINED else AdaptConfig.method
-    adapt = of_stage(config.adapt, method)
-    if row in UNTRAINED:
-        return adapt
+    if row in METHODS or row not in TABLE_ROWS:
+        return of_stage(config.adapt, row)
+    adapt = of_stage(config.adapt, AdaptConfig.method)
     if row == "control":
         return replace(adapt, lambda_=0.0)
     (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers
@@ -205,11 +227,11 @@ def _check(config: TableConfig, workspace: Workspace) -> None:
             "flip and layer in [evaluate] mean nothing for lbp and pcanet", "leave the rows out with --rows"
         )
     network_entry(config.pretrain.model)
-    if "adabn" in config.rows:
+    if any("adabn" in row.split("+") for row in config.rows):
         code_of(config.pretrain.model)
         if not batch_norm_of(config.pretrain.model, network_settings(config.pretrain))[0]:
             raise UsageError(
-                f"the row adabn needs batch normalisation, and {config.pretrain.model} has none", "leave the row out"
+                f"adabn needs batch normalisation, and {config.pretrain.model} has none", "leave its row out"
             )
     target = read_target(config.adapt.target, workspace)
     if _adapted(config):

@@ -65,7 +65,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
         FacedanError: an input is missing, or an option cannot be.
     """
     stage, *later = stages_of(config.method)
-    then = replace(config, method="+".join(later)) if later else None
+    then = of_stage(config, "+".join(later)) if later else None
     dataset = workspace.dataset(config.source)
     init = find_init(config, workspace, dataset, report)
     card = read_card(init)

@@ -28,7 +28,7 @@ from facedan_cli.table.fill import TableProtocol, fill_table
 from facedan_cli.table.formats import as_latex, as_markdown, differences_table, rates_table
 from facedan_cli.table.reported import TABLE_1, TABLE_2, reported_feret, reported_gbu
 from facedan_cli.table.result import CSV_HEADER, TableResult
-from facedan_cli.table.runs import UNTRAINED, as_loaded, plan_table, resolve_rows
+from facedan_cli.table.runs import ON_REQUEST, as_loaded, plan_table, resolve_rows
 from facedan_cli.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("_no_figures")
@@ -288,7 +288,7 @@ def test_searches_have_rank_1_rates(place: Workspace) -> None:
     assert set(told) <= set(result.summary()["warnings"])
 
 
-USUAL = tuple(row for row in TABLE_ROWS if row not in UNTRAINED)
+USUAL = tuple(row for row in TABLE_ROWS if row not in ON_REQUEST)
 
 
 @pytest.mark.parametrize(

@@ -154,5 +154,5 @@ def test_a_table_has_a_row_for_it(pretrained: Workspace) -> None:
     assert label_of(cards["adabn"]) == "AdaBN"
     assert "method" not in cards["control"].config
     shutil.rmtree(pretrained.root / "runs")
-    with pytest.raises(UsageError, match="the row adabn needs batch normalisation"):
+    with pytest.raises(UsageError, match="adabn needs batch normalisation"):
         plan_table(replace(config, pretrain=replace(PRETRAIN, model="vggface-mini")), pretrained)

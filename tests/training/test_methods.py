@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import normalised
@@ -13,15 +14,19 @@ import pytest
 from safetensors.torch import load_file
 from tiny import Notes
 
+from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.methods import METHODS, methods_of, stages_of
+from facedan_cli.config.table import TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.errors import UsageError
 from facedan_cli.evaluation.models import label_of
 from facedan_cli.models.checkpoint import read_card
+from facedan_cli.table.runs import plan_table, resolve_rows, train_table
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.workspace import Workspace
 
+PRETRAIN = PretrainConfig(source="casia", model=normalised.NAME, iterations=3, batch=8, log_every=1)
 JOINED = AdaptConfig(source="casia", target="frgc", method="mmd+whiten", iterations=2, batch=4, whiten_power=0.5)
 
 
@@ -33,11 +38,7 @@ def network() -> Iterator[None]:
 
 @pytest.fixture
 def pretrained(workspace: Workspace, network: None) -> Workspace:
-    pretrain(
-        plan_pretrain(
-            PretrainConfig(source="casia", model=normalised.NAME, iterations=3, batch=8, log_every=1), workspace
-        )
-    )
+    pretrain(plan_pretrain(PRETRAIN, workspace))
     return workspace
 
 
@@ -107,3 +108,35 @@ def test_notes_say_which_stage_follows(pretrained: Workspace) -> None:
     report = Notes()
     adapt(plan_adapt(JOINED, pretrained), report=report)
     assert any("whiten starts from it" in note for note in report.notes)
+
+
+def test_a_table_has_rows_for_methods(pretrained: Workspace) -> None:
+    rows = resolve_rows("mmd+whiten,source,whiten", "gbu", None, "whiten+adabn,mmd+whiten,mmd")
+    assert rows == ("source", "whiten", "m67", "mmd+whiten", "adabn+whiten")
+    assert resolve_rows("ddc,source", "gbu", None) == ("source", "ddc")
+    assert {*resolve_rows(None, "gbu", None, "whiten")} - {*resolve_rows(None, "gbu", None)} == {"whiten"}
+    for odd in ("mmd+witen", "m67+whiten", "witen"):
+        with pytest.raises(UsageError, match="does not know"):
+            resolve_rows(odd, "gbu", None)
+    with pytest.raises(UsageError, match="ddc and s7 are one model"):
+        resolve_rows("ddc,s7", "gbu", None)
+    config = TableConfig(
+        rows=("source", "ddc", "adabn+whiten", "mmd+whiten"),
+        pretrain=PRETRAIN,
+        adapt=replace(JOINED, method="mmd", adabn_mix=0.3),
+        evaluate=EvaluateConfig(),
+    )
+    found = train_table(config, pretrained, Notes())[0]
+    labels = {row: label_of(read_card(Path(model.name))) for row, model in found.items()}
+    assert labels == {
+        "source": "source only",
+        "ddc": "DAN_s embedding",
+        "adabn+whiten": "AdaBN mix=0.3 + whitened 0.5",
+        "mmd+whiten": "DAN_m embedding + whitened 0.5",
+    }
+    assert [cell.row for cell in plan_table(config, pretrained)] == list(found)
+
+
+def test_a_later_stage_ignores_the_options_of_an_earlier_one(pretrained: Workspace) -> None:
+    job = plan_adapt(replace(JOINED, method="adabn+whiten", adabn_mix=0.5), pretrained)
+    assert load_file(adapt(job).run.checkpoint)["whitening.mean"].any()
