@@ -75,11 +75,12 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
+        --check | --workspace | -w | --config) kind=path ;;
         --layers) kind=value words='fc6,fc7 pool,embedding embedding fc6 fc7 pool' ;;
         --method) kind=value words='mmd adabn whiten mmd+whiten adabn+whiten' ;;
         --adabn-mix | --whiten-power | --whiten-rank | --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
@@ -96,7 +97,6 @@ _facedan() {
         --cache) kind=value words='auto ram disk none' ;;
         --channels) kind=value words='auto rgb bgr' ;;
         --device) kind=value words='auto cpu cuda' ;;
-        --workspace | -w | --config) kind=path ;;
         *) kind=option ;;
         esac
         ;;

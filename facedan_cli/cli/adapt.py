@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from facedan_cli.cli.command import command
 from facedan_cli.cli.options import console_of, of_others, option, refuse_typed, workspace_of
 from facedan_cli.cli.outcome import finish, print_plan
-from facedan_cli.config.common import UNTRAINED_OPTIONS
+from facedan_cli.config.common import UNTRAINED_OPTIONS, EvaluateConfig
 from facedan_cli.config.fields import check_choice
 from facedan_cli.config.methods import METHODS, idle_options, methods_of, stages_of, trains
 from facedan_cli.config.training import PRESETS, AdaptConfig
@@ -63,6 +64,14 @@ def adapt(
             complete=tuple(PRESETS),
         ),
     ] = None,
+    check: Annotated[
+        Path | None,
+        option(
+            "Labelled pairs of target images, as `evaluate pairs` takes them: after the adaptation the verification "
+            "rates before and after, with the interval of their difference. They choose nothing.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Stage 2: adapt the network to the target without its labels; prints the path of its checkpoint.
 
@@ -72,6 +81,7 @@ def adapt(
     Example: facedan adapt --source casia --target frgc --kernels 5 --layers fc6,fc7
     """
     from facedan_cli.distributed import DistEnv
+    from facedan_cli.evaluation.check import check_adaptation, refuse_pairs
     from facedan_cli.training.adapt import adapt as run_adapt
     from facedan_cli.training.adapt import plan_adapt
     from facedan_cli.training.selection import plan_selection
@@ -81,8 +91,11 @@ def adapt(
     console.quiet |= not first
     settings, place = preset_adapt(settings, preset, context), workspace_of(context)
     refuse_typed(context, _idle(settings.method), f"--method {settings.method}")
+    if check is not None:
+        refuse_pairs(check)
     if settings.select:
         selection = plan_selection(settings, place, console)
+        job = next(iter(selection.jobs.values()))
         runs = [*(job.run for job in selection.jobs.values()), selection.run]
         train = partial(run_selection, selection)
     else:
@@ -95,5 +108,12 @@ def adapt(
             console.note(f"then --method {stage}, a run of its own")
         return
     result = train(force=context.params["force"], report=console)
-    if first:
-        finish(console, result)
+    if not first:
+        return
+    checked = None
+    if check is not None:
+        how = EvaluateConfig(flip=settings.whiten_flip, workers=settings.workers, device=settings.device)
+        images = job.target.dataset
+        checked = check_adaptation(job.init, result.run.checkpoint, images, check, place, how, console)
+        console.note(str(checked))
+    finish(console, result, checked)

@@ -11,6 +11,7 @@ from facedan_cli.cli.console import Console
 from facedan_cli.workspace import read_set_aside
 
 if TYPE_CHECKING:
+    from facedan_cli.evaluation.check import Check
     from facedan_cli.runs import Run
     from facedan_cli.training.datasets import TrainingResult
 
@@ -27,7 +28,7 @@ def print_plan(console: Console, run: Run) -> None:
     console.result("  " + ", ".join(f"{key} {value}" for key, value in run.config.items() if value is not None))
 
 
-def finish(console: Console, result: TrainingResult) -> None:
+def finish(console: Console, result: TrainingResult, checked: Check | None = None) -> None:
     """Print the result of a training; exit with code 3 if images were set aside."""
     run = result.run
     if result.skipped:
@@ -42,6 +43,8 @@ def finish(console: Console, result: TrainingResult) -> None:
             "metrics": dict(result.metrics),
             "set_aside": None if result.set_aside is None else str(result.set_aside),
         }
+        if checked is not None:
+            made["check"] = checked.summary()
         console.json(made)
     else:
         console.path(run.checkpoint)
