@@ -56,7 +56,7 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet pcanet' ;;
@@ -64,6 +64,7 @@ _facedan() {
         --layers | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
+        --input-normalisation) kind=value words='none clahe retinex' ;;
         --batch-norm) kind=value words='frozen source' ;;
         --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
@@ -75,7 +76,7 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
@@ -91,6 +92,7 @@ _facedan() {
         --kernel-weights) kind=value words='equal optimal' ;;
         --optimizer) kind=value words='sgd adamw' ;;
         --schedule) kind=value words='constant onecycle' ;;
+        --input-normalisation) kind=value words='none clahe retinex' ;;
         --batch-norm) kind=value words='frozen source joint target' ;;
         --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;

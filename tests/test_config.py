@@ -47,6 +47,7 @@ def test_a_recipe_fills_only_what_is_not_set() -> None:
         "std",
         "layers",
         "batch_norm",
+        "input_normalisation",
         "train_from",
     }  # by the network, or of one that no row describes
     assert unset == {"init", "gallery", "margin", "scale", "holdout_identities"}  # softmax has neither margin nor scale
@@ -64,7 +65,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
     resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict", "train_from"}  # elsewhere, or of other methods
-    resolved |= {"whiten_power", "whiten_rank", "whiten_flip"}
+    resolved |= {"whiten_power", "whiten_rank", "whiten_flip", "input_normalisation"}
     former = {new: old for old, new in former_names(config).items()}
     expected = {former.get(key, key) for key in options(config).keys() - without - resolved}
     assert hashed_options(config).keys() == expected

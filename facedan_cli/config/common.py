@@ -45,6 +45,7 @@ BANDWIDTHS = ("frozen", "ema", "batch")
 MEDIANS = ("squared", "sigma")
 BETAS = ("equal", "optimal")
 OPTIMIZERS = ("sgd", "adamw")
+INPUT_NORMALISATIONS = ("none", "clahe", "retinex")
 SCHEDULES = ("constant", "onecycle")
 CONVENTIONS = ("max-tar", "bob", "openbr", "nearest")
 INTERVALS = ("bootstrap", "wilson", "none")
@@ -256,6 +257,7 @@ _NOT_DETERMINING = frozenset(
 _AS_BEFORE = (
     *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
     *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0), ("train_from", None)),
+    *(("input_normalisation", None), ("input_normalisation", "none")),
     *(("whiten_power", 0.25), ("whiten_rank", None), ("whiten_flip", False)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""

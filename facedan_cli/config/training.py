@@ -15,6 +15,7 @@ from facedan_cli.config.common import (
     BETAS,
     CACHES,
     ESTIMATORS,
+    INPUT_NORMALISATIONS,
     MEDIANS,
     OPTIMIZERS,
     PRECISIONS,
@@ -58,6 +59,16 @@ def _head(default: str) -> Any:
         f"Classification head: {', '.join(HEADS)}. Default: {default}.",
         choices=HEADS,
         panel=_HEAD,
+    )
+
+
+def _input_normalisation(default: str) -> Any:
+    """--input-normalisation, whose default differs between the stages."""
+    return setting(
+        None,
+        "Normalisation of light in each image, a part of the network in training and use: none, clahe (local contrast "
+        f"of lightness) or retinex (logarithm less its blur). Default: {default}.",
+        choices=INPUT_NORMALISATIONS,
     )
 
 
@@ -110,6 +121,7 @@ class TrainingConfig:
     label_smoothing: float | None = setting(
         None, "Label smoothing: share of the label spread over all identities.", recipe=True
     )
+    input_normalisation: str | None = _input_normalisation("none, or that of the run that --init names")
     batch_norm: str | None = _batch_norm("source; with --init, and for facenet, frozen")
     train_from: str | None = setting(
         None, "Train this module, a dotted path, and those after it alone. Default: all modules."
@@ -261,6 +273,7 @@ class AdaptConfig(TrainingConfig):
     select: bool = setting(False, "Adapt with each λ of --lambdas, and choose λ and step without target labels.")
     lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former=LAMBDAS_ON_DISK)
     batch: int | None = setting(None, "Source images per step, and as many target images.", recipe=True)
+    input_normalisation: str | None = _input_normalisation("that of --init; another one suits published weights")
     batch_norm: str | None = _batch_norm(
         "frozen", joint="of all its images", target="of the target's images, estimated once before training"
     )

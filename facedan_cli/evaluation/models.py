@@ -247,13 +247,13 @@ def label_of(card: ModelCard) -> str:
     if card.stage == "weights":
         return "as loaded"
     if card.stage == "pretrain":
-        return "source only"
+        return "source only" + _changes({"input_normalisation": card.config.get("input_normalisation")})
     config = card.config
     if config.get("method") in _UNTRAINED:
         before = f"{label_of(replace(card, config=config['after']))} + " if "after" in config else ""
         return before + _UNTRAINED[config["method"]](config)
     if config["lambda"] == 0:
-        return "λ = 0" + _changes({"batch_norm": config.get("batch_norm")})
+        return "λ = 0" + _changes({key: config.get(key) for key in ("batch_norm", "input_normalisation")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
     weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
     of_paper = all(name.startswith("fc") for name in weighed)
@@ -291,6 +291,7 @@ def _changes(config: Mapping[str, Any]) -> str:
         "queue": "bank={}",
         "lambda_ramp": "ramp={}",
         "batch_norm": "BN={}",
+        "input_normalisation": "{}",
     }
     values = {key: config.get(key) for key in said}
     usual = hashed_options(AdaptConfig(source="", target=""))

@@ -55,6 +55,7 @@ def write_folder(
         "mean": [float(value) for value in metadata["mean"].split()],
         "std": [float(value) for value in (3 * metadata["divisor"].split())[:3]],
         "channels": "rgb",
+        **({"input_normalisation": metadata["input_normalisation"]} if "input_normalisation" in metadata else {}),
         "layer": embedder.layer,
         "flip": embedder.flip,
         "length": int(metadata["length"]),

@@ -14,6 +14,7 @@ from facedan_cli.export.raw import RawEmbedder
 from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.embedder import Embedder
+from facedan_cli.models.input_normalisation import normalisation_of
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.runs import read_record
 from facedan_cli.workspace import find_manifest
@@ -41,6 +42,7 @@ def describe(embedder: Embedder, card: ModelCard, checkpoint: Path) -> dict[str,
         "mean": _numbers(mean),
         "divisor": _numbers(std) if len(set(_numbers(std).split())) > 1 else _numbers(std[:1]),
         "preprocessing": "outside" if raw else "",
+        "input_normalisation": normalisation_of(card.config).replace("none", ""),
         "features": "not normalised"
         if raw
         else "whitened"
@@ -62,7 +64,7 @@ def normalisation(network: FaceNetwork) -> tuple[list[float], list[float]]:
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     hook = first.register_forward_pre_hook(lambda _, given: seen.append(given[0][0, :, 0, 0].double()))
     for value in (0.0, 255.0):
-        network(torch.full((1, 3, network.crop, network.crop), value))
+        network.features(torch.full((1, 3, network.crop, network.crop), value))
     hook.remove()
     black, white = seen
     std = 255 / (white - black)

@@ -56,6 +56,7 @@ def _how_to_use(card: ModelCard, metadata: Mapping[str, str]) -> str:
     size, template = metadata["image_size"], metadata.get("template", "").partition(" ")[0]
     align = f" --template {template}" if template else ""
     options = f" --layer {metadata['layer']}" + (" --flip" if metadata["flip"] == "true" else "")
+    first = f"{metadata['input_normalisation']}, then " if "input_normalisation" in metadata else ""
     return f"""## How to use
 
 Faces are aligned and embedded, and compared by cosine:
@@ -80,8 +81,8 @@ with torch.no_grad():
     features = embedder(images)  # rows of length one
 ```
 
-The preprocessing is inside: (x − mean) / std, with mean {metadata["mean"]} and std {metadata["divisor"]}, in the order
-R, G, B."""
+The preprocessing is inside: {first}(x − mean) / std, with mean {metadata["mean"]} and std {metadata["divisor"]}, in the
+order R, G, B."""
 
 
 def _training(card: ModelCard, data: Mapping[str, str]) -> Iterator[str]:

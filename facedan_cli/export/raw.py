@@ -27,6 +27,11 @@ class RawEmbedder(Embedder):
     network: Backbone
 
     def __init__(self, network: FaceNetwork, layer: str, *, flip: bool) -> None:
+        if network.input_normalisation is not None:
+            raise UsageError(
+                "--raw means nothing for this network, which normalises light in its images before (x - mean) / std",
+                "leave --raw out: the normalisation is then inside",
+            )
         if not isinstance(network, Backbone) or network.image_size != network.crop:
             raise UsageError(
                 f"--raw means nothing for this network: it takes crops of {network.crop} from {network.image_size} "

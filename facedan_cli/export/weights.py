@@ -14,6 +14,7 @@ from facedan_cli.errors import UsageError
 from facedan_cli.export.graphs import Features
 from facedan_cli.models.checkpoint import ModelCard, build_for
 from facedan_cli.models.embedder import Embedder
+from facedan_cli.models.input_normalisation import normalisation_of
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.pretrained.layout import is_count, publisher_names
 from facedan_cli.models.pretrained.state_dict import METADATA_KEY, load_tensors
@@ -39,6 +40,8 @@ def refuse_original(card: ModelCard, suffix: str) -> None:
     form = _form(card)
     if is_whitened(card.config):
         raise UsageError("--format original has no place for the whitening of this model", other)
+    if (normalisation := normalisation_of(card.config)) != "none":
+        raise UsageError(f"--format original has no place for the --input-normalisation {normalisation}", other)
     if form == "dlib" or card.model == "dlib-resnet":
         raise UsageError("--format original does not write dlib's .dat", other)
     if form.startswith("onnx"):

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from facedan_cli.config.common import INPUT_NORMALISATIONS
 from facedan_cli.config.heads import HEADS
 from facedan_cli.config.models import NETWORKS, ONNX, PCANET, NetworkEntry
 from facedan_cli.config.networks import ONNX_NETWORK, is_network, is_own, network_entry
@@ -21,6 +22,7 @@ from facedan_cli.config.templates import TEMPLATES
 from facedan_cli.errors import FacedanError, did_you_mean
 from facedan_cli.json_files import parse_object
 from facedan_cli.models.batch_norm import batch_norms
+from facedan_cli.models.input_normalisation import normalisation_of
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pcanet import PCANet, Spec
@@ -104,7 +106,7 @@ def _card(fields: Any) -> ModelCard:
         "identities": isinstance(identities, list) and all(isinstance(name, str) for name in identities),
         "stage": isinstance(fields["stage"], str),
         "run": isinstance(fields["run"], str),
-        "config": isinstance(fields["config"], dict) and _is_head(fields["config"]),
+        "config": isinstance(fields["config"], dict) and _is_head(fields["config"]) and _is_known(fields["config"]),
         "init": fields.get("init") is None or isinstance(fields["init"], dict),
         "template": fields.get("template") is None or isinstance(fields["template"], str),
         "network": _is_settings(fields.get("network")),
@@ -119,6 +121,11 @@ def _is_head(config: Mapping[str, Any]) -> bool:
     numbers = (config.get("margin"), config.get("scale"))
     usual = all(value is None or (isinstance(value, int | float) and math.isfinite(value)) for value in numbers)
     return usual and config.get("head") in (None, *HEADS)
+
+
+def _is_known(config: Mapping[str, Any]) -> bool:
+    """Whether this version knows the normalisation of the input."""
+    return normalisation_of(config) in INPUT_NORMALISATIONS
 
 
 def _is_settings(given: Any) -> bool:
@@ -207,8 +214,9 @@ def load_checkpoint(path: Path) -> tuple[FaceNetwork, ModelCard]:
 
 
 def build_for(card: ModelCard, classes: int) -> FaceNetwork:
-    """A network of a card's kind with random weights, which holds a whitening if the card says so."""
+    """A network of a card's kind with random weights, and with its normalisation of the input and its whitening."""
     network = build(card.model, classes, card.network, **card.head)
+    network.normalise_input(normalisation_of(card.config))
     if is_whitened(card.config):
         network.whitening = Whitening(network.classifier.weight.shape[1])
     return network

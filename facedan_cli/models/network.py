@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.models.batch_norm import batch_norms, batch_statistics, has_batch_norm
 from facedan_cli.models.classifier import Classifier
+from facedan_cli.models.input_normalisation import NORMALISATIONS
 from facedan_cli.models.whitening import PREFIX, Whitening
 
 WIDEST = 2048
@@ -37,6 +39,7 @@ class FaceNetwork(nn.Module, ABC):
         frozen_statistics: whether batch normalisation uses its running mean and variance in training too.
         means_for_rows: whether a fresh classifier on a trained network starts from class means, if its head can.
         joint_statistics: whether it uses those of all rows of a batch, else those of its source rows.
+        input_normalisation: what is done to images before all else; None of most networks.
         whitening: what `Embedder` does to the rows of the last layer; None of most networks. No training sees it.
     """
 
@@ -44,6 +47,7 @@ class FaceNetwork(nn.Module, ABC):
     image_size: int
     crop: int
     classifier: Classifier
+    input_normalisation: nn.Module | None
     whitening: Whitening | None
     architecture: str = ""
     frozen_statistics: bool = False
@@ -54,6 +58,7 @@ class FaceNetwork(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self._seen = _Seen()
+        self.input_normalisation = None
         self.whitening = None
 
     def train(self, mode: bool = True) -> Self:
@@ -70,6 +75,10 @@ class FaceNetwork(nn.Module, ABC):
     def normalise_by(self, mode: str) -> None:
         """Set whose statistics batch normalisation uses in training: a value of --batch-norm."""
         self.frozen_statistics, self.joint_statistics = mode in ("frozen", "target"), mode == "joint"
+
+    def normalise_input(self, kind: str) -> None:
+        """Set what is done to images before all else: a value of --input-normalisation."""
+        self.input_normalisation = None if kind == "none" else NORMALISATIONS[kind](self.crop)
 
     def batch_statistics(self, labelled: int, rows: int, *, follow: bool = True) -> AbstractContextManager[None]:
         """Whose statistics normalise a batch in training, as long as the context lasts.
@@ -102,7 +111,10 @@ class FaceNetwork(nn.Module, ABC):
 
     @abstractmethod
     def features(self, images: Tensor) -> dict[str, Tensor]:
-        """Features of the network's own layers, each (b, length), of images as `forward` takes them."""
+        """Features of the network's own layers, each (b, length), of images as `forward` takes them.
+
+        The normalisation of the input is done already.
+        """
 
     @abstractmethod
     def convolutions(self) -> list[nn.Parameter]:
@@ -110,7 +122,16 @@ class FaceNetwork(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features by layer, each (b, length), of RGB images in 0-255, uint8 or float, (b, 3, crop, crop)."""
-        return self._by_layer(self.features(images))
+        return self._by_layer(self.features(self._input(images)))
+
+    def _input(self, images: Tensor) -> Tensor:
+        if self.input_normalisation is None:
+            return images
+        kind = images.device.type
+        # In float32: an image's differences from its blur are lost in bfloat16.
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            normalised: Tensor = self.input_normalisation(images)
+        return normalised
 
     def _by_layer(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The features of `layers`: of the network's own, and of those that hooks have seen meanwhile."""
@@ -139,11 +160,11 @@ class FaceNetwork(nn.Module, ABC):
 
     def paths(self) -> dict[str, nn.Module]:
         """The modules whose features can be asked for, by dotted path."""
-        root = getattr(self, "body", self)
+        root, ours = getattr(self, "body", self), ("classifier.", "input_normalisation.", PREFIX)
         return {
             path: module
             for path, module in root.named_modules()
-            if path and module is not self.classifier and not f"{path}.".startswith(("classifier.", PREFIX))
+            if path and module is not self.classifier and not f"{path}.".startswith(ours)
         }
 
     def scores(self, features: dict[str, Tensor]) -> Tensor:

@@ -219,6 +219,7 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
     card, identities = job.card, job.source.identities
     session.report.note(f"starting from {card.run} ({job.init})")
     network = build(card.model, len(identities), card.network, **session.head(len(identities)))
+    network.normalise_input(job.config.input_normalisation or "none")
     network.offer(job.layers)
     if is_whitened(card.config):
         session.report.warn(left_out(card.run))

@@ -17,7 +17,7 @@ from facedan_cli.training.datasets import Source, check_alignment, going_on, tel
 from facedan_cli.training.target_list import Target
 from facedan_cli.workspace import Workspace
 
-OF_INIT = ("head", "margin", "scale", "hold_people")
+OF_INIT = ("head", "margin", "scale", "hold_people", "input_normalisation")
 """What the card of the initial network says that is still true after an adaptation without training."""
 
 

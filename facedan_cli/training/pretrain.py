@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from facedan_cli.embedding.alignment import Expected, refuse_misaligned, templat
 from facedan_cli.embedding.published import code_of, find_weights
 from facedan_cli.errors import UsageError
 from facedan_cli.models.checkpoint import ModelCard, is_checkpoint, read_card
+from facedan_cli.models.input_normalisation import normalisation_in
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.load import load_public_weights
@@ -90,6 +91,8 @@ def plan_pretrain(config: PretrainConfig, workspace: Workspace) -> PretrainJob |
         init = find_weights(config.init, network_entry(config.model, network_settings(config)), workspace)
         method = {"method": METHOD} if is_checkpoint(init) else {}
         inputs["init"] = {"path": str(init.resolve()), "sha256": sha256_file(init)}
+    normalisation = config.input_normalisation or ("none" if init is None else normalisation_in(init))
+    config = replace(config, input_normalisation=normalisation)
     refuse_misaligned(training_misalignments(_expected(config, init), [source.dataset]), config.strict)
     run = plan_run(
         workspace,
@@ -123,6 +126,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
         torch.manual_seed(job.seed)
         settings, identities = network_settings(config), len(source.identities)
         network = build(config.model, identities, settings, **session.head(identities))
+        network.normalise_input(config.input_normalisation or "none")
         weights = _load_initial_weights(job, network, session.report)
         if config.batch_norm is not None or job.init is not None:
             network.normalise_by(config.batch_norm or "frozen")

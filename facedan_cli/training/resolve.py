@@ -11,13 +11,14 @@ import torch
 
 from facedan_cli.config.common import UNTRAINED_OPTIONS, options
 from facedan_cli.config.fields import check_choices, former_names, spelling
-from facedan_cli.config.methods import METHODS, methods_of, trains
+from facedan_cli.config.methods import METHODS, methods_of, stages_of, trains
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
 from facedan_cli.devices import resolve_device
 from facedan_cli.distributed import DistEnv
 from facedan_cli.errors import UsageError, did_you_mean
 from facedan_cli.models.checkpoint import ModelCard, batch_norm_of, embedding_length, layer_paths, module_paths
+from facedan_cli.models.input_normalisation import normalisation_of
 from facedan_cli.models.network import untrained
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
@@ -69,6 +70,7 @@ def resolve_adapt(
         holdout_identities=_holdout_identities(config, card),
         precision=resolve_precision(config.precision, config.device),
         batch_norm=_batch_norm(config, card.model, card.network, fresh=False),
+        input_normalisation=config.input_normalisation or normalisation_of(card.config),
         **_head_of(config, card),
         **penalty_values(layers, bandwidth_multipliers),
     )
@@ -123,6 +125,12 @@ def check_method(config: AdaptConfig, card: ModelCard) -> None:
         raise UsageError(
             f"--whiten-power must be from 0 to 0.5, not {config.whiten_power}",
             "0 centres only, 0.5 whitens fully; leave it out for the default",
+        )
+    other = config.input_normalisation not in (None, normalisation_of(card.config))
+    if other and not trains(stages_of(config.method)[0]):
+        raise UsageError(
+            f"--input-normalisation {config.input_normalisation} needs training, and {untrained[0]} does not train",
+            "leave it out, or give it to pretrain",
         )
     if config.select:
         raise UsageError(f"--select means nothing for --method {config.method}, which has no λ", "leave --select out")
