@@ -56,7 +56,7 @@ _facedan() {
         esac
         ;;
     pretrain)
-        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --model --init --layers --gallery --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --augment --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --gallery) kind=dataset ;;
         --model) kind=value words='vggface vggface-mini facenet iresnet18 iresnet34 iresnet50 iresnet100 iresnet200 adaface-ir18 adaface-ir34 adaface-ir50 adaface-ir101 mobilefacenet mbf dlib-resnet pcanet' ;;
@@ -66,6 +66,7 @@ _facedan() {
         --schedule) kind=value words='constant onecycle' ;;
         --input-normalisation) kind=value words='none clahe retinex' ;;
         --batch-norm) kind=value words='frozen source' ;;
+        --augment) kind=value words='none all contrast grey blur resolution noise jpeg' ;;
         --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;
@@ -76,15 +77,16 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --restyle-share --restyle-by --mask-share --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --augment --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
         --preset) kind=value words='paper strong' ;;
         --check | --workspace | -w | --config) kind=path ;;
         --layers) kind=value words='fc6,fc7 pool,embedding embedding fc6 fc7 pool' ;;
-        --method) kind=value words='mmd adabn whiten mmd+whiten adabn+whiten' ;;
-        --adabn-mix | --whiten-power | --whiten-rank | --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
+        --method) kind=value words='mmd restyle masks adabn whiten mmd+whiten adabn+whiten' ;;
+        --adabn-mix | --whiten-power | --whiten-rank | --restyle-share | --mask-share | --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
+        --restyle-by) kind=value words='all resolution amplitude statistics histogram' ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;
         --bandwidth) kind=value words='frozen ema batch' ;;
@@ -94,6 +96,7 @@ _facedan() {
         --schedule) kind=value words='constant onecycle' ;;
         --input-normalisation) kind=value words='none clahe retinex' ;;
         --batch-norm) kind=value words='frozen source joint target' ;;
+        --augment) kind=value words='none all contrast grey blur resolution noise jpeg' ;;
         --head) kind=value words='softmax arcface cosface sphereface adaface' ;;
         --precision) kind=value words='auto fp32 bf16 fp16' ;;
         --cache) kind=value words='auto ram disk none' ;;

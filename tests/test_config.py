@@ -66,6 +66,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
     resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict", "train_from"}  # elsewhere, or of other methods
     resolved |= {"whiten_power", "whiten_rank", "whiten_flip", "input_normalisation"}
+    resolved |= {"augment", "restyle_share", "restyle_by", "mask_share"}
     former = {new: old for old, new in former_names(config).items()}
     expected = {former.get(key, key) for key in options(config).keys() - without - resolved}
     assert hashed_options(config).keys() == expected

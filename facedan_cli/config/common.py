@@ -258,7 +258,8 @@ _AS_BEFORE = (
     *(("backbone_lr_mult", 1.0), ("input", None), ("mean", None), ("std", None), ("layers", None)),
     *(("batch_norm", None), ("method", "mmd"), ("adabn_mix", 1.0), ("train_from", None)),
     *(("input_normalisation", None), ("input_normalisation", "none")),
-    *(("whiten_power", 0.25), ("whiten_rank", None), ("whiten_flip", False)),
+    *(("whiten_power", 0.25), ("whiten_rank", None), ("whiten_flip", False), ("augment", "none")),
+    *(("restyle_share", 0.7), ("restyle_by", "histogram"), ("mask_share", 0.5)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 

@@ -30,6 +30,10 @@ PENALTY_OPTIONS = (
 
 METHODS: Mapping[str, MethodEntry] = {
     "mmd": MethodEntry("trains with the penalty", PENALTY_OPTIONS, trains=True),
+    "restyle": MethodEntry(
+        "trains on source images in the looks of target images", ("restyle_share", "restyle_by"), trains=True
+    ),
+    "masks": MethodEntry("trains on source faces with drawn masks", ("mask_share",), trains=True),
     "adabn": MethodEntry(
         "takes the statistics of batch normalisation from the target, without training; Li et al. 2017", ("adabn_mix",)
     ),

@@ -38,6 +38,7 @@ from facedan_cli.config.fields import (
     workers_setting,
 )
 from facedan_cli.config.heads import HEADS, head_settings
+from facedan_cli.config.looks import AUGMENTATIONS, RESTYLINGS, kinds_of
 from facedan_cli.config.methods import METHODS, idle_options, trains
 from facedan_cli.config.models import LAYERS, NETWORKS, TRAINED, Recipe
 from facedan_cli.errors import UsageError
@@ -123,6 +124,11 @@ class TrainingConfig:
     )
     input_normalisation: str | None = _input_normalisation("none, or that of the run that --init names")
     batch_norm: str | None = _batch_norm("source; with --init, and for facenet, frozen")
+    augment: str = setting(
+        "none",
+        f"Random changes of source images: none, all, or some of {', '.join(AUGMENTATIONS)}, with commas.",
+        suggest=("none", "all", *AUGMENTATIONS),
+    )
     train_from: str | None = setting(
         None, "Train this module, a dotted path, and those after it alone. Default: all modules."
     )
@@ -237,6 +243,13 @@ class AdaptConfig(TrainingConfig):
     whiten_flip: bool = setting(
         False, "Statistics of whiten for features that --flip of embed and evaluate adds the mirrored image to."
     )
+    restyle_share: float = setting(0.7, "Share of the source images that restyle changes.")
+    restyle_by: str = setting(
+        "histogram",
+        f"What restyle takes from a target image: {', '.join(RESTYLINGS)}, with commas, or all.",
+        suggest=("all", *RESTYLINGS),
+    )
+    mask_share: float = setting(0.5, "Share of the source images on which masks draws a mask.")
     kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
     lambda_: float = setting(0.5, "λ, the weight of the penalty; 0: the control.")
     lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: constant λ.", min=0)
@@ -346,5 +359,6 @@ def check_training(config: TrainingConfig) -> None:
             raise UsageError(f"{spelling(name)} must be a number from 0, not {values[name]}", fix)
     if values["label_smoothing"] > 1:
         raise UsageError(f"--label-smoothing must be a share from 0 to 1, not {values['label_smoothing']}", fix)
+    kinds_of("--augment", config.augment, AUGMENTATIONS)
     if not 0 < config.sample_rate <= 1:
         raise UsageError(f"--sample-rate must be a share up to 1, not {config.sample_rate}", "1, the default, is all")

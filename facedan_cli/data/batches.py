@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -163,6 +163,8 @@ class BatchStream:
         crop: side of the random crop, pixels; it is mirrored with probability one half (paper, Section IV-B).
         seed: streams of different seeds are independent.
         rows: consecutive rows of each batch that this process takes; all by default.
+        change: changes each face before it is cropped, such as an augmentation; given the face, its index and random
+            numbers that the seed, the step and the row determine. None: faces stay as they are.
     """
 
     images: FaceStore
@@ -171,6 +173,7 @@ class BatchStream:
     crop: int
     seed: tuple[int, ...]
     rows: range | None = None
+    change: Callable[[np.ndarray, int, np.random.Generator], np.ndarray] | None = None
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         """Batch number `step`: RGB crops, uint8, (rows, 3, crop, crop), and labels, zeros without identities."""
@@ -234,7 +237,14 @@ class BatchStream:
         labels = np.zeros(len(loaded), np.int64)
         if self.labels is not None:
             labels = self.labels[[index for index, _ in loaded]]
-        return [face for _, face in loaded], labels, corners[rows], flips[rows]
+        faces = [face for _, face in loaded]
+        if self.change is not None:
+            numbers = range(self.batch)[rows]
+            faces = [
+                self.change(face, index, np.random.default_rng((*self.seed, 2, step, row)))
+                for row, (index, face) in zip(numbers, loaded, strict=True)
+            ]
+        return faces, labels, corners[rows], flips[rows]
 
 
 def cut(faces: Tensor, corners: Tensor, flips: Tensor, crop: int) -> Tensor:

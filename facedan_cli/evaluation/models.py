@@ -246,12 +246,18 @@ def label_of(card: ModelCard) -> str:
         return CLASSICAL[card.model]
     if card.stage == "weights":
         return "as loaded"
-    if card.stage == "pretrain":
-        return "source only" + _changes({"input_normalisation": card.config.get("input_normalisation")})
     config = card.config
+    if card.stage == "pretrain":
+        normalised = _changes({"input_normalisation": config.get("input_normalisation")})
+        return "source only" + normalised + _changed_source(config)
     if config.get("method") in _UNTRAINED:
         before = f"{label_of(replace(card, config=config['after']))} + " if "after" in config else ""
         return before + _UNTRAINED[config["method"]](config)
+    return _penalised(config) + _changed_source(config)
+
+
+def _penalised(config: Mapping[str, Any]) -> str:
+    """The name of a training by its penalty."""
     if config["lambda"] == 0:
         return "λ = 0" + _changes({key: config.get(key) for key in ("batch_norm", "input_normalisation")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
@@ -263,6 +269,21 @@ def label_of(card: ModelCard) -> str:
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers.strip()}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
     return name + weights + lambda_ + _changes(config) + (" chosen" if LAMBDAS_ON_DISK in config else "")
+
+
+def _changed_source(config: Mapping[str, Any]) -> str:
+    """What a training did to its source images, for the name of a row."""
+    methods = str(config.get("method", "")).split("+")
+    kinds = config.get("restyle_by", AdaptConfig.restyle_by)
+    share = config.get("restyle_share", AdaptConfig.restyle_share)
+    said = {
+        "restyled": "restyle" in methods,
+        f"by {kinds}": "restyle" in methods and kinds != AdaptConfig.restyle_by,
+        f"{share:g}": "restyle" in methods and share != AdaptConfig.restyle_share,
+        "masks": "masks" in methods,
+        f"augmented{'' if config.get('augment') == 'all' else ' ' + str(config.get('augment'))}": "augment" in config,
+    }
+    return "".join(f" {what}" for what, so in said.items() if so)
 
 
 def _adabn(config: Mapping[str, Any]) -> str:

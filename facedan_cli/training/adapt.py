@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from facedan_cli.adaptation.penalty import Penalty
 from facedan_cli.config.common import hashed_options, options
-from facedan_cli.config.methods import stages_of
+from facedan_cli.config.methods import stages_of, trains
 from facedan_cli.config.models import CLASSICAL
 from facedan_cli.config.networks import is_network, network_settings
 from facedan_cli.config.training import AdaptConfig, of_stage
@@ -30,6 +31,7 @@ from facedan_cli.runs import checkpoint_of, newest_run
 from facedan_cli.training.adabn import adapt_statistics, use_target_statistics
 from facedan_cli.training.adapt_job import AdaptJob, expected_by
 from facedan_cli.training.bandwidths import initial_bandwidths
+from facedan_cli.training.changes import restyling, source_change
 from facedan_cli.training.class_means import FROM_MEANS, set_class_means, starts_from_means
 from facedan_cli.training.classification import load_classifier
 from facedan_cli.training.datasets import (
@@ -82,7 +84,7 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
         "adapt",
         [source.dataset.name, target.dataset.name],
         config=of_method(options(config), config.method),
-        hashed_options=of_method({"method": METHOD} | hashed_options(config), config.method),
+        hashed_options=of_method(_hashed(config), config.method),
         inputs={
             "source": describe(source.dataset, source.folder),
             "target": target.describe(),
@@ -91,6 +93,14 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
         images={"source": source.folder, "target": target.folder},
     )
     return AdaptJob(config, source, target, init, card, layers, bandwidth_multipliers, run, workspace, shared, then)
+
+
+def _hashed(config: AdaptConfig) -> dict[str, Any]:
+    """The options that determine the result of a stage; that of a training also by the version of `METHOD`."""
+    hashed = hashed_options(config)
+    if trains(config.method):
+        hashed = {"methods" if key == "method" else key: value for key, value in hashed.items()} | {"method": METHOD}
+    return hashed
 
 
 def adapt(job: AdaptJob, *, force: bool = False, report: Report = SILENT) -> TrainingResult:
@@ -135,9 +145,12 @@ def _train(job: AdaptJob, *, force: bool, report: Report) -> TrainingResult:
             set_class_means(network, sources.part(source), labels)
             session.report.note(FROM_MEANS)
 
+        change = source_change(config, source, sources, job.card.entry.template, session.report)
+
         def streams(*seed: int, rows: range | None = None) -> tuple[BatchStream, BatchStream]:
+            numbers = (job.seed, SOURCE_SEED, *seed)
             return (
-                BatchStream(sources.part(source), labels, batch, network.crop, (job.seed, SOURCE_SEED, *seed), rows),
+                BatchStream(sources.part(source), labels, batch, network.crop, numbers, rows, change),
                 BatchStream(targets.part(target), None, batch, network.crop, (job.seed, TARGET_SEED, *seed), rows),
             )
 
@@ -157,7 +170,9 @@ def _train(job: AdaptJob, *, force: bool, report: Report) -> TrainingResult:
         penalty = _penalty(job, bandwidths)
         metrics = session.train(
             network,
-            DomainBatches(*streams(rows=session.rows(batch)), penalty),
+            DomainBatches(
+                *streams(rows=session.rows(batch)), penalty, restyling(config, job.seed, session.rows(batch))
+            ),
             _card(job),
             Validation(ends=ends, loss=lambda: held_out.loss(penalty)),
             job.seed,

@@ -22,6 +22,7 @@ from facedan_cli.errors import FacedanError, Interrupted
 from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
+from facedan_cli.training.changes import Restyling
 from facedan_cli.training.log import Log, shape_of_features
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, replicated, set_rate
 from facedan_cli.training.state import Checkpoints
@@ -34,11 +35,19 @@ _OF_SCALER = ("scale", "_growth_tracker")
 
 @dataclass(frozen=True)
 class DomainBatches:
-    """The training batches of the domains: the labelled source, and in stage 2 the target with the penalty."""
+    """The training batches of the domains: the labelled source, and in stage 2 the target with the penalty.
+
+    Args:
+        source: labelled.
+        target: unlabelled.
+        penalty: between their features.
+        restyling: gives source images the looks of target images.
+    """
 
     source: BatchStream
     target: BatchStream | None = None
     penalty: Penalty | None = None
+    restyling: Restyling | None = None
 
 
 @dataclass(frozen=True)
@@ -211,8 +220,10 @@ def _joint_batches(domains: DomainBatches, start: int, stop: int, device: torch.
     if domains.target is None:
         yield from (Batch(images, labels) for images, labels in sources)
         return
-    for (source, labels), (target, _) in zip(sources, domains.target.batches(start, stop, device), strict=True):
-        yield Batch(source, labels, target)
+    targets = domains.target.batches(start, stop, device)
+    for step, (source, labels), (target, _) in zip(range(start, stop), sources, targets, strict=True):
+        images = source if domains.restyling is None else domains.restyling(source, target, step)
+        yield Batch(images, labels, target)
 
 
 def _gradient_norm(replicated: list[nn.Parameter], classifier: Classifier) -> Tensor:

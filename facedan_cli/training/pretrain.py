@@ -24,6 +24,7 @@ from facedan_cli.models.pretrained.load import load_public_weights
 from facedan_cli.report import SILENT, Report
 from facedan_cli.run_plan import plan_run
 from facedan_cli.runs import Run
+from facedan_cli.training.changes import source_change
 from facedan_cli.training.class_means import FROM_MEANS, set_class_means, starts_from_means
 from facedan_cli.training.datasets import (
     METHOD,
@@ -146,6 +147,7 @@ def pretrain(job: PretrainJob | PCANetJob, *, force: bool = False, report: Repor
             network.crop,
             (job.seed, SOURCE_SEED),
             session.rows(plan.batch),
+            source_change(config, folder, images, network_entry(config.model, settings).template, session.report),
         )
         if session.ranks.first:
             keep_images(run.directory, {"source": folder})

@@ -11,6 +11,7 @@ import torch
 
 from facedan_cli.config.common import UNTRAINED_OPTIONS, options
 from facedan_cli.config.fields import check_choices, former_names, spelling
+from facedan_cli.config.looks import RESTYLINGS, kinds_of
 from facedan_cli.config.methods import METHODS, methods_of, stages_of, trains
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
@@ -110,6 +111,7 @@ def check_method(config: AdaptConfig, card: ModelCard) -> None:
         UsageError: naming the option.
     """
     check_choices(config)
+    _check_ranges(config)
     methods = methods_of(config.method)
     for method, entry in METHODS.items():
         for name in entry.options if method not in ("mmd", *methods) else ():
@@ -119,13 +121,6 @@ def check_method(config: AdaptConfig, card: ModelCard) -> None:
     untrained = [method for method in methods if not METHODS[method].trains]
     if not untrained:
         return
-    if not 0 <= config.adabn_mix <= 1:
-        raise UsageError(f"--adabn-mix must be a share from 0 to 1, not {config.adabn_mix}", "1, the default, is all")
-    if not 0 <= config.whiten_power <= 0.5:
-        raise UsageError(
-            f"--whiten-power must be from 0 to 0.5, not {config.whiten_power}",
-            "0 centres only, 0.5 whitens fully; leave it out for the default",
-        )
     other = config.input_normalisation not in (None, normalisation_of(card.config))
     if other and not trains(stages_of(config.method)[0]):
         raise UsageError(
@@ -146,6 +141,23 @@ def check_method(config: AdaptConfig, card: ModelCard) -> None:
         )
     if DistEnv.of(os.environ).count > 1:
         raise UsageError(f"--method {untrained[0]} is done by one process", "start it without torchrun")
+
+
+def _check_ranges(config: AdaptConfig) -> None:
+    """Raise an error for values of the methods' own options that cannot be."""
+    for name in ("restyle_share", "mask_share", "adabn_mix"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(
+                f"{spelling(name)} must be a share from 0 to 1, not {getattr(config, name)}",
+                "leave it out for the default",
+            )
+    if not kinds_of("--restyle-by", config.restyle_by, RESTYLINGS):
+        raise UsageError("--restyle-by none would change nothing", "leave restyle out of --method")
+    if not 0 <= config.whiten_power <= 0.5:
+        raise UsageError(
+            f"--whiten-power must be from 0 to 0.5, not {config.whiten_power}",
+            "0 centres only, 0.5 whitens fully; leave it out for the default",
+        )
 
 
 def of_method(values: Mapping[str, Any], method: str) -> dict[str, Any]:
