@@ -25,6 +25,12 @@ SMALLEST_FACE = 20
 """Smallest face that is detected, in pixels of the searched image; R-Net and O-Net see 24 and 48."""
 
 
+BORDER = 0.3
+"""Width of the border of tight crops, as a share of the longer side."""
+
+FILLING = 0.4
+"""Smallest face that is looked for in an image with a border, as a share of the image's shorter side."""
+
 LOW_THRESHOLDS = (0.5, 0.6, 0.6)
 """Thresholds of the last attempt; the others have `mtcnn.THRESHOLDS`."""
 
@@ -56,12 +62,15 @@ class _Attempt:
         turns: quarter turns to the left before.
         smaller: divisor of the smallest face.
         thresholds: thresholds of the cascade.
+        border: how the image goes on beyond its edges, of OpenCV; None: no border. Only faces that nearly fill the
+            image are looked for then.
     """
 
     name: str
     stretched: bool = False
     turns: int = 0
     smaller: float = 1.0
+    border: int | None = None
     thresholds: tuple[float, float, float] = THRESHOLDS
 
 
@@ -74,7 +83,9 @@ _SECOND_PASS = (
         _Attempt("turned to the left", turns=1),
         _Attempt("turned to the right", turns=3),
         _Attempt("upside down", turns=2),
+        _Attempt("black border", border=cv2.BORDER_CONSTANT),
     ),
+    (_Attempt("repeated border", border=cv2.BORDER_REPLICATE),),
     (_Attempt("smaller faces", stretched=True, smaller=2.0),),
     (_Attempt("lower thresholds", stretched=True, thresholds=LOW_THRESHOLDS),),
 )
@@ -88,7 +99,8 @@ class Detector:
         min_face: side of the smallest face to look for, pixels of the image; if that is less, a quarter of the
             shorter side of one that is enlarged; if that is more, SMALLEST_FACE pixels of one that is reduced.
         second_pass: search again where none is found.
-        reference: place points as facenet-pytorch does, a pixel too far right and below (`mtcnn.find_faces`).
+        reference: search as facenet-pytorch does, with points a pixel too far right and below, and candidates cut at
+            the image's edge (`mtcnn.find_faces`); and without a border in the second pass.
     """
 
     def __init__(
@@ -122,7 +134,7 @@ class Detector:
         """The faces in each image; many images at once are faster.
 
         MTCNN learnt from clear, upright images. Images in which it finds no face are searched again: with their
-        contrast stretched, turned, for smaller faces, and by lower thresholds, until one is found.
+        contrast stretched, turned, with a border, for smaller faces, and by lower thresholds, until one is found.
 
         Args:
             images: RGB, uint8, each of shape (height, width, 3).
@@ -133,7 +145,10 @@ class Detector:
         """
         factors = [1.0] * len(images) if reduced is None else reduced
         found = self._search(images, factors, _FIRST)
-        for group in _SECOND_PASS if self._second_pass else ():
+        for every in _SECOND_PASS if self._second_pass else ():
+            group = [attempt for attempt in every if attempt.border is None or not self._reference]
+            if not group:
+                continue
             missed = [index for index, faces in enumerate(found) if not faces]
             those = [images[index] for index in missed], [factors[index] for index in missed]
             attempts = [self._search(*those, attempt) for attempt in group]
@@ -145,17 +160,23 @@ class Detector:
         if not images:
             return []
         seen = [_stretched(image) if attempt.stretched else image for image in images]
-        turned = [np.ascontiguousarray(np.rot90(image, attempt.turns)) for image in seen]
+        wide = [_bordered(image, attempt.border) for image in seen]
+        turned = [np.ascontiguousarray(np.rot90(image, attempt.turns)) for image in wide]
         scaled = [_scaled(image) for image in turned]
+        asked = [self._min_face / (factor * attempt.smaller) for factor in reduced]
+        if attempt.border is not None:
+            asked = [max(least, FILLING * min(image.shape[:2])) for least, image in zip(asked, images, strict=True)]
         min_faces = [
-            self._min_face_in(image, copy, self._min_face / (factor * attempt.smaller))
-            for image, copy, factor in zip(turned, scaled, reduced, strict=True)
+            self._min_face_in(image, copy, least) for image, copy, least in zip(turned, scaled, asked, strict=True)
         ]
         found = find_faces(scaled, min_faces, self.load(), attempt.thresholds, reference=self._reference)
-        return [
+        upright = [
             [_turned_back(face, attempt, image) for face in _faces(rotated, copy, *faces)]
-            for image, rotated, copy, faces in zip(images, turned, scaled, found, strict=True)
+            for image, rotated, copy, faces in zip(wide, turned, scaled, found, strict=True)
         ]
+        if attempt.border is None:
+            return upright
+        return [[_without_border(face, image) for face in faces] for faces, image in zip(upright, images, strict=True)]
 
     def _min_face_in(self, image: np.ndarray, scaled: np.ndarray, asked: float) -> float:
         shorter, shorter_scaled = int(min(image.shape[:2])), int(min(scaled.shape[:2]))
@@ -210,6 +231,27 @@ def _scaled(image: np.ndarray) -> np.ndarray:
         return image
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+
+
+def _border(image: np.ndarray) -> int:
+    """Width of the image's border, pixels."""
+    return round(BORDER * float(max(image.shape[:2])))
+
+
+def _bordered(image: np.ndarray, kind: int | None) -> np.ndarray:
+    """The image with a border of a kind of OpenCV's; itself without one."""
+    if kind is None:
+        return image
+    width = _border(image)
+    bordered: np.ndarray = cv2.copyMakeBorder(image, width, width, width, width, kind, value=(0, 0, 0))
+    return bordered
+
+
+def _without_border(face: Face, image: np.ndarray) -> Face:
+    """A face of an image with a border in pixels of the image itself."""
+    width = _border(image)
+    left, top, right, bottom = (edge - width for edge in face.box)
+    return replace(face, box=(left, top, right, bottom), points=face.points - width)
 
 
 def _stretched(image: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ an image pyramid, R-Net its candidates at 24×24, O-Net what is left at 48×48. 
 sides, and removes boxes that overlap better ones.
 
 The arithmetic is that of `facenet_pytorch.MTCNN.detect`: to the letter with `reference`, else on a pixel grid where a
-mirrored image gives mirrored points. The loops differ. Candidates of all images share the passes through the networks,
-and every resampling reads a summed-area table, where the mean over a box costs four look-ups however large the box is.
+mirrored image gives mirrored points, and with zeros outside the image, as published. The loops differ. Candidates of
+all images share the passes through the networks, and every resampling reads a summed-area table, where the mean over a
+box costs four look-ups however large the box is.
 The networks run on any device; the candidates, which are few, stay on the host, so that each stage waits for the device
 once.
 """
@@ -81,7 +82,8 @@ def find_faces(
             of and below where they should: half of it because boxes are cut to whole pixels towards the upper left for
             the networks and points are placed in the boxes before the cut, half because points count from the corner
             of a pixel. Otherwise boxes are rounded to the nearest pixel's edges, points are placed in what the network
-            has seen, and all count from the centre of the first pixel.
+            has seen, and all count from the centre of the first pixel. facenet-pytorch also cuts boxes at the image's
+            edge and stretches the rest, which distorts tight crops; the published cascade has zeros (black) outside.
 
     Returns:
         For each image the boxes (left, top, right, bottom; they may leave the image), shape (n, 4); their
@@ -241,19 +243,20 @@ def _judge(
     device: torch.device,
     reference: bool,
 ) -> tuple[Candidates, list[np.ndarray]]:
-    """Pass the candidates inside their images through a network with outputs of these widths.
+    """Pass the candidates that lie at least partly in their images through a network with outputs of these widths.
 
     Returns:
         The candidates that it judged, their boxes as it saw them (by facenet-pytorch's arithmetic as they were before);
         and what it says of them.
     """
-    # 1. Boxes to whole pixels inside their images.
+    # 1. Boxes to whole pixels; what is outside the image is black, or is cut off. MTCNN counts pixels from one, both
+    # ends included.
     corners = (candidates.boxes if reference else np.rint(candidates.boxes)).astype(np.int64)
-    size = tables.sizes[candidates.images]
-    # MTCNN counts pixels from one, both ends included.
-    corners = np.hstack([np.maximum(corners[:, :2], 1) - 1, np.minimum(corners[:, 2:], size[:, ::-1])])
-    inside = np.flatnonzero((corners[:, 2:] > corners[:, :2]).all(1))
-    candidates, corners = candidates[inside], corners[inside]
+    corners[:, :2] -= 1
+    size = tables.sizes[candidates.images][:, ::-1]
+    cut = np.hstack([np.maximum(corners[:, :2], 0), np.minimum(corners[:, 2:], size)])
+    inside = np.flatnonzero((cut[:, 2:] > cut[:, :2]).all(1))
+    candidates, corners = candidates[inside], (cut if reference else corners)[inside]
     if not reference:
         seen = np.hstack([corners[:, :2] + 1, corners[:, 2:]]).astype(np.float32)
         candidates = replace(candidates, boxes=seen)

@@ -23,8 +23,9 @@ SETTINGS = "align.json"
 SET_ASIDE = "set-aside.tsv"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
-_LEFT_OUT = (("template", None), ("points", 3))
-"""Settings that align.json does not name: of given faces no template; three points, as all versions before fitted."""
+_LEFT_OUT = (("template", None), ("points", 3), ("edges", "cut"))
+"""Settings that align.json does not name: of given faces no template; three points, as all versions before fitted; and
+candidates cut at the image's edge, as before and with facenet-pytorch's landmarks."""
 
 
 def check_config(config: AlignConfig) -> None:
@@ -99,6 +100,7 @@ def check_settings(config: AlignConfig) -> None:
             "min_face": config.min_face,
             "second_pass": config.second_pass,
             "landmark_offset": config.landmark_offset,
+            "edges": "cut" if config.landmark_offset == REFERENCE_OFFSET else "black",
             "landmarks": sha256_file(config.landmarks) if config.landmarks else None,
         }
     fix = "give another directory for the aligned faces, or align everything again with --force"
@@ -110,7 +112,10 @@ def check_settings(config: AlignConfig) -> None:
     except ValueError as error:
         raise FacedanError(f"{path} is damaged", fix) from error
     earlier = {"landmark_offset": REFERENCE_OFFSET, **dict(_LEFT_OUT)} | earlier
-    different = [f"--{key.replace('_', '-')}" for key, value in settings.items() if earlier.get(key) != value]
+    changed = [key for key, value in settings.items() if earlier.get(key) != value]
+    if changed == ["edges"]:
+        raise FacedanError(f"the faces in {config.out} were detected by a version that cut off faces at edges", fix)
+    different = [f"--{key.replace('_', '-')}" for key in changed if key != "edges"]
     if different:
         raise FacedanError(f"the faces in {config.out} were aligned with another {', '.join(different)}", fix)
 

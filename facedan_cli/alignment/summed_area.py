@@ -43,7 +43,7 @@ class SummedImages:
         return _normalised(sums, (bottom - top)[None], (right - left)[None])
 
     def crops(self, images: np.ndarray, corners: np.ndarray, side: int) -> np.ndarray:
-        """Boxes of the images, resampled to squares.
+        """Boxes of the images, resampled to squares; outside the image all is 0.
 
         Args:
             images: the index of each box's image, shape (n,).
@@ -56,10 +56,15 @@ class SummedImages:
         left, top, right, bottom = corners.T[:, :, None]
         x0, x1 = (left + bins for bins in _bins(right - left, side))
         y0, y1 = (top + bins for bins in _bins(bottom - top, side))
-        stride = self.sizes[images, 1][:, None] + 1
-        start = self._starts[images][:, None]
-        above, below = (start + y0 * stride)[:, :, None], (start + y1 * stride)[:, :, None]
-        before, after = x0[:, None, :], x1[:, None, :]
+        heights, widths = self.sizes[images].T[:, :, None]
+        if (left < 0).any() or (top < 0).any() or (right > widths).any() or (bottom > heights).any():
+            # Beyond the edge zeros are added: a sum stays what it is at the edge.
+            rows, columns = [y.clip(0, heights) for y in (y0, y1)], [x.clip(0, widths) for x in (x0, x1)]
+        else:
+            rows, columns = [y0, y1], [x0, x1]
+        start, stride = self._starts[images][:, None], widths + 1
+        above, below = ((start + y * stride)[:, :, None] for y in rows)
+        before, after = (x[:, None, :] for x in columns)
         sums = _as_sums(self._table.take(below + after))
         sums -= _as_sums(self._table.take(above + after))
         sums -= _as_sums(self._table.take(below + before))

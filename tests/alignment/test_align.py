@@ -564,6 +564,21 @@ def test_a_tree_that_names_no_landmark_offset_has_that_of_facenet_pytorch(given_
         align(given_eyes)
 
 
+def test_a_tree_whose_faces_were_cut_at_the_edge_is_not_continued(given_eyes: AlignConfig) -> None:
+    align(given_eyes)
+    path = given_eyes.out / "align.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("edges") == "black"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(FacedanError, match="edges"):
+        align(given_eyes)
+    assert align(replace(given_eyes, force=True)).aligned == 6
+    reference = replace(given_eyes, force=True, landmark_offset="reference")
+    align(reference)
+    assert "edges" not in json.loads(path.read_text())
+    assert align(replace(reference, force=False)).already == 6
+
+
 def test_the_reference_offset_lies_right_and_below(portrait: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     Image.fromarray(portrait).save(tmp_path / "raw" / "a.png")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
-from facedan_cli.alignment.detector import Detector, Face, choose, enlarged
+from facedan_cli.alignment.detector import _SECOND_PASS, Detector, Face, choose, enlarged
 from facedan_cli.data.images import read_image
 from facedan_cli.synthetic.render import WEB, draw_identity, draw_view, render
 
@@ -109,6 +109,48 @@ def test_smaller_faces_are_looked_for_where_there_is_no_larger_one(portrait: np.
     scene[150:250, 150:250] = cv2.resize(portrait, (100, 100), interpolation=cv2.INTER_AREA)
     (found,) = Detector(torch.device("cpu"), min_face=150).detect([scene])
     assert found[0].attempt == "smaller faces"
+
+
+def tight(image: np.ndarray, face: Face, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """The face's box, cut `margin` of its sides inside it; and the eyes there."""
+    box = np.array(face.box).reshape(2, 2)
+    start, stop = np.rint(box + margin * (box[1] - box[0]) * np.array([[1], [-1]])).astype(int).clip(0)
+    return np.ascontiguousarray(image[start[1] : stop[1], start[0] : stop[0]]), face.points[:2] - start
+
+
+def found_in_crops(detector: Detector, images: list[np.ndarray], margin: float) -> tuple[float, float]:
+    """The share of tight crops in which the eyes are found, and their median error in eye distances."""
+    faces = [choose(found, 250, 250) for found in detector.detect(images)]
+    crops, eyes = zip(*map(tight, images, faces, [margin] * len(images)), strict=True)
+    errors = [
+        np.linalg.norm(choose(found, *crop.shape[1::-1]).points[:2] - two, axis=1).mean()
+        / np.linalg.norm(two[1] - two[0])
+        for crop, two, found in zip(crops, eyes, detector.detect(crops), strict=True)
+        if found
+    ]
+    return float(np.mean(np.array(errors) < 0.25) * len(errors) / len(images)), float(np.median(errors))
+
+
+def test_faces_of_tight_crops_are_found_in_their_place(detector: Detector, shared_data: Path) -> None:
+    images = [read_image(path) for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::20]]
+    right, error = found_in_crops(detector, images, 0)
+    assert right == 1
+    assert error < 0.03
+    cut = Detector(torch.device("cpu"), 40, reference=True)
+    assert found_in_crops(cut, images, 0)[1] > error + 0.005
+    right, _ = found_in_crops(detector, images, 0.15)
+    assert right > 0.85
+    assert right > found_in_crops(cut, images, 0.15)[0] + 0.1
+
+
+def test_points_in_an_image_with_a_border_are_those_of_the_image(detector: Detector, portrait: np.ndarray) -> None:
+    (expected,) = detector.detect([portrait])[0]
+    for kind in ("black", "repeated"):
+        attempts = [attempt for group in _SECOND_PASS for attempt in group if attempt.name == f"{kind} border"]
+        (found,) = detector._search([portrait], [1.0], attempts[0])[0]
+        assert found.attempt == f"{kind} border"
+        np.testing.assert_allclose(found.points, expected.points, atol=4)
+        np.testing.assert_allclose(found.box, expected.box, atol=12)
 
 
 @pytest.mark.parametrize(

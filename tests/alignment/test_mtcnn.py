@@ -101,6 +101,19 @@ def test_nothing_is_found_where_nothing_is(networks: Networks, shape: tuple[int,
         assert points.shape == (0, 5, 2)
 
 
+def test_candidates_at_the_edge_are_seen_as_with_a_black_border(networks: Networks, shared_data: Path) -> None:
+    """The pyramid of P-Net ends at the edge, so that not the same candidates are seen; those that are, are alike."""
+    moved = []
+    for path in sorted(shared_data.glob("lfw/*/*_0001.jpg"))[::40]:
+        image = read_image(path)[62:188, 80:170]
+        bordered = np.pad(image, ((60, 60), (60, 60), (0, 0)))
+        (_, _, points), (_, _, others) = find_faces([image, bordered], [40, 40], networks)
+        if len(points) and len(others):
+            moved.append(np.abs(points[0] - others[0] + 60).mean())
+    assert len(moved) >= 8
+    assert np.median(moved) < 1.5
+
+
 def test_no_images_give_no_faces(networks: Networks) -> None:
     assert find_faces([], [], networks) == []
 

@@ -44,6 +44,18 @@ def test_crops_are_adaptive_average_pooling_of_each_box(data: st.DataObject, sid
         np.testing.assert_allclose(crop, pooled(images[owner][top:bottom, left:right], side, side), atol=1e-6)
 
 
+@given(st.data(), st.sampled_from([5, 24]))
+def test_outside_the_image_all_is_black(data: st.DataObject, side: int) -> None:
+    images = [image(12, 17, 1), image(9, 8, 2)]
+    owner = data.draw(st.integers(0, 1))
+    height, width = images[owner].shape[:2]
+    left, top = data.draw(st.integers(-30, width + 5)), data.draw(st.integers(-30, height + 5))
+    right, bottom = left + data.draw(st.integers(1, 60)), top + data.draw(st.integers(1, 60))
+    padded = np.pad(images[owner], ((100, 100), (100, 100), (0, 0)))[100 + top : 100 + bottom, 100 + left : 100 + right]
+    (crop,) = SummedImages(images).crops(np.array([owner]), np.array([(left, top, right, bottom)]), side)
+    np.testing.assert_allclose(crop, pooled(padded, side, side), atol=1e-6)
+
+
 def test_sums_beyond_32_bits_still_give_means() -> None:
     white = np.full((3000, 3000, 3), 255, np.uint8)
     level = SummedImages([white]).scaled(0, 1, 7, 7)
