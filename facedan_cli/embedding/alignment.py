@@ -12,6 +12,7 @@ from facedan_cli.config.models import CLASSICAL, NetworkEntry
 from facedan_cli.config.networks import network_entry
 from facedan_cli.data.alignments import Alignment, alignment_below, alignments_of
 from facedan_cli.data.dataset import FaceDataset
+from facedan_cli.data.landmark_fit import landmark_fit
 from facedan_cli.data.manifest import GIVEN
 from facedan_cli.embedding.model import FaceModel
 from facedan_cli.errors import FacedanError
@@ -92,7 +93,7 @@ def alignment_warnings(
     *,
     strict: bool = False,
 ) -> list[str]:
-    """Warnings about faces that may be unaligned, or are not aligned as a network expects them.
+    """Warnings about faces that may be unaligned, badly aligned, or not aligned as a network expects them.
 
     Args:
         models: by their names in the report.
@@ -123,6 +124,7 @@ def alignment_warnings(
     known = {name: [one for one in those if one is not None] for name, those in found.items()}
     warnings += misalignments(networks, known, report)
     refuse_misaligned(warnings, strict)
+    warnings += misfits({name: folder.root for name, folder in folders.items()})
     return [str(warning) for warning in warnings]
 
 
@@ -161,6 +163,23 @@ def misalignments(
                 if expected.accepts(seen) and expected.scales(seen):
                     report.note(f"the faces of '{name}' ({seen}) are scaled to {alignment.size} pixels for {those}")
     return warnings
+
+
+def misfits(roots: Mapping[str, Path]) -> list[Misalignment]:
+    """A warning for each data set whose landmarks lie off their template, by names in the report.
+
+    With --strict it stays a warning: the network is not the reason.
+    """
+    fits = {name: landmark_fit(root) for name, root in roots.items()}
+    return [
+        Misalignment(
+            f"the faces of '{name}' seem to be aligned by wrong landmarks, and may be recognised far worse: {problem}, "
+            f"median of {fit.faces} faces",
+            "look at them by facedan align RAW ALIGNED --contact-sheet sheet.png, and align again with --force",
+        )
+        for name, fit in fits.items()
+        if fit is not None and (problem := fit.problem) is not None
+    ]
 
 
 def training_misalignments(

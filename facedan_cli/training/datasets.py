@@ -16,7 +16,7 @@ from facedan_cli.data.alignments import template_and_size
 from facedan_cli.data.dataset import FaceDataset, read_dataset
 from facedan_cli.data.levels import check_levels, warn_of_levels
 from facedan_cli.data.same_images import contents_that_are_there
-from facedan_cli.embedding.alignment import Expected, training_misalignments
+from facedan_cli.embedding.alignment import Expected, misfits, training_misalignments
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.report import Report
 from facedan_cli.runs import Run, tidy
@@ -232,7 +232,7 @@ def check_alignment(report: Report, expected: Expected, *datasets: Dataset) -> N
     """Warn if faces are not aligned as the network expects, or not alike; all need one alignment (Section IV-C)."""
     manifests = {}
     misaligned = training_misalignments(expected, datasets, report)
-    for warning in misaligned:
+    for warning in (*misaligned, *misfits({dataset.name: dataset.root for dataset in datasets})):
         report.warn(str(warning))
     for dataset in datasets:
         manifest = find_manifest(dataset.root)
