@@ -15,8 +15,11 @@ from facedan_cli.config.training import AdaptConfig, PretrainConfig
 
 TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.tabled)
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
-TABLE_ROWS = (*CLASSICAL, "vgg", "source", "control", "adabn", "whiten", "ddc", "s7", "s67", "m7", "m67", "fusion")
-"""The rows in order: the paper's, the control λ = 0, and the fusion of the adapted models.
+TABLE_ROWS = (
+    *(*CLASSICAL, "vgg", "source", "control", "augmented", "adabn", "whiten"),
+    *("ddc", "s7", "s67", "m7", "m67", "fusion"),
+)
+"""The rows in order: the paper's, the control λ = 0, also with augmentation, and the fusion of the adapted models.
 
 Methods joined by + are rows as well; they come last.
 """
@@ -61,8 +64,9 @@ class TableOptions:
     target: str = setting(help="Unlabelled faces, as `adapt` takes them.", complete="dataset")
     rows: str | None = setting(
         None,
-        f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}, or methods joined by +. Default: all but adabn, "
-        "whiten and ddc (s7 by its other name); vgg needs --init, lbp and pcanet belong to feret.",
+        f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}, or methods joined by +. Default: all but augmented "
+        "(the control with --augment all), adabn, whiten and ddc (s7 by its other name); vgg needs --init, lbp and "
+        "pcanet belong to feret.",
         leading=True,
     )
     methods: str | None = setting(

@@ -29,7 +29,7 @@ from facedan_cli.table.runs import DANS, OF_NO_SEED, TableModel, is_adapted, tra
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Dataset, Workspace, digest, read_set_aside, sha256_file, write_set_aside
 
-REFERENCES = ("source", "control")
+REFERENCES = ("source", "control", "augmented")
 """The reference rows, with which the others are compared."""
 
 

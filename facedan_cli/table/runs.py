@@ -41,7 +41,7 @@ One kernel on one layer is DDC (Tzeng et al. 2014), which the paper calls DAN_s7
 
 Job = PretrainJob | PCANetJob | AdaptJob
 
-ON_REQUEST = ("adabn", "whiten", "ddc")
+ON_REQUEST = ("augmented", "adabn", "whiten", "ddc")
 """Rows that are made only where they are asked for."""
 
 OF_NO_SEED = (*CLASSICAL, "vgg")
@@ -121,7 +121,7 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None, methods: st
 
 def is_adapted(row: str) -> bool:
     """Whether a row is of a network that `adapt` makes."""
-    return row in ("control", *DANS) or "+" in row or row in METHODS
+    return row in ("control", "augmented", *DANS) or "+" in row or row in METHODS
 
 
 def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
@@ -211,8 +211,8 @@ def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
     if row in METHODS or row not in TABLE_ROWS:
         return of_stage(config.adapt, row)
     adapt = of_stage(config.adapt, AdaptConfig.method)
-    if row == "control":
-        return replace(adapt, lambda_=0.0)
+    if row in ("control", "augmented"):
+        return replace(adapt, lambda_=0.0, augment="all" if row == "augmented" else adapt.augment)
     (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers
     named = ",".join(layers if all_layers else layers[-1:])
     return replace(adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)

@@ -121,7 +121,7 @@ def test_a_table_has_rows_for_methods(pretrained: Workspace) -> None:
     with pytest.raises(UsageError, match="ddc and s7 are one model"):
         resolve_rows("ddc,s7", "gbu", None)
     config = TableConfig(
-        rows=("source", "ddc", "adabn+whiten", "mmd+whiten"),
+        rows=("source", "augmented", "ddc", "adabn+whiten", "mmd+whiten"),
         pretrain=PRETRAIN,
         adapt=replace(JOINED, method="mmd", adabn_mix=0.3),
         evaluate=EvaluateConfig(),
@@ -130,6 +130,7 @@ def test_a_table_has_rows_for_methods(pretrained: Workspace) -> None:
     labels = {row: label_of(read_card(Path(model.name))) for row, model in found.items()}
     assert labels == {
         "source": "source only",
+        "augmented": "λ = 0 augmented",
         "ddc": "DAN_s embedding",
         "adabn+whiten": "AdaBN mix=0.3 + whitened 0.5",
         "mmd+whiten": "DAN_m embedding + whitened 0.5",
