@@ -38,10 +38,25 @@ def whitening(rows: np.ndarray, power: float, rank: int | None = None) -> tuple[
 def estimated_people(target: np.ndarray, source: np.ndarray) -> float:
     """An estimate of how many people the images of a domain without labels show.
 
+    It is the effective number of `likely_people` 1 / Σ pᵢ² (Simpson), pᵢ the share of the images in a cluster: an odd
+    image that is a cluster of its own counts little.
+
+    Args:
+        target: embeddings, shape (n, d).
+        source: embeddings of one image of each of several other people, shape (m, d).
+
+    Raises:
+        ValueError: there are fewer than two rows, or fewer than three of the source.
+    """
+    shares = np.bincount(likely_people(target, source))[1:] / len(target)
+    return float(1 / (shares**2).sum())
+
+
+def likely_people(target: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Clusters of images that are likely to show one person each, numbered from 1, shape (n,).
+
     Average-linkage clusters of the centred embeddings, cut at the cosine that 0.1 / n impostor comparisons of the
-    source exceed, n the number of images, by the normal distribution with the mean and deviation of those scores. The
-    estimate is the effective number of clusters 1 / Σ pᵢ² (Simpson), pᵢ the share of the images in one: an odd image
-    that is a cluster of its own counts little.
+    source exceed, n the number of images, by the normal distribution with the mean and deviation of those scores.
 
     Args:
         target: embeddings, shape (n, d).
@@ -60,9 +75,8 @@ def estimated_people(target: np.ndarray, source: np.ndarray) -> float:
     threshold = scores.mean() + scores.std() * norm.isf(0.1 / len(target))
     rows = _centred(target)
     distances = 1 - (rows @ rows.T)[np.triu_indices(len(rows), 1)]
-    clusters = fcluster(linkage(np.clip(distances, 0, None), "average"), 1 - threshold, "distance")
-    shares = np.bincount(clusters)[1:] / len(rows)
-    return float(1 / (shares**2).sum())
+    clusters: np.ndarray = fcluster(linkage(np.clip(distances, 0, None), "average"), 1 - threshold, "distance")
+    return clusters
 
 
 def _centred(rows: np.ndarray) -> np.ndarray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
 
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
+from facedan_cli.adaptation.whitening import likely_people
 from facedan_cli.figures.domains import plot_domains
 from facedan_cli.json_files import read_entries, tell_odd
 from facedan_cli.models.checkpoint import load_checkpoint
@@ -25,6 +28,9 @@ IDENTITIES_UNKNOWN = (
     "the identities of the target are unknown: with several target images of one subject, the two-sample test finds a "
     "difference too often"
 )
+
+_FEW = 0.8
+"""Fewer likely subjects an image of the target make the test reject too often."""
 
 
 @dataclass(frozen=True)
@@ -53,23 +59,52 @@ class DomainTest:
             return {}
         source, target = (features_of(self.held_out.network, domain) for domain in images if domain is not None)
         identities = self.held_out.labels[readable(images[0])].tolist() if images[0] is not None else None
-        weights = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
         try:
-            found = {
-                layer: two_sample_test(
-                    source[layer],
-                    target[layer],
-                    weights=weights,
-                    bandwidth_multipliers=self.bandwidth_multipliers,
-                    seed=self.seed,
-                    source_identities=identities,
-                )
-                for layer in self.layers
-            }
+            found = self._tests(source, target, identities)
         except ValueError:
             return {}
-        warned = {"warnings": [IDENTITIES_UNKNOWN]} if any(test.beyond_chance for test in found.values()) else {}
-        return {KEY: {layer: asdict(test) for layer, test in found.items()}} | warned
+        entry: dict[str, Any] = {KEY: {layer: asdict(test) for layer, test in found.items()}}
+        if any(test.beyond_chance for test in found.values()):
+            entry["warnings"] = [self._doubt(source, target, identities)]
+        return entry
+
+    def _tests(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], identities: Sequence[int] | None
+    ) -> dict[str, TwoSampleTest]:
+        weights = (1 / len(self.bandwidth_multipliers),) * len(self.bandwidth_multipliers)
+        return {
+            layer: two_sample_test(
+                source[layer],
+                target[layer],
+                weights=weights,
+                bandwidth_multipliers=self.bandwidth_multipliers,
+                seed=self.seed,
+                source_identities=identities,
+            )
+            for layer in self.layers
+        }
+
+    def _doubt(
+        self, source: Mapping[str, Tensor], target: Mapping[str, Tensor], identities: Sequence[int] | None
+    ) -> str:
+        """Why a difference may be none: several images of a subject, by clusters of the target's embeddings.
+
+        With one image of each cluster the test has its level again, if the clusters are subjects.
+        """
+        last = self.held_out.network.layers[-1]
+        try:
+            people = likely_people(*(F.normalize(one[last]).double().cpu().numpy() for one in (target, source)))
+            rows = np.unique(people, return_index=True)[1].tolist()
+            if len(rows) > _FEW * len(people):
+                return IDENTITIES_UNKNOWN
+            found = self._tests(source, {layer: features[rows] for layer, features in target.items()}, identities)
+        except ValueError:
+            return IDENTITIES_UNKNOWN
+        fewer = ", ".join(f"{layer} p = {test.p_value:.3f}" for layer, test in found.items())
+        return (
+            f"the {len(people)} held-out target images seem to show {len(rows)} subjects, and the two-sample test "
+            f"finds a difference too often with several images of each; with one of each: {fewer}"
+        )
 
 
 class Ends:
@@ -119,7 +154,9 @@ def draw_domains(init: Path, held_out: HeldOut, layers: Iterable[str], path: Pat
 def tell(log: Path, report: Report) -> None:
     """Report the test before and after adaptation, with its meaning."""
     try:
-        tested = [_tests(entry) for entry in read_entries(log) if KEY in entry]
+        entries = [entry for entry in read_entries(log) if KEY in entry]
+        tested = [_tests(entry) for entry in entries]
+        doubts = [list(entry.get("warnings", ())) for entry in entries]
     except (TypeError, AttributeError) as error:
         tell_odd(log, error)
         return
@@ -132,7 +169,11 @@ def tell(log: Path, report: Report) -> None:
         report.note("before adaptation source and target did not differ beyond chance: there was little to adapt to")
     elif not any(test.beyond_chance for test in after.values()):
         report.note("adaptation took away all of the difference that this sample can show")
-    if any(test.beyond_chance for test in (*before.values(), *after.values())):
+    for when, said in (("before", doubts[0]), ("after", doubts[-1])):
+        for doubt in said:
+            if doubt != IDENTITIES_UNKNOWN:
+                report.warn(f"{when} adaptation {doubt}")
+    if IDENTITIES_UNKNOWN in (*doubts[0], *doubts[-1]):
         report.note(IDENTITIES_UNKNOWN)
 
 
