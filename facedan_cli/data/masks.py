@@ -17,9 +17,15 @@ _COLOURS = (
     ((120, 205), (165, 225), (190, 240)),  # surgical, blue and green
     ((215, 250), (215, 250), (215, 250)),  # white
     ((10, 60), (10, 60), (10, 60)),  # black
-    ((20, 240), (20, 240), (20, 240)),  # cloth
+    ((30, 200), (30, 200), (30, 200)),  # cloth
 )
 """Ranges of red, green and blue of the kinds of masks, which are equally likely."""
+
+_LIGHT = (0.6, 1.0)
+"""Range of the light on a mask."""
+
+_BITS = 4
+"""Fractional bits of OpenCV's coordinates."""
 
 
 def draw_mask(face: np.ndarray, points: np.ndarray, random: Random) -> np.ndarray:
@@ -42,21 +48,36 @@ def draw_mask(face: np.ndarray, points: np.ndarray, random: Random) -> np.ndarra
         place: np.ndarray = centre + across * sideways * unit + down * along * length + jitter
         return place
 
-    top = random.uniform(0.25, 0.6)  # the upper edge, between the eyes (0) and the mouth (1)
+    top = random.uniform(0.2, 0.5)  # the upper edge, between the eyes (0) and the mouth (1)
     half = [at(side * 1.05, top + 0.15) for side in (-1, 1)], [at(side * 0.95, 1.1) for side in (-1, 1)]
     chin = [at(side * 0.45, 1.75) for side in (-1, 1)]
     outline = [at(0, top), half[0][1], half[1][1], chin[1], at(0, 1.85), chin[0], half[1][0], half[0][0]]
+    straps = [
+        [sides[side], at((-1.35, 1.35)[side], height)]
+        for sides, height in zip(half, (0.1, 0.6), strict=True)
+        for side in (0, 1)
+    ]
     cover = np.zeros(face.shape[:2], np.uint8)
-    cv2.fillPoly(cover, [np.rint(np.array(outline) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
-    ranges = _COLOURS[int(random.integers(len(_COLOURS)))]
-    colour = np.array([random.uniform(*one) for one in ranges])
-    rows = np.arange(face.shape[0])[:, None, None]
+    cv2.polylines(cover, _fixed(straps), False, 150, max(1, round(unit / 24)), cv2.LINE_AA, shift=_BITS)
+    cv2.fillPoly(cover, _fixed([outline]), 255, cv2.LINE_AA, shift=_BITS)
+    ranges, light = _COLOURS[int(random.integers(len(_COLOURS)))], random.uniform(*_LIGHT)
+    colour = np.array([random.uniform(*one) for one in ranges], np.float32) * light
+    # Only the part of the face that the mask is on is computed.
+    left, upper, width, height = cv2.boundingRect(cover)
+    part = np.s_[upper : upper + height, left : left + width]
+    rows = np.arange(upper, upper + height, dtype=np.float32)[:, None, None]
     shade = 1 + random.uniform(-0.25, 0.25) * (rows / face.shape[0] - 0.7)
     if random.random() < 0.5:  # pleats
         shade = shade * (1 - 0.12 * (np.sin(rows * 2 * np.pi / max(4.0, length * random.uniform(0.15, 0.35))) > 0.7))
-    share = (cover / 255.0)[:, :, None]
-    covered: np.ndarray = np.clip(np.rint(face * (1 - share) + colour * shade * share), 0, 255).astype(np.uint8)
+    share = (cover[part] * np.float32(1 / 255))[:, :, None]
+    covered = face.copy()
+    covered[part] = np.clip(np.rint(face[part] + (colour * shade - face[part]) * share), 0, 255)
     return covered
+
+
+def _fixed(lines: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """Points in OpenCV's fixed-point numbers."""
+    return [np.rint(np.array(line) * (1 << _BITS)).astype(np.int32) for line in lines]
 
 
 def landmarks_of(folder: FaceDataset, size: int, template: str) -> tuple[Mapping[str, np.ndarray], np.ndarray]:
