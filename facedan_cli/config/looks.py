@@ -38,3 +38,16 @@ def kinds_of(option: str, text: str, known: Mapping[str, str]) -> tuple[str, ...
         if kind not in known:
             raise UsageError(f"{option} does not know '{kind}'", did_you_mean(kind, [*known, "all", "none"]))
     return tuple(kind for kind in known if kind in asked)
+
+
+def spelling_of(option: str, text: str, known: Mapping[str, str]) -> str:
+    """The one spelling of kinds, so that equal settings are one run.
+
+    >>> spelling_of("--augment", "jpeg, blur", AUGMENTATIONS)
+    'blur,jpeg'
+
+    Raises:
+        UsageError: as `kinds_of`.
+    """
+    kinds = kinds_of(option, text, known)
+    return "all" if len(kinds) == len(known) else ",".join(kinds) or "none"

@@ -11,7 +11,7 @@ import torch
 
 from facedan_cli.config.common import UNTRAINED_OPTIONS, options
 from facedan_cli.config.fields import check_choices, former_names, spelling
-from facedan_cli.config.looks import RESTYLINGS, kinds_of
+from facedan_cli.config.looks import AUGMENTATIONS, RESTYLINGS, spelling_of
 from facedan_cli.config.methods import METHODS, methods_of, stages_of, trains
 from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.training import AdaptConfig, PretrainConfig, TrainingConfig, resolve
@@ -40,6 +40,7 @@ def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
         network_entry(config.model, settings).pretrain,
         batch_norm=_batch_norm(config, config.model, settings, fresh=config.init is None),
         holdout_identities=config.holdout_identities or 0,
+        augment=spelling_of("--augment", config.augment, AUGMENTATIONS),
         precision=resolve_precision(config.precision, config.device),
     )
 
@@ -69,6 +70,8 @@ def resolve_adapt(
         network.adapt,
         init=config.init or init.parents[1].name,
         holdout_identities=_holdout_identities(config, card),
+        augment=spelling_of("--augment", config.augment, AUGMENTATIONS),
+        restyle_by=spelling_of("--restyle-by", config.restyle_by, RESTYLINGS),
         precision=resolve_precision(config.precision, config.device),
         batch_norm=_batch_norm(config, card.model, card.network, fresh=False),
         input_normalisation=config.input_normalisation or normalisation_of(card.config),
@@ -151,7 +154,7 @@ def _check_ranges(config: AdaptConfig) -> None:
                 f"{spelling(name)} must be a share from 0 to 1, not {getattr(config, name)}",
                 "leave it out for the default",
             )
-    if not kinds_of("--restyle-by", config.restyle_by, RESTYLINGS):
+    if spelling_of("--restyle-by", config.restyle_by, RESTYLINGS) == "none":
         raise UsageError("--restyle-by none would change nothing", "leave restyle out of --method")
     if not 0 <= config.whiten_power <= 0.5:
         raise UsageError(

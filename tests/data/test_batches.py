@@ -315,3 +315,26 @@ def test_with_no_readable_image_there_is_nothing_to_do(
         (folder.root / path).write_bytes(b"no image")
     with pytest.raises(FacedanError, match=r"no image under .* can be read"):
         next(stream(FaceStore(folder, SIZE, pool, cache=cache)).batches(0, 1))
+
+
+def test_faces_are_changed_before_the_crop_as_seed_step_and_row_say(images: FaceStore) -> None:
+    """So processes with shares of a batch, and a device, change them as one process does; the cache stays as it was."""
+    asked: list[int] = []
+
+    def change(face: np.ndarray, index: int, random: np.random.Generator) -> np.ndarray:
+        asked.append(index)
+        assert face.shape == (SIZE, SIZE, 3)
+        return (face // 2 + random.integers(0, 100)).astype(np.uint8)
+
+    changed = BatchStream(images, LABELS, 5, CROP, (0, 1), None, change)
+    plain, (crops, labels) = stream(images)[3], changed[3]
+    assert torch.equal(labels, plain[1])
+    assert [int(LABELS[index]) for index in asked] == labels.tolist()
+    added = crops.int() - plain[0] // 2
+    assert (added.amax((1, 2, 3)) == added.amin((1, 2, 3))).all()
+    assert len(added.amax((1, 2, 3)).unique()) > 2
+    shares = [BatchStream(images, LABELS, 5, CROP, (0, 1), shard_range(5, part, 2), change)[3] for part in (0, 1)]
+    assert torch.equal(torch.cat([share for share, _ in shares]), crops)
+    assert torch.equal(changed._sent(3, torch.device("cpu"), None)[0], crops)
+    assert not torch.equal(changed[4][0] - stream(images)[4][0] // 2, added.to(torch.uint8))
+    assert torch.equal(stream(images)[3][0], plain[0])

@@ -141,6 +141,17 @@ def test_an_interrupted_training_goes_on_with_the_same_changes(pretrained: Works
     assert same(load_checkpoint(job.run.checkpoint)[0].state_dict(), whole)
 
 
+def test_spellings_of_one_change_are_one_run(pretrained: Workspace) -> None:
+    for name, method, one, other in (
+        ("augment", "mmd", "noise, blur", "blur,noise"),
+        ("augment", "mmd", "all", ",".join(reversed(KINDS))),
+        ("restyle_by", "restyle", "histogram,amplitude", "amplitude,histogram"),
+    ):
+        jobs = [plan_adapt(replace(ADAPT, method=method, **{name: text}), pretrained) for text in (one, other)]
+        assert jobs[0].run.name == jobs[1].run.name
+    assert plan_pretrain(replace(PRETRAIN, augment=",".join(KINDS)), pretrained).config.augment == "all"
+
+
 def test_earlier_runs_keep_their_names() -> None:
     known = {"augment", "restyle_share", "restyle_by", "mask_share", "method"}
     assert not known & hashed_options(ADAPT).keys()

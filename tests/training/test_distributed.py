@@ -10,6 +10,7 @@ import two_ranks
 from processes import run_together
 from safetensors.torch import load_file
 
+from facedan_cli.config.looks import RESTYLINGS
 from facedan_cli.distributed import DistEnv, shard_range
 from facedan_cli.errors import UsageError
 
@@ -18,6 +19,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "linear": {"estimator": "linear", "kernel_weights": "optimal"},
     "bank": {"memory_bank": 9},
     "parts": {"grad_accum": 2},
+    "restyled": {"restyle": tuple(RESTYLINGS)},
 }
 MODES: dict[str, dict[str, Any]] = {mode: {"batch_norm": mode} for mode in ("source", "joint")}
 ANGULAR: dict[str, dict[str, Any]] = {head: {"head": head, "scale": 4.0} for head in ("arcface", "adaface")}

@@ -21,6 +21,7 @@ from facedan_cli.models.backbone import Backbone
 from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
+from facedan_cli.training.changes import Restyling
 from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
@@ -96,6 +97,8 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     options = dict(options)
     mode = options.pop("batch_norm", None)
     die_after = options.pop("die_after", None)
+    rows = shard_range(BATCH, part, parts)
+    restyling = Restyling(options.pop("restyle"), 0.5, PLAN.seed, rows) if "restyle" in options else None
     sharded = bool(options.pop("sharded", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
     head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
@@ -110,7 +113,7 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     with suppress(Gone), Checkpoints(directory, CARD) as checkpoints:
         train(
             network,
-            DomainBatches(source, target, penalty),
+            DomainBatches(source, target, penalty, restyling),
             plan,
             checkpoints=checkpoints,
             log=directory / "metrics.jsonl",
