@@ -13,6 +13,7 @@ import torch
 
 from facedan_cli.alignment.aligner import EXCHANGED, Aligner
 from facedan_cli.alignment.contact_sheet import write_contact_sheet
+from facedan_cli.alignment.copied_fit import check_copied
 from facedan_cli.alignment.copy import Copier
 from facedan_cli.alignment.detector import Detector
 from facedan_cli.alignment.index import ManifestIndex
@@ -24,7 +25,7 @@ from facedan_cli.alignment.settings import SET_ASIDE, check_config, check_settin
 from facedan_cli.alignment.target import Target, resolved
 from facedan_cli.alignment.workers import Work, in_order, workers
 from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
-from facedan_cli.data.manifest import ALIGNED, FAILED, ManifestWriter, OddLine, remove_lines
+from facedan_cli.data.manifest import ALIGNED, FAILED, GIVEN, ManifestWriter, OddLine, remove_lines
 from facedan_cli.devices import resolve_device, worker_count
 from facedan_cli.distributed import DistEnv
 from facedan_cli.report import SILENT, Report
@@ -127,6 +128,13 @@ def align(config: AlignConfig, report: Report = SILENT) -> AlignResult:
             merge_parts(config.out)
             remove_lines(manifest, odd)
             set_aside = write_set_aside(config.out / SET_ASIDE, failures)
+            if config.no_align and target.template != GIVEN:
+                fit = check_copied(config.out, target, again=any(share.aligned for share in shares))
+                if fit is not None and fit.problem is not None:
+                    report.warn(
+                        f"the faces of {config.out} do not seem to be on {target.template}: {fit.problem}, median of "
+                        f"{fit.faces} faces that were searched; align the images without --no-align"
+                    )
             if config.contact_sheet:
                 write_contact_sheet(config.contact_sheet, manifest)
     aligned, already = sum(share.aligned for share in shares), sum(share.already for share in shares)

@@ -14,12 +14,11 @@ from facedan_cli.config.common import REFERENCE_OFFSET, AlignConfig
 from facedan_cli.config.fields import check_choices
 from facedan_cli.config.templates import POINT_COUNTS
 from facedan_cli.data.formats import ARCHIVE_SUFFIXES, IMAGE_SUFFIXES, is_archive
-from facedan_cli.data.manifest import GIVEN, leads_outside, read_records
+from facedan_cli.data.manifest import GIVEN, SETTINGS, leads_outside, read_records
 from facedan_cli.errors import FacedanError, UsageError
 from facedan_cli.json_files import read_object
 from facedan_cli.workspace import MANIFEST_FILE, sha256_file, write_json
 
-SETTINGS = "align.json"
 SET_ASIDE = "set-aside.tsv"
 SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -19,6 +19,9 @@ from facedan_cli.workspace import replacing
 
 ALIGNED = "aligned"
 FAILED = "failed"
+SETTINGS = "align.json"
+"""The file beside the manifest with the settings of its faces."""
+
 GIVEN = "given"
 """The template of faces that were aligned before."""
 

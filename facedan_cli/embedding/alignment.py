@@ -173,9 +173,12 @@ def misfits(roots: Mapping[str, Path]) -> list[Misalignment]:
     fits = {name: landmark_fit(root) for name, root in roots.items()}
     return [
         Misalignment(
-            f"the faces of '{name}' seem to be aligned by wrong landmarks, and may be recognised far worse: {problem}, "
-            f"median of {fit.faces} faces",
-            "look at them by facedan align RAW ALIGNED --contact-sheet sheet.png, and align again with --force",
+            f"the faces of '{name}' seem to be "
+            f"{'on another template than is stated' if fit.copied else 'aligned by wrong landmarks'}, and may be "
+            f"recognised far worse: {problem}, median of {fit.faces} faces",
+            "align the images themselves by facedan align RAW ALIGNED, without --no-align"
+            if fit.copied
+            else "look at them by facedan align RAW ALIGNED --contact-sheet sheet.png, and align again with --force",
         )
         for name, fit in fits.items()
         if fit is not None and (problem := fit.problem) is not None
