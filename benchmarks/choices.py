@@ -5,11 +5,11 @@
     python benchmarks/choices.py --smoke
 
 For each workspace and each finished pretraining on its source (as of `facedan demo` and `facedan table`) the network is
-adapted once per choice, in an ordinary run; finished runs are reused. Each network has three measures without target
-labels: MMD² of the last layer on held-out images, in multiples of its 95th percentile by chance; *agreement* on target
-images; the equal error rate of the source. The oracle is the verification rate, for GBU the mean of Bad and Ugly; it
-chooses nothing. The output has means over the initial networks, and the rank correlation of each measure with the
-oracle over all choices.
+adapted once per choice, in an ordinary run; finished runs are reused. Each network has two measures without target
+labels: MMD² of the last layer on held-out images, in multiples of its 95th percentile by chance; and the criterion of
+`adapt --select`, verification of source images in the looks of the target. The oracle is the verification rate, for GBU
+the mean of Bad and Ugly; it chooses nothing. The output has means over the initial networks, and the rank correlation
+of each measure with the oracle over all choices.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from facedan_cli.config.common import EvaluateConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.evaluation.protocols import evaluate_gbu, evaluate_pairs
 from facedan_cli.evaluation.verification import Verification
+from facedan_cli.models.checkpoint import load_checkpoint
 from facedan_cli.runs import Run, read_record
 from facedan_cli.training.adapt import adapt, plan_adapt
-from facedan_cli.training.candidates import Scorer
+from facedan_cli.training.criterion import Criterion
 from facedan_cli.training.datasets import hold_out
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.training.target_list import read_target
@@ -79,7 +80,7 @@ CHOICES: Mapping[str, Mapping[str, Any]] = {
 }
 """Changes to the paper's DAN_m67 by the name of a choice; `target_every` n takes one target image in n."""
 
-MEASURES = ("mmd2", "agreement", "source_error", "oracle")
+MEASURES = ("mmd2", "criterion", "oracle")
 Measured = Mapping[str, float | None]
 """Values by the name in `MEASURES`; None without a measurement."""
 
@@ -146,11 +147,11 @@ def measure(options: argparse.Namespace, workspace: Workspace, start: Path) -> I
         return
     found = {}
     with ThreadPoolExecutor(1) as pool:
-        judge = Scorer(plan_adapt(config, workspace), pool, torch.device("cpu"))  # by the whole target
+        judge = Criterion(plan_adapt(config, workspace), pool, torch.device("cpu"))  # by the whole target
         for name, job in jobs.items():
             run = adapt(job).run
-            judged = judge.candidate(job.config.lambda_, 0, run.checkpoint)
-            found[name] = [beyond_chance(run, options.target), judged.agreement, judged.source_error]
+            (judged,) = judge.candidates(load_checkpoint(run.checkpoint)[0], name, "trained", (None,))
+            found[name] = [beyond_chance(run, options.target), judged.rate]
     rates = oracle(options, workspace, [job.run.checkpoint for job in jobs.values()])
     for rate, (name, values) in zip(rates, found.items(), strict=True):
         yield name, dict(zip(MEASURES, [*values, rate], strict=True))
@@ -214,7 +215,7 @@ def compare(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
         of = [choices[name] for choices in found.values() if name in choices]
         if of:
             print(f"{name:16} " + " ".join(f"{shown([values[key] for values in of]):>22}" for key in MEASURES))
-    for measured, sign in (("mmd2", -1), ("agreement", 1), ("source_error", -1)):
+    for measured, sign in (("mmd2", -1), ("criterion", 1)):
         rhos = []
         for choices in found.values():
             pairs = [(values[measured], values["oracle"]) for values in choices.values()]

@@ -62,7 +62,8 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     config = resolve(AdaptConfig(source="a", target="b"), PAPER)
     without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard", "strict"}
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
-    without |= {"select", "lambdas", "backbone_lr_mult"}  # the last with 1 alone, as in earlier versions
+    without |= {"select", "lambdas", "candidates", "budget"}
+    without |= {"backbone_lr_mult"}  # with 1 alone, as in earlier versions
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
     resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict", "train_from"}  # elsewhere, or of other methods
     resolved |= {"whiten_power", "whiten_rank", "whiten_flip", "input_normalisation"}

@@ -95,7 +95,7 @@ def adapt(
         refuse_pairs(check)
     if settings.select:
         selection = plan_selection(settings, place, console)
-        job = next(iter(selection.jobs.values()))
+        job = selection.keep
         runs = [*(job.run for job in selection.jobs.values()), selection.run]
         train = partial(run_selection, selection)
     else:

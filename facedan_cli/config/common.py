@@ -250,7 +250,7 @@ _NOT_DETERMINING = frozenset(
     {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "strict"}
     | {"log_every", "checkpoint_every", "keep_every", "tensorboard"}
     | {"source", "target", "init", "gallery"}
-    | {"select", "lambdas"}  # each λ is a run of its own
+    | {"select", "lambdas", "candidates", "budget"}  # each λ is a run of its own
 )
 
 

@@ -46,6 +46,9 @@ from facedan_cli.errors import UsageError
 LAMBDAS_ON_DISK = "strengths"
 """The key of the tried values of λ in run identities and checkpoints, as in earlier versions."""
 
+CANDIDATES = ("centre", "whiten", "adabn", "restyle", "mmd")
+"""What `adapt --select` tries."""
+
 _HEAD, _SPEED, _FILES = "Classification head", "Speed and memory", "Logs and checkpoints"
 _RELEASES = "; ".join(f"{', '.join(entry.releases)} ({name})" for name, entry in NETWORKS.items() if entry.releases)
 _MARGINS = ", ".join(f"{name} {head.margin:g}" for name, head in HEADS.items() if head.margin)
@@ -100,7 +103,7 @@ class TrainingConfig:
     holdout_identities: int | None = setting(
         None,
         "Held-out source identities, at most a tenth, on which adapt --select verifies. Default: 0; in adapt those of "
-        "the pretraining.",
+        "the pretraining. For published weights at most a fifth, with --select 100.",
         min=0,
         former="hold_people",
     )
@@ -283,8 +286,19 @@ class AdaptConfig(TrainingConfig):
     memory_bank: int = setting(
         0, "Past features per domain that each batch is compared with as well; 0: none.", min=0, former="queue"
     )
-    select: bool = setting(False, "Adapt with each λ of --lambdas, and choose λ and step without target labels.")
+    select: bool = setting(
+        False, "Try methods and strengths, and choose one, or the network as it is, without target labels."
+    )
     lambdas: str = setting("0.5,2,10", "Values of λ that --select tries.", former=LAMBDAS_ON_DISK)
+    candidates: str = setting(
+        "all",
+        f"What --select tries: {', '.join(CANDIDATES)}, or all that the network can. The network as it is always "
+        "competes.",
+        suggest=("all", *CANDIDATES),
+    )
+    budget: str | None = setting(
+        None, "What the trainings of --select may take together: steps, as in 600, or minutes, as in 10m. Default: all."
+    )
     batch: int | None = setting(None, "Source images per step, and as many target images.", recipe=True)
     input_normalisation: str | None = _input_normalisation("that of --init; another one suits published weights")
     batch_norm: str | None = _batch_norm(

@@ -242,6 +242,10 @@ def _step_of(checkpoint: Path | None) -> str:
 
 def label_of(card: ModelCard) -> str:
     """The name of a model in the paper's tables."""
+    return _label(card) + (" chosen" if LAMBDAS_ON_DISK in card.config else "")
+
+
+def _label(card: ModelCard) -> str:
     if card.model in CLASSICAL:
         return CLASSICAL[card.model]
     if card.stage == "weights":
@@ -268,7 +272,7 @@ def _penalised(config: Mapping[str, Any]) -> str:
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers.strip()}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
-    return name + weights + lambda_ + _changes(config) + (" chosen" if LAMBDAS_ON_DISK in config else "")
+    return name + weights + lambda_ + _changes(config)
 
 
 def _changed_source(config: Mapping[str, Any]) -> str:

@@ -73,7 +73,8 @@ def plan_adapt(config: AdaptConfig, workspace: Workspace, report: Report = SILEN
     card = read_card(init)
     check_method(config, card)
     config, layers, bandwidth_multipliers = resolve_adapt(of_stage(config, stage), card, init)
-    source = read_source(dataset, config.holdout_identities or 0, workspace.root)
+    least_kept = 5 if card.stage == "weights" else 10
+    source = read_source(dataset, config.holdout_identities or 0, workspace.root, least_kept=least_kept)
     target = read_target(config.target, workspace)
     refuse_same(source.dataset, target.dataset)
     shared = refuse_shared(source.folder, target.folder)

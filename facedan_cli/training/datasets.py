@@ -79,14 +79,17 @@ class TrainingResult:
     set_aside: Path | None
 
 
-def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path | None = None) -> Source:
+def read_source(
+    dataset: Dataset, holdout_identities: int = 0, workspace: Path | None = None, *, least_kept: int = 10
+) -> Source:
     """The labelled images of a data set.
 
     Args:
         dataset: the data set.
-        holdout_identities: number of held-out identities, a tenth at most. The choice depends on the names alone, and a
-            smaller sample is part of a larger one.
+        holdout_identities: number of held-out identities. The choice depends on the names alone, and a smaller sample
+            is part of a larger one.
         workspace: workspace that keeps digests of the images; None: none.
+        least_kept: one identity in so many is held out at most.
 
     Raises:
         FacedanError: there is no identity folder, only one, or identity folders lie a level deeper.
@@ -106,7 +109,7 @@ def read_source(dataset: Dataset, holdout_identities: int = 0, workspace: Path |
             layout,
         )
     unlabelled = tuple(path for path, name in zip(folder.paths, folder.names, strict=True) if not name)
-    held_out = set(sorted(identities, key=_order)[: min(holdout_identities, len(identities) // 10)])
+    held_out = set(sorted(identities, key=by_digest)[: min(holdout_identities, len(identities) // least_kept)])
     return Source(
         dataset,
         part_of(folder, [row for row in named if folder.names[row] not in held_out]),
@@ -153,7 +156,7 @@ def hold_out(folder: FaceDataset, most: int, *, labelled: bool) -> tuple[FaceDat
     Returns:
         Training images, and the sample.
     """
-    ordered = sorted(range(len(folder)), key=lambda row: _order(folder.paths[row]))
+    ordered = sorted(range(len(folder)), key=lambda row: by_digest(folder.paths[row]))
     count = min(most, len(folder) // 10)
     if labelled:
         images_of = Counter(folder.names)
@@ -167,7 +170,7 @@ def hold_out(folder: FaceDataset, most: int, *, labelled: bool) -> tuple[FaceDat
     return part_of(folder, [row for row in rows if row not in rows_out]), part_of(folder, sorted(rows_out))
 
 
-def _order(name: str) -> bytes:
+def by_digest(name: str) -> bytes:
     """The sort key of a name, for an order that is unrelated to the names and the same everywhere."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 

@@ -167,8 +167,12 @@ def tell(log: Path, report: Report) -> None:
         report.note(f"{layer}, held-out images: before {_said(test)}; after {_said(after[layer])}")
     if not any(test.beyond_chance for test in before.values()):
         report.note("before adaptation source and target did not differ beyond chance: there was little to adapt to")
-    elif not any(test.beyond_chance for test in after.values()):
-        report.note("adaptation took away all of the difference that this sample can show")
+    else:
+        times = ", ".join(f"{layer} {_beyond_chance(test):.1f}" for layer, test in after.items())
+        report.note(
+            f"MMD² after adaptation in multiples of chance: {times}; that does not show that recognition improved: "
+            "--check with labelled pairs of the target does, or `facedan evaluate`"
+        )
     for when, said in (("before", doubts[0]), ("after", doubts[-1])):
         for doubt in said:
             if doubt != IDENTITIES_UNKNOWN:
@@ -179,6 +183,10 @@ def tell(log: Path, report: Report) -> None:
 
 def _tests(entry: Mapping[str, Any]) -> dict[str, TwoSampleTest]:
     return {layer: TwoSampleTest(**found) for layer, found in entry[KEY].items()}
+
+
+def _beyond_chance(test: TwoSampleTest) -> float:
+    return max(0.0, test.mmd2) / test.chance if test.chance > 0 else 0.0
 
 
 def _said(test: TwoSampleTest) -> str:

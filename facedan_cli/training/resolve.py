@@ -23,6 +23,9 @@ from facedan_cli.models.input_normalisation import normalisation_of
 from facedan_cli.models.network import untrained
 from facedan_cli.training.penalty_options import check_batch, penalty_values, resolve_penalty
 
+IDENTITIES_TO_SELECT_BY = 100
+"""Identities of the source that --select holds out for a published network, which knows none of them."""
+
 
 def resolve_pretrain(config: PretrainConfig) -> PretrainConfig:
     """The configuration of stage 1 with all values that network and machine determine.
@@ -121,6 +124,10 @@ def check_method(config: AdaptConfig, card: ModelCard) -> None:
             if getattr(config, name) != getattr(AdaptConfig, name):
                 option = spelling(name)
                 raise UsageError(f"{option} means nothing without --method {method}", f"leave {option} out")
+    if config.select and DistEnv.of(os.environ).count > 1:
+        raise UsageError(
+            "--select is done by one process", "make its trainings by torchrun without --select: they are taken over"
+        )
     untrained = [method for method in methods if not METHODS[method].trains]
     if not untrained:
         return
@@ -244,6 +251,9 @@ def check_processes(config: TrainingConfig, identities: int) -> None:
 
 def _holdout_identities(config: AdaptConfig, card: ModelCard) -> int:
     """The number of held-out identities, which must be that of the pretraining; the network knows the others."""
+    if card.stage == "weights":  # a published network, which knows no identity of the source
+        usual = IDENTITIES_TO_SELECT_BY if config.select else 0
+        return usual if config.holdout_identities is None else config.holdout_identities
     held_out = int(card.config.get("hold_people") or 0)
     if config.holdout_identities not in (None, held_out):
         raise UsageError(

@@ -86,3 +86,16 @@ def test_the_end_of_a_run_warns_of_both_tests(monkeypatch: pytest.MonkeyPatch, t
     (warning,) = notes.warnings
     assert warning.startswith("before adaptation the 60 held-out target images")
     assert IDENTITIES_UNKNOWN in notes.notes
+
+
+def test_a_fall_of_mmd_is_not_told_as_a_success(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    before = made(monkeypatch, drawn(60, 1, seed=0), drawn(60, 1, seed=1, shift=1.0))()
+    after = made(monkeypatch, drawn(60, 1, seed=0), drawn(60, 1, seed=1))()
+    log, report = tmp_path / "metrics.jsonl", Notes()
+    log.write_text("".join(json.dumps({"step": step} | entry) + "\n" for step, entry in enumerate((before, after))))
+    tell(log, report)
+    (note,) = (note for note in report.notes if "multiples of chance" in note)
+    tests = after[KEY]
+    told = [float(value) for value in re.findall(r"fc\d (\d+\.\d)", note)]
+    assert told == [round(max(0.0, tests[layer]["mmd2"]) / tests[layer]["chance"], 1) for layer in LAYERS]
+    assert "does not show that recognition improved" in note

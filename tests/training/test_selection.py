@@ -6,136 +6,296 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from tiny import Notes, draw, weights
 
-from facedan_cli.config.common import hashed_options
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
+from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.model import find_model
 from facedan_cli.errors import FacedanError, UsageError
+from facedan_cli.evaluation.models import label_of
+from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.models.checkpoint import read_card
-from facedan_cli.runs import checkpoint_of, read_record
+from facedan_cli.runs import read_record
 from facedan_cli.synthetic.render import STUDIO
+from facedan_cli.training import criterion, selection
 from facedan_cli.training.adapt import plan_adapt
-from facedan_cli.training.candidates import Candidate, choose, decidability, rejection_reason
-from facedan_cli.training.datasets import METHOD, is_of_images, read_source
+from facedan_cli.training.budget import Budget
+from facedan_cli.training.candidates import CHANGES, Candidate, checked, choose, error_of
+from facedan_cli.training.criterion import images_to_verify, spread_over
+from facedan_cli.training.datasets import is_of_images, read_source
 from facedan_cli.training.pretrain import plan_pretrain, pretrain
-from facedan_cli.training.selection import parse_lambdas, plan_selection, select
-from facedan_cli.workspace import Workspace, digest
+from facedan_cli.training.selection import parse_candidates, parse_lambdas, plan_selection, select
+from facedan_cli.workspace import Workspace
 
-ADAPT = AdaptConfig(source="casia", target="frgc", iterations=6, batch=6, lambdas="0.5,4")
-BEFORE = Candidate(0.0, 0, Path("before"), 1.0, 0.10, 30.0)
-
-
-def candidate(**values: Any) -> Candidate:
-    return replace(Candidate(0.5, 50, Path("x"), 2.0, 0.10, 30.0), **values)
+ADAPT = AdaptConfig(source="casia", target="frgc", iterations=2, batch=6, lambdas="0.5,4", select=True)
 
 
-def test_the_one_that_knows_target_images_best_is_chosen() -> None:
-    found = [candidate(agreement=2.0), candidate(agreement=3.0, step=100), candidate(agreement=2.5)]
-    assert choose(BEFORE, found) is found[1]
+def candidate(change: str, rate: float, noise: float = 0.0, **values: Any) -> Candidate:
+    """A candidate whose replicates scatter about its rate by a pattern of its own."""
+    pattern = np.random.default_rng(CHANGES.index(change)).normal(size=400)
+    made = Candidate(change, CHANGES.index(change), change, None, rate, rate + noise * pattern, 30.0)
+    return replace(made, **values)
+
+
+def test_the_best_is_chosen_where_nothing_ties_with_it() -> None:
+    found = [candidate("keep", 0.5, 0.01), candidate("whiten", 0.6, 0.01), candidate("trained", 0.7, 0.01)]
+    choice = choose(found, 30)
+    assert choice.chosen is choice.best is found[2]
+    assert choice.sure
+    low, high = choice.interval
+    assert 0 < low < choice.gain < high
+
+
+def test_a_tie_goes_to_what_changes_least() -> None:
+    found = [candidate("trained", 0.70, 0.1), candidate("whiten", 0.69, 0.1), candidate("keep", 0.5, 0.01)]
+    choice = choose(found, 30)
+    assert choice.chosen is found[1]
+    assert choice.best is found[0]
+    close = [candidate("keep", 0.68, 0.1), *found[:2]]
+    choice = choose(close, 30)
+    assert choice.chosen is close[0]
+    assert not choice.sure  # another one has the higher rate
+
+
+def test_the_network_is_kept_for_sure_where_nothing_has_a_higher_rate() -> None:
+    found = [candidate("keep", 0.5), candidate("whiten", 0.5), candidate("trained", 0.4)]
+    choice = choose(found, 30)
+    assert choice.chosen is found[0]
+    assert choice.sure
+    assert choice.interval == (0, 0)
+
+
+@given(st.lists(st.floats(0, 1), min_size=len(CHANGES), max_size=len(CHANGES)), st.floats(0, 0.3))
+def test_the_choice_is_within_the_error_of_the_best_and_nothing_that_changes_less_is(
+    rates: list[float], noise: float
+) -> None:
+    found = [candidate(change, rate, noise) for change, rate in zip(CHANGES, rates, strict=True)]
+    choice = choose(found, 30)
+    assert choice.best.rate == max(rates)
+    within = [one.name for one in found if choice.best.rate - one.rate <= error_of(choice.best, one)]
+    assert choice.chosen.name == within[0]
 
 
 @pytest.mark.parametrize(
     ("values", "why"),
     [
         ({"spread": 14.9}, "its target features have collapsed"),
-        ({"source_error": 0.121}, "its source error has risen too far"),
-        ({"agreement": math.nan}, "its features are not finite"),
-        ({"spread": 15.0, "source_error": 0.1199}, ""),
+        ({"rate": math.nan}, "its features are not finite"),
+        ({"spread": 15.0}, ""),
     ],
 )
-def test_what_has_collapsed_or_lost_the_source_is_out(values: dict[str, Any], why: str) -> None:
-    other = candidate(**{"agreement": 9.0, **values})
-    assert rejection_reason(other, BEFORE) == why
-    assert (choose(BEFORE, [candidate(), other]) is other) == (why == "")
+def test_what_has_collapsed_is_out(values: dict[str, Any], why: str) -> None:
+    keep = candidate("keep", 0.5)
+    other = checked(replace(candidate("trained", 0.9), **values), keep, identities=30)
+    assert other.rejected == why
+    assert (choose([keep, other], 30).chosen is other) == (why == "")
 
 
-def test_where_all_are_out_nothing_is_adapted() -> None:
-    assert choose(BEFORE, [candidate(spread=1.0), candidate(source_error=0.5)]) is BEFORE
+def test_few_people_need_a_sure_gain() -> None:
+    keep = candidate("keep", 0.5, 0.01)
+    for rate, people, out in ((0.55, 19, True), (0.9, 19, False), (0.55, 20, False), (0.55, None, False)):
+        whitened = candidate("whiten", rate, 0.1, power=0.25)
+        assert bool(checked(whitened, keep, identities=30, people=people).rejected) == out
+    assert not checked(candidate("trained", 0.55, 0.1), keep, identities=30, people=10).rejected
 
 
-def test_decidability_is_that_of_the_definition() -> None:
-    scores = torch.randn(20, 20, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(20)
-    same = [scores[i, i].item() for i in range(20)]
-    others = [scores[i, j].item() for i in range(20) for j in range(20) if i != j]
-
-    def moments(values: list[float]) -> tuple[float, float]:
-        mean = sum(values) / len(values)
-        return mean, sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-    (a, va), (b, vb) = moments(same), moments(others)
-    assert decidability(scores) == pytest.approx((a - b) / math.sqrt((va + vb) / 2), rel=1e-6)
-    assert decidability(-scores) == pytest.approx(-decidability(scores))
-
-
-@given(st.floats(0.1, 10), st.floats(-5, 5))
-def test_decidability_does_not_depend_on_the_scale_of_scores(scale: float, shift: float) -> None:
-    scores = torch.randn(9, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    assert decidability(scale * scores + shift) == pytest.approx(decidability(scores), rel=1e-6)
-
-
-def test_lambdas_are_two_numbers_or_more() -> None:
+def test_lambdas_are_numbers() -> None:
     assert parse_lambdas("10, 0.5,2,2") == (0.5, 2, 10)
-    for text in ("0.5", "", "a,b", "-1,2", "1,inf", "1,nan"):
+    for text in ("", "a,b", "-1,2", "1,inf", "1,nan"):
         with pytest.raises(UsageError, match="--lambdas cannot be"):
             parse_lambdas(text)
 
 
+def test_candidates_are_names_of_methods() -> None:
+    assert parse_candidates("all", batch_norm=False) == ("centre", "whiten", "restyle", "mmd")
+    assert parse_candidates("mmd, adabn", batch_norm=True) == ("adabn", "mmd")
+    with pytest.raises(UsageError, match="does not know 'whitn'"):
+        parse_candidates("whitn", batch_norm=True)
+    with pytest.raises(UsageError, match="batch normalisation"):
+        parse_candidates("adabn", batch_norm=False)
+
+
+def test_a_budget_is_of_steps_or_minutes(root: Path) -> None:
+    job = plan_adapt(replace(ADAPT, select=False, iterations=30), Workspace.open(root))
+    budget = Budget("50")
+    assert budget.allows(job)
+    with budget.spending(job):
+        pass
+    assert not budget.allows(job)
+    assert Budget(None, steps=10**9).allows(job)
+    assert Budget("1m", steps=30, seconds=29).allows(job)
+    assert not Budget("1m", steps=30, seconds=31).allows(job)
+    assert not Budget("0m").allows(job)
+    for text in ("10h", "-5", "1.5m", "m"):
+        with pytest.raises(UsageError, match="--budget cannot be"):
+            Budget(text)
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough identities to hold some out, and a pretraining that did."""
+    """Identities of which ten are held out, and a pretraining that did it."""
     made = tmp_path_factory.mktemp("selection")
-    for identity in range(30):
-        for image in range(6):
-            draw(made / "aligned" / "casia" / f"p{identity:02d}" / f"{image}.png", identity, image)
-            draw(made / "aligned" / "frgc" / f"{100 + identity}_{image}.png", 100 + identity, image, style=STUDIO)
-    config = PretrainConfig(source="casia", model="vggface-mini", iterations=10, batch=16, holdout_identities=3)
+    for identity in range(100):
+        for image in range(3):
+            draw(made / "aligned" / "casia" / f"p{identity:03d}" / f"{image}.png", identity, image)
+    for identity in range(200, 230):
+        for image in range(3):
+            draw(made / "aligned" / "frgc" / f"{identity}_{image}.png", identity, image, style=STUDIO)
+    config = PretrainConfig(source="casia", model="vggface-mini", iterations=2, batch=16, holdout_identities=10)
     pretrain(plan_pretrain(config, Workspace.open(made)))
     return made
 
 
-def test_it_trains_with_each_lambda_and_keeps_the_chosen_network(root: Path) -> None:
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criterion, "REPLICATES", 50)
+
+
+def rows_of(directory: Path) -> list[dict[str, str]]:
+    with (directory / "candidates.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_all_candidates_are_measured_and_the_chosen_network_is_kept(root: Path) -> None:
     place, report = Workspace.open(root), Notes()
-    selection = plan_selection(ADAPT, place)
-    assert list(selection.jobs) == [0.5, 4.0]
-    result = select(selection, report=report)
-    with (result.run.directory / "candidates.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    steps = [("0", "0")] + [(lambda_, str(step)) for lambda_ in ("0.5", "4") for step in range(1, 7)]
-    assert [(row["lambda"], row["step"]) for row in rows] == steps
-    (chosen,) = (row for row in rows if row["chosen"])
-    left = [row for row in rows[1:] if not row["out"]]
-    if left:
-        assert float(chosen["agreement"]) == max(float(row["agreement"]) for row in left)
-    from safetensors.torch import load_file
-
-    found = weights(result.run)
-    assert all(torch.equal(found[key], value) for key, value in load_file(chosen["checkpoint"]).items())
+    planned = plan_selection(replace(ADAPT, budget="4"), place)
+    assert list(planned.jobs) == ["restyle", "mmd λ=0.5", "mmd λ=4"]
+    result = select(planned, report=report)
+    rows = rows_of(result.run.directory)
+    trained = [f"{name}{more}" for more in ("", "+whiten") for name in ("restyle", "mmd λ=0.5")]
+    assert [row["candidate"] for row in rows] == ["keep", "centre", "whiten", *trained, "mmd λ=4"]
+    assert rows[-1]["out"] == "beyond the budget"
+    assert any("--budget 4 left out: mmd λ=4" in warning for warning in report.warnings)
+    assert float(rows[0]["difference"]) == 0
+    (chosen,) = (row["candidate"] for row in rows if row["chosen"])
+    assert result.metrics["candidate"] == chosen
+    assert result.metrics["identities"] == 10
+    assert any(note.startswith(f"chosen: {chosen}") for note in report.notes)
+    assert any("sure" in note or "no candidate was better" in note for note in report.notes)
     card = read_card(result.run.checkpoint)
-    assert (card.run, card.config["step"]) == (result.run.name, int(chosen["step"]))
-    assert any(note.startswith("chosen of 12 networks") for note in report.notes)
+    assert (card.run, card.config["candidate"]) == (result.run.name, chosen)
+    assert label_of(card).endswith(" chosen")
     assert read_record(result.run.directory)["status"] == "complete"
-    # The chosen one is the newest adaptation, and its runs are those that adapt makes alone.
     assert find_model(place, None).checkpoint == result.run.checkpoint
-    assert select(selection).skipped
-    alone = plan_adapt(replace(ADAPT, lambda_=4.0), place).run
-    assert alone.finished
-    assert checkpoint_of(alone.directory) == selection.jobs[4.0].run.checkpoint
+    assert select(planned).skipped
+    # A training of the selection is the run that adapt makes alone.
+    assert plan_adapt(replace(ADAPT, select=False, lambda_=0.5), place).run.finished
 
 
-def test_a_selection_keeps_the_name_that_earlier_versions_gave_it(root: Path) -> None:
-    selection = plan_selection(ADAPT, Workspace.open(root))
-    determining = hashed_options(selection.jobs[0.5].config) | {"select": True, "strengths": "0.5,4", "method": METHOD}
-    del determining["lambda"]
-    contents = {
-        role: {key: facts[key] for key in ("contents", "sha256") if key in facts}
-        for role, facts in selection.run.inputs.items()
+@pytest.mark.parametrize("name", ["keep", "centre", "whiten", "mmd λ=0.5", "mmd λ=0.5+whiten"])
+def test_the_network_of_each_candidate_can_be_made(root: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Workspace.open(root)
+    real = selection.choose
+
+    def of_name(found: list[Candidate], identities: int) -> Any:
+        choice = real(found, identities)
+        return replace(choice, chosen=next(one for one in found if one.name == name))
+
+    monkeypatch.setattr(selection, "choose", of_name)
+    monkeypatch.setattr("facedan_cli.training.whiten.LEAST_PEOPLE", 0)
+    planned = plan_selection(replace(ADAPT, candidates="centre,whiten,mmd", lambdas="0.5"), place)
+    result = select(planned, force=True)
+    assert result.metrics["candidate"] == name
+    init, found = load_file(planned.keep.init), weights(result.run)
+    assert ("whitening.mean" in found) == (name.endswith(("centre", "whiten")))
+    changed = [key for key in init if not key.startswith("classifier") and not torch.equal(init[key], found[key])]
+    assert bool(changed) == name.startswith("mmd")
+    if name == "centre":
+        torch.testing.assert_close(found["whitening.matrix"], torch.eye(len(found["whitening.mean"])))
+
+
+def test_what_cannot_be_made_is_out_and_the_next_best_is_chosen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise FacedanError("too few people", "give more")
+
+    monkeypatch.setattr(selection, "adapt", refuse)
+    monkeypatch.setattr(selection, "choose", lambda found, n: replace(choose(found, n), chosen=last_left(found)))
+    result = select(plan_selection(replace(ADAPT, candidates="centre,whiten"), Workspace.open(root)), force=True)
+    assert result.metrics["candidate"] == "keep"
+    assert ["too few people" in row["out"] for row in rows_of(result.run.directory)] == [False, True, True]
+
+
+def last_left(found: list[Candidate]) -> Candidate:
+    return [one for one in found if not one.rejected][-1]
+
+
+def test_the_rate_is_that_of_all_comparisons() -> None:
+    rng = np.random.default_rng(0)
+    names = np.repeat([f"p{number}" for number in range(15)], 4)
+    rows = rng.normal(size=(60, 16)) + 2 * np.repeat(rng.normal(size=(15, 16)), 4, axis=0)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    unseen = np.arange(60) % 4 == 0
+    for seen_too in (unseen, np.ones(60, bool)):
+        compared = criterion._Compared(names, seen_too)
+        pairs = [(i, j) for i in range(60) for j in range(i) if seen_too[i] or seen_too[j]]
+        genuine = [rows[i] @ rows[j] for i, j in pairs if names[i] == names[j]]
+        impostor = [rows[i] @ rows[j] for i, j in pairs if names[i] != names[j]]
+        assert len(impostor) * float(compared.far) >= criterion.LEAST_ACCEPTED
+        rate, replicates = compared.rates(rows)
+        assert rate == pytest.approx(verification_rate(genuine, impostor, compared.far).vr)
+        assert replicates.shape == (50,)
+        assert compared.identities == 15
+
+
+def test_images_are_spread_over_identities(root: Path) -> None:
+    folder = read_dataset(root / "aligned" / "casia")
+    few = spread_over(folder, 150)
+    counts = np.unique(few.names, return_counts=True)[1]
+    assert (len(few), len(counts), set(counts.tolist())) == (150, 100, {1, 2})
+    assert len(set(spread_over(folder, 150, 7).names)) == 7
+    assert len(spread_over(folder, 150, 7)) == 21
+
+
+def test_without_held_out_identities_held_out_images_are_compared_with_a_warning(root: Path) -> None:
+    source = read_source(Workspace.open(root).dataset("casia"))
+    twice = {"paths": source.folder.paths * 2, "names": source.folder.names * 2}
+    source = replace(source, folder=replace(source.folder, **twice))
+    verified = images_to_verify(source, 30)
+    assert verified.known_identities
+    assert verified.unseen.sum() == 30
+    assert set(np.array(verified.folder.names)[verified.unseen]) == set(verified.folder.names)
+
+
+def test_few_people_are_neither_centred_nor_whitened_by(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(criterion, "estimated_people", lambda *_: 3.0)
+    result = select(plan_selection(replace(ADAPT, candidates="centre,whiten"), Workspace.open(root)), force=True)
+    assert result.metrics["candidate"] == "keep"
+    assert ["too few" in row["out"] for row in rows_of(result.run.directory)] == [False, True, True]
+
+
+def test_published_networks_hold_identities_out_to_select_by(root: Path) -> None:
+    place = Workspace.open(root)
+    init = str(plan_adapt(replace(ADAPT, select=False), place).init)
+    import facedan_cli.training.adapt as module
+
+    with pytest.MonkeyPatch.context() as patched:
+        real = module.read_card
+        patched.setattr(module, "read_card", lambda path: replace(real(path), stage="weights", config={}))
+        chosen = plan_adapt(replace(ADAPT, init=init), place)
+        plain = plan_adapt(replace(ADAPT, init=init, select=False), place)
+    assert len(set(chosen.source.held_out.names)) == 20  # a fifth
+    assert not plain.source.held_out.paths
+
+
+def test_a_selection_is_not_the_run_of_another_choice(root: Path) -> None:
+    place = Workspace.open(root)
+    names = {
+        plan_selection(replace(ADAPT, **values), place).run.name
+        for values in ({}, {"candidates": "mmd"}, {"lambdas": "0.5"}, {"budget": "9"}, {"seed": 1})
     }
-    assert selection.run.identity == digest({"stage": "adapt", "config": determining, "inputs": contents})
+    assert len(names) == 5
+
+
+def test_one_process_selects(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="by one process"):
+        plan_selection(ADAPT, Workspace.open(root))
 
 
 @pytest.mark.parametrize("key", ["holdout_identities", "hold_people"])
@@ -143,8 +303,8 @@ def test_a_pretraining_of_the_same_images_is_recognised(root: Path, key: str) ->
     place = Workspace.open(root)
     source = place.dataset("casia")
     accept = is_of_images(source, place)
-    contents = read_source(source, 3, place.root).folder.fingerprint
-    record = {"inputs": {"source": {"contents": contents}}, "config": {key: 3}}
+    contents = read_source(source, 10, place.root).folder.fingerprint
+    record = {"inputs": {"source": {"contents": contents}}, "config": {key: 10}}
     assert accept(record)
     assert not accept(record | {"config": {key: 0}})
 
@@ -152,11 +312,11 @@ def test_a_pretraining_of_the_same_images_is_recognised(root: Path, key: str) ->
 def test_held_out_identities_are_trained_on_by_no_stage(root: Path) -> None:
     place = Workspace.open(root)
     job = plan_adapt(ADAPT, place)
-    assert len(set(job.source.held_out.names)) == 3
+    assert len(set(job.source.held_out.names)) == 10
     assert not set(job.source.held_out.names) & set(job.source.identities)
-    assert job.config.holdout_identities == 3
+    assert job.config.holdout_identities == 10
     assert job.card.identities == job.source.identities
-    with pytest.raises(UsageError, match="held out 3"):
+    with pytest.raises(UsageError, match="held out 10"):
         plan_adapt(replace(ADAPT, holdout_identities=2), place)
 
 
