@@ -106,7 +106,9 @@ def match_resolution(source: Tensor, target: Tensor) -> Tensor:
     )
     place = (radius * BANDS).clamp(max=BANDS - 1)
     spectrum = vertical @ x @ horizontal.T
-    own, wanted = (_falls(vertical @ _grey(images) @ horizontal.T, place.long()) for images in (x, target.float()))
+    # The transform is linear: the luminance's own spectrum is that of the channels, weighted.
+    own = _falls(_grey(spectrum), place.long())
+    wanted = _falls(vertical @ _grey(target.float()) @ horizontal.T, place.long())
     gains = (wanted / own.clamp(min=1e-9)).sqrt().clamp(max=1)
     gains[:, :LOWEST_BANDS] = 1
     gains = gains.cummin(1).values
