@@ -43,7 +43,7 @@ PARTNERS = 3
 """Training images of each identity that its held-out image is compared with, where no identities are held out."""
 
 FARS = ("0.001", "0.01", "0.1")
-"""False-accept rates, of which the smallest is taken at which enough impostor comparisons are accepted."""
+"""False-accept rates: of those at which enough impostor comparisons are accepted, the most telling one is taken."""
 
 LEAST_ACCEPTED = 30
 """Smallest number of accepted impostor comparisons."""
@@ -109,6 +109,7 @@ class Criterion:
         names = np.array(verified.folder.names)[found]
         self._compared = _Compared(names, verified.unseen[found])
         self._verified = in_looks(faces)
+        self._compared.settle(embedded(network, self._verified, device))
         one_each = np.unique(names, return_index=True)[1]
         self.people = self._people(network, one_each)
         others, _ = hold_out(job.source.folder, job.config.holdout, labelled=True)
@@ -186,8 +187,15 @@ class _Compared:
         self._impostors = codes[first][~self._same], codes[second][~self._same]
         self.identities = len(np.unique(self._genuine))
         count = int((~self._same).sum())
-        enough = (far for far in FARS if far_budget(parse_far(far), count) >= LEAST_ACCEPTED)
-        self.far = next(enough, FARS[-1])
+        self._fars = [far for far in FARS if far_budget(parse_far(far), count) >= LEAST_ACCEPTED] or [FARS[-1]]
+        self.far = self._fars[0]
+
+    def settle(self, rows: np.ndarray) -> None:
+        """Take the FAR at which these rows have a rate nearest to one half: 0 and 1 leave nothing to tell apart."""
+        first, second = self._pairs
+        scores = (rows @ rows.T)[first, second]
+        genuine, impostor = scores[self._same], scores[~self._same]
+        self.far = min(self._fars, key=lambda far: abs(verification_rate(genuine, impostor, far).vr - 0.5))
 
     def rates(self, rows: np.ndarray) -> tuple[float, np.ndarray]:
         first, second = self._pairs

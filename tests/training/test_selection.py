@@ -243,6 +243,25 @@ def test_the_rate_is_that_of_all_comparisons() -> None:
         assert compared.identities == 15
 
 
+def test_the_rate_is_neither_0_nor_1_where_another_false_accept_rate_tells_more() -> None:
+    names, rng = np.repeat(np.arange(60), 4), np.random.default_rng(0)
+    people = np.repeat(rng.normal(size=(60, 16)), 4, axis=0)
+    compared = criterion._Compared(names, np.ones(240, bool))
+    same = names[:, None] == names[None]
+    upper = np.triu(np.ones_like(same), 1)
+    taken = set()
+    for share in (0.2, 0.7, 3.0):
+        rows = rng.normal(size=(240, 16)) + share * people
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        compared.settle(rows)
+        scores = rows @ rows.T
+        genuine, impostor = scores[same & upper], scores[~same & upper]
+        away = {far: abs(verification_rate(genuine, impostor, far).vr - 0.5) for far in ("0.01", "0.1")}
+        assert away[compared.far] == min(away.values())
+        taken.add(compared.far)
+    assert len(taken) == 2
+
+
 def test_images_are_spread_over_identities(root: Path) -> None:
     folder = read_dataset(root / "aligned" / "casia")
     few = spread_over(folder, 150)
