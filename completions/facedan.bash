@@ -77,7 +77,7 @@ _facedan() {
         esac
         ;;
     adapt)
-        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --restyle-share --restyle-by --mask-share --kernels --lambda --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --candidates --budget --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --augment --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
+        options='--source --target --init --preset --check --layers --method --adabn-mix --whiten-power --whiten-rank --whiten-flip --restyle-share --restyle-by --mask-share --kernels --lambda --normalise-features --keep --lambda-ramp --discrepancy --estimator --bandwidth --median --bandwidth-multipliers --kernel-weights --memory-bank --select --lambdas --candidates --budget --holdout --holdout-identities --iterations --batch --lr --backbone-lr-mult --classifier-lr-mult --optimizer --schedule --momentum --weight-decay --label-smoothing --input-normalisation --batch-norm --augment --train-from --seed --strict --head --margin --scale --sample-rate --shard-classifier --precision --compile --grad-accum --cache --checkpoint-every --keep-every --log-every --tensorboard --input --mean --std --channels --workers --device --workspace -w --config --force --dry-run --json --quiet -q --verbose -v --help -h'
         case $option in
         --source | --target) kind=dataset ;;
         --init) kind=run ;;
@@ -85,7 +85,7 @@ _facedan() {
         --check | --workspace | -w | --config) kind=path ;;
         --layers) kind=value words='fc6,fc7 pool,embedding embedding fc6 fc7 pool' ;;
         --method) kind=value words='mmd restyle masks adabn whiten mmd+whiten adabn+whiten' ;;
-        --adabn-mix | --whiten-power | --whiten-rank | --restyle-share | --mask-share | --kernels | --lambda | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --budget | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
+        --adabn-mix | --whiten-power | --whiten-rank | --restyle-share | --mask-share | --kernels | --lambda | --keep | --lambda-ramp | --bandwidth-multipliers | --memory-bank | --lambdas | --budget | --holdout | --holdout-identities | --iterations | --batch | --lr | --backbone-lr-mult | --classifier-lr-mult | --momentum | --weight-decay | --label-smoothing | --train-from | --seed | --margin | --scale | --sample-rate | --grad-accum | --checkpoint-every | --keep-every | --log-every | --input | --mean | --std | --workers) kind=value ;;
         --restyle-by) kind=value words='all resolution amplitude statistics histogram' ;;
         --discrepancy) kind=value words='mk-mmd jmmd coral energy' ;;
         --estimator) kind=value words='unbiased biased linear' ;;

@@ -148,6 +148,8 @@ complete -c facedan -n '__facedan_calls adapt' -l restyle-by -r -f -a 'all resol
 complete -c facedan -n '__facedan_calls adapt' -l mask-share -r -f -d 'Share of the source images on which masks draws a mask'
 complete -c facedan -n '__facedan_calls adapt' -l kernels -r -f -d 'Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …'
 complete -c facedan -n '__facedan_calls adapt' -l lambda -r -f -d 'λ, the weight of the penalty; 0: the control'
+complete -c facedan -n '__facedan_calls adapt' -l normalise-features -d 'Compare L2-normalised features in the penalty, as recognition does'
+complete -c facedan -n '__facedan_calls adapt' -l keep -r -f -d 'Weight of a term that keeps the embedding of --init: the mean of 1 − cosine between new and old embedding of the source and target images of a step; 0: none'
 complete -c facedan -n '__facedan_calls adapt' -l lambda-ramp -r -f -d 'Steps over which λ rises from 0; 0: constant λ'
 complete -c facedan -n '__facedan_calls adapt' -l discrepancy -r -f -a 'mk-mmd jmmd coral energy' -d 'Discrepancy between the domains: mk-mmd, jmmd, coral, energy'
 complete -c facedan -n '__facedan_calls adapt' -l estimator -r -f -a 'unbiased biased linear' -d 'Estimator: unbiased, biased (the paper\'s eq. 2) or linear (noisy)'

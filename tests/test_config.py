@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ def test_the_defaults_for_vggface_are_the_papers() -> None:
     assert (PAPER.lr, PAPER.classifier_lr_mult, PAPER.batch, PAPER.iterations) == (1e-4, 10.0, 32, 20_000)
     assert (PAPER.optimizer, PAPER.momentum, PAPER.weight_decay, PAPER.schedule) == ("sgd", 0.9, 5e-4, "constant")
     assert PAPER.label_smoothing == 0
-    assert NETWORKS["vggface"].adapt == replace(PAPER, classifier_lr_mult=1.0)  # all layers at 1e-4
-    adapt = AdaptConfig(source="a", target="b")
-    assert (adapt.lambda_, adapt.kernels, adapt.layers) == (0.5, 5, None)  # all layers that the model has
+    of_adapt = NETWORKS["vggface"].adapt
+    paper = {**asdict(PAPER), "classifier_lr_mult": 1.0}  # all layers at 1e-4
+    assert asdict(of_adapt) == paper | {"lambda_": 0.5, "normalise_features": False}
+    adapt = resolve(AdaptConfig(source="a", target="b", layers=None), of_adapt)
+    assert (adapt.lambda_, adapt.normalise_features, adapt.keep) == (0.5, False, 0)
+    assert (adapt.kernels, adapt.layers) == (5, None)  # all layers that the model has
     assert NETWORKS["vggface"].layers == ("fc6", "fc7")
 
 
@@ -59,7 +62,7 @@ def test_options_go_by_the_names_of_the_command_line() -> None:
 
 
 def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
-    config = resolve(AdaptConfig(source="a", target="b"), PAPER)
+    config = resolve(AdaptConfig(source="a", target="b"), NETWORKS["vggface"].adapt)
     without = {"workers", "device", "cache", "compile", "grad_accum", "shard_classifier", "tensorboard", "strict"}
     without |= {"log_every", "checkpoint_every", "keep_every", "source", "target", "init"}
     without |= {"select", "lambdas", "candidates", "budget"}
@@ -67,7 +70,7 @@ def test_what_does_not_change_the_result_does_not_determine_a_run() -> None:
     without |= {"input", "mean", "std", "channels"}  # --init's digest tells of them
     resolved = {"layers", "batch_norm", "method", "adabn_mix", "strict", "train_from"}  # elsewhere, or of other methods
     resolved |= {"whiten_power", "whiten_rank", "whiten_flip", "input_normalisation"}
-    resolved |= {"augment", "restyle_share", "restyle_by", "mask_share"}
+    resolved |= {"augment", "restyle_share", "restyle_by", "mask_share", "normalise_features", "keep"}
     former = {new: old for old, new in former_names(config).items()}
     expected = {former.get(key, key) for key in options(config).keys() - without - resolved}
     assert hashed_options(config).keys() == expected

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from facedan_cli.adaptation.betas import Moments, kernel_moments, optimal_weights
 from facedan_cli.adaptation.discrepancies import LayerBatch, Measure
@@ -44,6 +45,7 @@ class Penalty:
         memory_bank: past rows of each domain, without gradient, that each batch is compared with; not with the linear
             estimator, which would compare them with each other only.
         ramp: steps over which λ rises from 0 to `lambda_`; 0: constant λ.
+        normalise: whether features are L2-normalised first; bandwidths are then those of normalised features.
     """
 
     lambda_: float
@@ -57,6 +59,7 @@ class Penalty:
     median: str = "squared"
     memory_bank: int = 0
     ramp: int = 0
+    normalise: bool = False
     gamma: dict[str, float] = field(default_factory=dict, init=False)
     weights: dict[str, tuple[float, ...]] = field(default_factory=dict, init=False)
     _moments: dict[str, Moments] = field(default_factory=dict, init=False)
@@ -85,6 +88,8 @@ class Penalty:
         Raises:
             ValueError: a batch has fewer than two rows of a domain, or its features have no bandwidth.
         """
+        if self.normalise:
+            source, target = on_sphere(source), on_sphere(target)
         batches = {
             layer: LayerBatch(*self._rows(layer, source[layer], target[layer]), self.estimator) for layer in self.layers
         }
@@ -118,6 +123,8 @@ class Penalty:
         """Put the rows of a finished step into the memory bank."""
         if not self.memory_bank:
             return
+        if self.normalise:
+            source, target = on_sphere(source), on_sphere(target)
         for layer in self.layers:
             now = (source[layer].detach(), target[layer].detach())
             before = self._past.get(layer, tuple(rows[:0] for rows in now))
@@ -177,6 +184,11 @@ class Penalty:
             self._moments[layer] = moments
             self.weights[layer] = optimal_weights(moments)
         return mixture(kernels, self.weights[layer])
+
+
+def on_sphere(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """L2-normalised features by layer, (n, d)."""
+    return {layer: F.normalize(rows) for layer, rows in features.items()}
 
 
 def _with_memory_bank(rows: Tensor, past: Tensor) -> Tensor:

@@ -172,8 +172,8 @@ def _names(field: Field[Any], annotation: Any) -> tuple[str, ...]:
     name = spelling(field.name)
     if field.metadata["names"]:
         return tuple(field.metadata["names"])
-    if annotation is bool:
-        return (f"{name}/--no-{name.removeprefix('--')}",) if field.default else (name,)
+    if annotation in (bool, bool | None):
+        return (name,) if field.default is False else (f"{name}/--no-{name.removeprefix('--')}",)
     return (name,) if field.name.endswith("_") else ()
 
 
@@ -204,6 +204,8 @@ def _of_recipes(kind: Any, name: str) -> str:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -260,6 +260,7 @@ _AS_BEFORE = (
     *(("input_normalisation", None), ("input_normalisation", "none")),
     *(("whiten_power", 0.25), ("whiten_rank", None), ("whiten_flip", False), ("augment", "none")),
     *(("restyle_share", 0.7), ("restyle_by", "histogram"), ("mask_share", 0.5)),
+    *(("normalise_features", False), ("keep", 0.0)),
 )
 """Options that earlier versions did not have, with the value they implied; runs with it keep their names."""
 

@@ -25,7 +25,7 @@ class MethodEntry:
 
 PENALTY_OPTIONS = (
     *("kernels", "lambda_", "lambda_ramp", "discrepancy", "estimator", "bandwidth", "median"),
-    *("bandwidth_multipliers", "kernel_weights", "memory_bank"),
+    *("bandwidth_multipliers", "kernel_weights", "memory_bank", "normalise_features"),
 )
 
 METHODS: Mapping[str, MethodEntry] = {

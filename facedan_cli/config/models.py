@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from facedan_cli.config.preprocessing import Channels, parse_normalisation
@@ -40,6 +40,23 @@ class Recipe:
     weight_decay: float
     label_smoothing: float
     head: str = "softmax"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptRecipe(Recipe):
+    """Default options of an adaptation; those that `Recipe` lacks are the paper's.
+
+    Args:
+        lambda_: λ, the weight of the penalty.
+        normalise_features: whether the penalty compares L2-normalised features.
+    """
+
+    lambda_: float = 0.5
+    normalise_features: bool = False
+
+
+def _adaptation(recipe: Recipe, **changes: Any) -> AdaptRecipe:
+    return AdaptRecipe(**{**asdict(recipe), **changes})
 
 
 class Release(NamedTuple):
@@ -99,7 +116,7 @@ class NetworkEntry:
     template: str
     licence: str = ""
     pretrain: Recipe
-    adapt: Recipe
+    adapt: AdaptRecipe
     releases: Mapping[str, Release] = field(default_factory=dict)
     fetch: str = ""
     start: str = ""
@@ -132,9 +149,12 @@ _MINI = Recipe(
 )
 # FaceNet is not in the paper; this is a usual rate for fine-tuning its published weights.
 _FACENET = replace(_PAPER, lr=1e-3)
-# ArcFace's for training from random weights; small steps and few of them for networks that come trained.
+# ArcFace's for training from random weights. Networks that come trained: small steps and few of them, and the penalty
+# on the unit sphere, where they compare, with a λ that brings MMD² near chance.
 STRONG = replace(_PAPER, lr=0.02, classifier_lr_mult=1.0, schedule="onecycle", batch=128, head="cosface")
-STRONG_ADAPT = replace(_PAPER, optimizer="adamw", iterations=150, weight_decay=0.0, head="cosface")
+STRONG_ADAPT = _adaptation(
+    _PAPER, optimizer="adamw", iterations=150, weight_decay=0.0, head="cosface", lambda_=10.0, normalise_features=True
+)
 
 IMAGENET = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
 """The normalisation of networks that learnt from ImageNet, as options have it."""
@@ -167,7 +187,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         template="vggface",
         licence="CC BY-NC 4.0 (VGG-Face)",
         pretrain=_PAPER,
-        adapt=replace(_PAPER, classifier_lr_mult=1.0),
+        adapt=_adaptation(_PAPER, classifier_lr_mult=1.0),
         start="the paper starts from VGG-Face's: --init PATH",
     ),
     "vggface-mini": NetworkEntry(
@@ -178,7 +198,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         crop=64,
         template="vggface",
         pretrain=_MINI,
-        adapt=replace(_MINI, batch=32, iterations=300),
+        adapt=_adaptation(_MINI, batch=32, iterations=300),
     ),
     "facenet": NetworkEntry(
         constructor="facedan_cli.models.facenet:Facenet",
@@ -190,7 +210,7 @@ NETWORKS: Mapping[str, NetworkEntry] = {
         template="arcface",
         licence="MIT (facenet-pytorch)",
         pretrain=_FACENET,
-        adapt=replace(_FACENET, classifier_lr_mult=1.0),
+        adapt=_adaptation(_FACENET, classifier_lr_mult=1.0),
         releases={
             "vggface2": Release("20180402-114759-vggface2.pt", 8631),
             "casia-webface": Release("20180408-102900-casia-webface.pt", 10575),

@@ -254,7 +254,15 @@ class AdaptConfig(TrainingConfig):
     )
     mask_share: float = setting(0.5, "Share of the source images on which masks draws a mask.")
     kernels: int = setting(5, "Number of Gaussian kernels, with bandwidths γ, 2γ, 4γ …")
-    lambda_: float = setting(0.5, "λ, the weight of the penalty; 0: the control.")
+    lambda_: float | None = setting(None, "λ, the weight of the penalty; 0: the control.", recipe=True)
+    normalise_features: bool | None = setting(
+        None, "Compare L2-normalised features in the penalty, as recognition does.", recipe=True
+    )
+    keep: float = setting(
+        0.0,
+        "Weight of a term that keeps the embedding of --init: the mean of 1 − cosine between new and old embedding of "
+        "the source and target images of a step; 0: none.",
+    )
     lambda_ramp: int = setting(0, "Steps over which λ rises from 0; 0: constant λ.", min=0)
     discrepancy: str = setting(
         "mk-mmd",
@@ -312,10 +320,11 @@ _USUAL = {
     for name in (
         *("layers", "kernels", "lambda_", "lambda_ramp", "discrepancy"),
         *("estimator", "bandwidth", "median", "bandwidth_multipliers", "kernel_weights", "memory_bank"),
+        "normalise_features",
     )
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": _USUAL | {"estimator": "biased"},
+    "paper": _USUAL | {"estimator": "biased", "lambda_": 0.5, "normalise_features": False},
     "strong": _USUAL | {"lambda_": 10.0},
 }
 """Values of `adapt --preset`: the paper's penalty to the letter, or a strong one for domains that differ much."""

@@ -263,7 +263,7 @@ def _label(card: ModelCard) -> str:
 def _penalised(config: Mapping[str, Any]) -> str:
     """The name of a training by its penalty."""
     if config["lambda"] == 0:
-        return "λ = 0" + _changes({key: config.get(key) for key in ("batch_norm", "input_normalisation")})
+        return "λ = 0" + _changes({key: config.get(key) for key in ("batch_norm", "input_normalisation", "keep")})
     kernels = {1: "s", 5: "m"}.get(config["kernels"], f"{config['kernels']}k")
     weighed = dict(sorted(layer.partition(":")[::2] for layer in config["layers"].split(",")))
     of_paper = all(name.startswith("fc") for name in weighed)
@@ -272,7 +272,8 @@ def _penalised(config: Mapping[str, Any]) -> str:
     other = config.get("discrepancy", AdaptConfig.discrepancy)
     name = f"DAN_{kernels}{layers}" if other == AdaptConfig.discrepancy else f"{other} {layers.strip()}"
     weights = "".join(f" {layer}:{weight}" for layer, weight in weighed.items() if weight and float(weight) != 1)
-    return name + weights + lambda_ + _changes(config)
+    unit = " L2" if config.get("normalise_features") else ""
+    return name + weights + lambda_ + unit + _changes(config)
 
 
 def _changed_source(config: Mapping[str, Any]) -> str:
@@ -317,6 +318,7 @@ def _changes(config: Mapping[str, Any]) -> str:
         "lambda_ramp": "ramp={}",
         "batch_norm": "BN={}",
         "input_normalisation": "{}",
+        "keep": "keep={:g}",
     }
     values = {key: config.get(key) for key in said}
     usual = hashed_options(AdaptConfig(source="", target=""))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facedan_cli.config.networks import network_entry, network_settings
 from facedan_cli.config.table import TableConfig
 from facedan_cli.evaluation.verification import LEVEL
 from facedan_cli.metrics.intervals import Interval
@@ -137,6 +138,8 @@ class TableResult:
     def summary(self) -> dict[str, Any]:
         """The object that `table --json` prints and summary.json holds."""
         config, several = self.config, len(self.config.seeds) > 1
+        network = network_entry(config.pretrain.model, network_settings(config.pretrain))
+        lambda_ = network.adapt.lambda_ if config.adapt.lambda_ is None else config.adapt.lambda_
         return {
             "schema": SCHEMA,
             "protocol": self.protocol,
@@ -145,7 +148,7 @@ class TableResult:
             "target": config.adapt.target,
             "model": config.pretrain.model,
             "init": config.pretrain.init,
-            "lambda": config.adapt.lambda_,
+            "lambda": lambda_,
             "seeds": list(config.seeds),
             "bounds": "lowest and highest of the seeds" if several else config.evaluate.ci,
             "level": LEVEL,

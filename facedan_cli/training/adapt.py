@@ -20,7 +20,7 @@ from facedan_cli.data.same_images import keep_images
 from facedan_cli.embedding.alignment import refuse_misaligned, template_name, training_misalignments
 from facedan_cli.embedding.model import check_settings, find_model
 from facedan_cli.errors import FacedanError, UsageError
-from facedan_cli.models.checkpoint import ModelCard, read_card
+from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, read_card
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.networks import build
 from facedan_cli.models.pretrained.state_dict import open_safetensors
@@ -52,6 +52,7 @@ from facedan_cli.training.datasets import (
 )
 from facedan_cli.training.domain_test import DomainTest, Ends, draw_domains, tell
 from facedan_cli.training.held_out import HeldOut
+from facedan_cli.training.keep import Keep
 from facedan_cli.training.loop import DomainBatches, Validation
 from facedan_cli.training.resolve import check_method, check_processes, of_method, resolve_adapt
 from facedan_cli.training.session import Session, training_plan, training_session
@@ -158,7 +159,11 @@ def _train(job: AdaptJob, *, force: bool, report: Report) -> TrainingResult:
         held_out = HeldOut(
             network, sources.part(source_held_out), job.source.labels_of(source_held_out), targets.part(target_held_out)
         )
-        ends = Ends(DomainTest(held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed))
+        ends = Ends(
+            DomainTest(
+                held_out, tuple(job.layers), job.bandwidth_multipliers, config.seed, bool(config.normalise_features)
+            )
+        )
         if config.batch_norm == "target":
             if not run.state.exists():
                 ends.measure()
@@ -172,7 +177,10 @@ def _train(job: AdaptJob, *, force: bool, report: Report) -> TrainingResult:
         metrics = session.train(
             network,
             DomainBatches(
-                *streams(rows=session.rows(batch)), penalty, restyling(config, job.seed, session.rows(batch))
+                *streams(rows=session.rows(batch)),
+                penalty,
+                restyling(config, job.seed, session.rows(batch)),
+                Keep(config.keep, load_checkpoint(job.init)[0].to(session.device)) if config.keep else None,
             ),
             _card(job),
             Validation(ends=ends, loss=lambda: held_out.loss(penalty)),
@@ -266,7 +274,7 @@ def _initial_network(job: AdaptJob, session: Session) -> FaceNetwork:
 def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
     config = job.config
     return Penalty(
-        lambda_=config.lambda_,
+        lambda_=float(config.lambda_ or 0),
         layers=job.layers,
         discrepancy=config.discrepancy,
         bandwidth_multipliers=job.bandwidth_multipliers,
@@ -277,4 +285,5 @@ def _penalty(job: AdaptJob, bandwidths: Mapping[str, float] | None) -> Penalty:
         median=config.median,
         memory_bank=config.memory_bank,
         ramp=config.lambda_ramp,
+        normalise=bool(config.normalise_features),
     )

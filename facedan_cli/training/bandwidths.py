@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from facedan_cli.adaptation.kernels import median_bandwidth
+from facedan_cli.adaptation.penalty import on_sphere
 from facedan_cli.config.discrepancies import DISCREPANCIES
 from facedan_cli.config.training import AdaptConfig
 from facedan_cli.data.batches import BatchStream
@@ -60,7 +61,10 @@ def initial_bandwidths(
             return {layer: _positive(found.get(layer)) for layer in layers}
         except ValueError as error:  # measured again: the network is still the initial one
             tell_odd(kept, error)
-    source, target = _sample_features(network, streams, DTYPES[config.precision], seed)
+    source, target = (
+        on_sphere(features) if config.normalise_features else features
+        for features in _sample_features(network, streams, DTYPES[config.precision], seed)
+    )
     try:
         bandwidths = {layer: median_bandwidth(source[layer], target[layer], config.median) for layer in layers}
     except ValueError as error:

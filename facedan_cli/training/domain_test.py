@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from facedan_cli.adaptation.penalty import on_sphere
 from facedan_cli.adaptation.two_sample import TwoSampleTest, two_sample_test
 from facedan_cli.adaptation.whitening import likely_people
 from facedan_cli.figures.domains import plot_domains
@@ -45,19 +46,22 @@ class DomainTest:
         layers: layers whose features are compared.
         bandwidth_multipliers: bandwidths of the kernels as multiples of γ.
         seed: seed of the permutations.
+        normalise: whether features are L2-normalised first, as in the penalty.
     """
 
     held_out: HeldOut
     layers: tuple[str, ...]
     bandwidth_multipliers: tuple[float, ...]
     seed: int
+    normalise: bool = False
 
     def __call__(self) -> dict[str, Any]:
         """The entry for the log; empty if too few images can be read, or features have collapsed to a point."""
         images = (self.held_out.source, self.held_out.target)
         if any(domain is None or len(readable(domain)) < 2 for domain in images):
             return {}
-        source, target = (features_of(self.held_out.network, domain) for domain in images if domain is not None)
+        found_in = [features_of(self.held_out.network, domain) for domain in images if domain is not None]
+        source, target = map(on_sphere, found_in) if self.normalise else found_in
         identities = self.held_out.labels[readable(images[0])].tolist() if images[0] is not None else None
         try:
             found = self._tests(source, target, identities)

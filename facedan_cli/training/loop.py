@@ -23,6 +23,7 @@ from facedan_cli.models.classifier import Classifier
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.report import SILENT, Report
 from facedan_cli.training.changes import Restyling
+from facedan_cli.training.keep import Keep
 from facedan_cli.training.log import Log, shape_of_features
 from facedan_cli.training.plan import Plan, learning_rate, make_optimizer, replicated, set_rate
 from facedan_cli.training.state import Checkpoints
@@ -42,12 +43,14 @@ class DomainBatches:
         target: unlabelled.
         penalty: between their features.
         restyling: gives source images the looks of target images.
+        keep: keeps the embedding of the initial network.
     """
 
     source: BatchStream
     target: BatchStream | None = None
     penalty: Penalty | None = None
     restyling: Restyling | None = None
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def train(
     """
     # Set up, and resume: network, optimiser, penalty and scaler are those of step `start`, the same in all processes.
     device = next(network.parameters()).device
-    trained = _Trained(network, domains.penalty, plan, checkpoints)
+    trained = _Trained(network, domains, plan, checkpoints)
     start = trained.resume()
     begin_alike((*replicated(network), *network.buffers()), start)
     entries = Log(log, start, tensorboard)
@@ -151,13 +154,13 @@ def train(
 class _Trained:
     """All that a step changes: network, optimiser, penalty and scaler."""
 
-    def __init__(self, network: FaceNetwork, penalty: Penalty | None, plan: Plan, checkpoints: Checkpoints) -> None:
-        self._network, self._penalty, self._plan, self._checkpoints = network, penalty, plan, checkpoints
+    def __init__(self, network: FaceNetwork, domains: DomainBatches, plan: Plan, checkpoints: Checkpoints) -> None:
+        self._network, self._penalty, self._plan, self._checkpoints = network, domains.penalty, plan, checkpoints
         self._optimizer = make_optimizer(network, plan)
         self._replicated = replicated(network)
         device = next(network.parameters()).device
         self._scaler = torch.amp.GradScaler(device.type, enabled=plan.precision == "fp16")
-        self._losses = Step(network, penalty, plan, self._scaler)
+        self._losses = Step(network, domains.penalty, plan, self._scaler, domains.keep)
 
     def resume(self) -> int:
         """Load the saved state if there is one; returns the number of finished steps."""
@@ -244,6 +247,9 @@ def _measured(losses: Losses, penalty: Penalty | None, step: int) -> dict[str, A
         entry |= {name: value.item() for name, value in losses.discrepancies.items()}
         entry |= penalty.settings()
         entry["lambda"] = penalty.lambda_at(step)
+    if losses.kept is not None and losses.drift is not None:
+        entry["loss"] += losses.kept.item()
+        entry["drift"] = losses.drift.item()
     return entry | shape_of_features(losses.source, losses.target)
 
 

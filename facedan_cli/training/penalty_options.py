@@ -45,8 +45,10 @@ def resolve_penalty(
         raise UsageError(
             f"--kernels must be at least 1 and at most {MOST_KERNELS}, not {config.kernels}", "the paper uses 1 and 5"
         )
-    if not 0 <= config.lambda_ < math.inf:
+    if config.lambda_ is not None and not 0 <= config.lambda_ < math.inf:
         raise UsageError(f"--lambda must be a number from 0, not {config.lambda_}", "the paper uses 0.5")
+    if not 0 <= config.keep < math.inf:
+        raise UsageError(f"--keep must be a number from 0, not {config.keep}", "0, the default, is without it")
     for option, count in (("--memory-bank", config.memory_bank), ("--lambda-ramp", config.lambda_ramp)):
         if count < 0:
             raise UsageError(f"{option} must be at least 0, not {count}", "0, the default, is without it")

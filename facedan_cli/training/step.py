@@ -17,6 +17,7 @@ from facedan_cli.errors import FacedanError
 from facedan_cli.models.dropout import BatchDropout, set_batch_rows
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.training.classification import Classification, classification_loss, observe_norms, sample_classes
+from facedan_cli.training.keep import Keep, Kept
 from facedan_cli.training.plan import Plan
 
 TOO_LARGE = "lower --lr (or --lambda): NaNs and collapsed features almost always come from too large steps"
@@ -59,6 +60,8 @@ class Losses:
         discrepancies: discrepancies by their names in the log.
         source: source features by layer, (n, d); with a penalty those of the global batch, (B, d).
         target: target features by layer; empty in stage 1.
+        kept: the term that keeps the initial embedding, W times `drift`; None without it.
+        drift: mean of 1 − cosine between new and initial embedding.
     """
 
     classification: Tensor
@@ -67,11 +70,14 @@ class Losses:
     discrepancies: dict[str, Tensor]
     source: Features
     target: Features
+    kept: Tensor | None = None
+    drift: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
         """The loss that is minimised."""
-        return self.classification if self.penalty is None else self.classification + self.penalty
+        total = self.classification if self.penalty is None else self.classification + self.penalty
+        return total if self.kept is None else total + self.kept
 
 
 class Step:
@@ -82,13 +88,22 @@ class Step:
         penalty: between source and target features; None in stage 1.
         plan: precision, seed, and the number of parts of a batch.
         scaler: scales the loss where gradients have half precision.
+        keep: keeps the initial embedding; None: it is free.
     """
 
-    def __init__(self, network: FaceNetwork, penalty: Penalty | None, plan: Plan, scaler: torch.amp.GradScaler) -> None:
+    def __init__(
+        self,
+        network: FaceNetwork,
+        penalty: Penalty | None,
+        plan: Plan,
+        scaler: torch.amp.GradScaler,
+        keep: Keep | None = None,
+    ) -> None:
         self.network = network
         self.penalty = penalty
         self.plan = plan
         self.scaler = scaler
+        self.keep = keep
         self.device = next(network.parameters()).device
         self._dropouts = [module for module in network.modules() if isinstance(module, BatchDropout)]
         self._forward = torch.compile(network, options=_AS_WITHOUT) if plan.compile else network
@@ -115,7 +130,8 @@ class Step:
             source, target = self._features(batch)
             observe_norms(self.network.classifier, source[self.network.layers[-1]], self.plan.batch)
             classified = self._classify(source, batch.labels, step, sampled)
-        total, penalty = classified.total, None
+            kept = self._kept(batch, source, target)
+        total, penalty = _with(classified.total, kept), None
         discrepancies = Features()
         if self.penalty is not None:
             # The penalty compares the rows of all processes: (B, d), the global batch.
@@ -123,7 +139,7 @@ class Step:
             penalty, discrepancies = self._penalty(source, target, step)
             total = total + penalty
         self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        return _losses([classified], penalty, discrepancies, source, target)
+        return _losses([classified], penalty, discrepancies, source, target, [kept])
 
     def _in_parts(self, batch: Batch, step: int, sampled: Tensor | None) -> Losses:
         """The same step as `_whole`, in parts that need less memory.
@@ -150,13 +166,14 @@ class Step:
             found = iter(torch.autograd.grad(penalty, leaves, allow_unused=True, materialize_grads=True))
             gradients = [{layer: next(found) for layer in features} for features in local]
         # Second pass: each part with its graph; Σ features · gradient has the gradient of the penalty.
-        classified, seen = [], []
+        classified, kept, seen = [], [], []
         for rows in parts:
             part = batch.part(rows)
             with self._pass(batch, step, rows):
                 features = self._features(part)
                 classified.append(self._classify(features[0], part.labels, step, sampled))
-            total = classified[-1].total
+                kept.append(self._kept(part, *features))
+            total = _with(classified[-1].total, kept[-1])
             for of_domain, by_layer in zip(features, gradients, strict=True):
                 for layer, gradient in by_layer.items():
                     total = total + (of_domain[layer] * gradient[rows]).sum()
@@ -164,7 +181,7 @@ class Step:
             seen.append({layer: found.detach() for layer, found in features[0].items()})
         if self.penalty is None:
             source = {layer: torch.cat([features[layer] for features in seen]) for layer in self.network.layers}
-        return _losses(classified, penalty, discrepancies, source, target)
+        return _losses(classified, penalty, discrepancies, source, target, kept)
 
     def _joined(self, batch: Batch, step: int, parts: list[slice]) -> list[Features]:
         """The features of source and target of all parts, (b, d) by layer, as leaves that require a gradient."""
@@ -217,6 +234,14 @@ class Step:
             sampled=sampled,
         )
 
+    def _kept(self, batch: Batch, source: Features, target: Features) -> Kept | None:
+        if self.keep is None:
+            return None
+        images = [batch.source] if batch.target is None else [batch.source, batch.target]
+        layer = self.network.layers[-1]
+        embeddings = [features[layer] for features in (source, target) if features]
+        return self.keep(torch.cat(images), torch.cat(embeddings), len(images) * self.plan.batch)
+
     def _gathered(self, rows: Features) -> Features:
         return {layer: gather_rows(local, self.plan.batch) for layer, local in rows.items()}
 
@@ -234,8 +259,10 @@ def _losses(
     discrepancies: dict[str, Tensor],
     source: Features,
     target: Features,
+    kept: list[Kept | None],
 ) -> Losses:
     """The losses of a step, detached from their graph."""
+    terms = [part for part in kept if part is not None]
     return Losses(
         _sum([part.loss for part in classified]),
         _sum([part.accuracy for part in classified]),
@@ -243,7 +270,12 @@ def _losses(
         {name: value.detach() for name, value in discrepancies.items()},
         {layer: rows.detach() for layer, rows in source.items()},
         {layer: rows.detach() for layer, rows in target.items()},
+        *((_sum([part.weighted for part in terms]), _sum([part.drift for part in terms])) if terms else ()),
     )
+
+
+def _with(total: Tensor, kept: Kept | None) -> Tensor:
+    return total if kept is None else total + kept.loss
 
 
 def _sum(parts: list[Tensor]) -> Tensor:

@@ -203,6 +203,26 @@ def test_it_goes_on_from_its_state(options: dict[str, Any]) -> None:
     assert not torch.equal(fresh, values[0])
 
 
+@pytest.mark.parametrize("options", [{}, {"memory_bank": 6}, {"bandwidths": None}, {"discrepancy": "coral"}], ids=str)
+def test_the_norm_of_normalised_features_does_not_matter(options: dict[str, Any]) -> None:
+    """The penalty is that of rows on the unit sphere, and its gradient leaves their norms alone."""
+    on_sphere, of_any_norm = penalty(**options), penalty(normalise=True, **options)
+    for seed in (1, 3):
+        source, target = features(seed), features(seed + 1)
+        unit = [{layer: rows / rows.norm(dim=1, keepdim=True) for layer, rows in of.items()} for of in (source, target)]
+        leaves = {layer: rows.requires_grad_() for layer, rows in source.items()}
+        expected, _ = on_sphere(*unit)
+        value, _ = of_any_norm(leaves, {layer: 3 * rows for layer, rows in target.items()})
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-9)
+        for rows, gradient in zip(leaves.values(), torch.autograd.grad(value, [*leaves.values()]), strict=True):
+            torch.testing.assert_close(
+                (rows * gradient).sum(1), torch.zeros(len(rows), dtype=rows.dtype), atol=1e-6, rtol=0
+            )
+        on_sphere.update_memory_bank(*unit)
+        of_any_norm.update_memory_bank(source, target)
+    assert of_any_norm.frozen().normalise
+
+
 def test_the_ramp_rises_to_lambda_and_stays() -> None:
     measure = penalty(ramp=100)
     lambdas = [measure.lambda_at(step) for step in range(1, 201)]

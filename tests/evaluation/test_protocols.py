@@ -224,9 +224,10 @@ def test_every_option_of_the_penalty_changes_the_label() -> None:
         "median": "sigma",
         "kernel_weights": "optimal",
         "memory_bank": 9,
+        "normalise_features": True,
     }
     assert others.keys() == PRESETS["paper"].keys()
-    usual = replace(config, layers="fc6,fc7")
+    usual = replace(config, layers="fc6,fc7", lambda_=0.5)
     labels = {
         label_of(
             ModelCard("vggface", (), "adapt", "adapt-a-b-00000000", hashed_options(replace(usual, **{name: value})))

@@ -20,6 +20,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "bank": {"memory_bank": 9},
     "parts": {"grad_accum": 2},
     "restyled": {"restyle": tuple(RESTYLINGS)},
+    "kept": {"keep": 3.0, "grad_accum": 2},
 }
 MODES: dict[str, dict[str, Any]] = {mode: {"batch_norm": mode} for mode in ("source", "joint")}
 ANGULAR: dict[str, dict[str, Any]] = {head: {"head": head, "scale": 4.0} for head in ("arcface", "adaface")}

@@ -68,7 +68,7 @@ def test_stages_are_runs_that_start_from_each_other(pretrained: Workspace) -> No
 
 @pytest.mark.parametrize(
     ("method", "label"),
-    [("mmd+whiten", "DAN_m embedding + whitened 0.5"), ("whiten+adabn", "AdaBN + whitened 0.5")],
+    [("mmd+whiten", "DAN_m embedding λ=10 L2 + whitened 0.5"), ("whiten+adabn", "AdaBN + whitened 0.5")],
 )
 def test_its_name_in_tables_tells_all_stages(pretrained: Workspace, method: str, label: str) -> None:
     made = adapt(plan_adapt(replace(JOINED, method=method), pretrained)).run
@@ -131,9 +131,9 @@ def test_a_table_has_rows_for_methods(pretrained: Workspace) -> None:
     assert labels == {
         "source": "source only",
         "augmented": "λ = 0 augmented",
-        "ddc": "DAN_s embedding",
+        "ddc": "DAN_s embedding λ=10 L2",
         "adabn+whiten": "AdaBN mix=0.3 + whitened 0.5",
-        "mmd+whiten": "DAN_m embedding + whitened 0.5",
+        "mmd+whiten": "DAN_m embedding λ=10 L2 + whitened 0.5",
     }
     assert [cell.row for cell in plan_table(config, pretrained)] == list(found)
 

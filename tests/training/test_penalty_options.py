@@ -46,7 +46,7 @@ def works(**options: Any) -> bool:
     before = features(64, 0), features(64, 1, shift=0.5)
     medians = {layer: fixed or median_bandwidth(*(part[layer] for part in before), config.median) for layer in layers}
     penalty = Penalty(
-        lambda_=config.lambda_,
+        lambda_=0.5,
         layers=layers,
         discrepancy=config.discrepancy,
         bandwidth_multipliers=bandwidth_multipliers,

@@ -22,6 +22,7 @@ from facedan_cli.models.checkpoint import ModelCard
 from facedan_cli.models.network import FaceNetwork
 from facedan_cli.models.vggface import Spec, VGGFace
 from facedan_cli.training.changes import Restyling
+from facedan_cli.training.keep import Keep
 from facedan_cli.training.loop import DomainBatches, train
 from facedan_cli.training.plan import Plan
 from facedan_cli.training.state import Checkpoints
@@ -101,6 +102,7 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     restyling = Restyling(options.pop("restyle"), 0.5, PLAN.seed, rows) if "restyle" in options else None
     sharded = bool(options.pop("sharded", 0)) and parts > 1
     plan = replace(PLAN, grad_accum=options.pop("grad_accum", 1), sample_rate=options.pop("sample_rate", 1.0))
+    keep = options.pop("keep", 0.0)
     head = {"head": options.pop("head", "softmax"), "scale": options.pop("scale", None)}
     head["local_classes"] = shard_range(IDENTITIES, part, parts) if sharded else None
     save_file(measure(part, parts, **options), directory / f"measured{part}.safetensors")
@@ -113,7 +115,7 @@ def adapt_in(part: int, parts: int, directory: Path, options: dict[str, Any]) ->
     with suppress(Gone), Checkpoints(directory, CARD) as checkpoints:
         train(
             network,
-            DomainBatches(source, target, penalty, restyling),
+            DomainBatches(source, target, penalty, restyling, Keep(keep, VGGFace(SPEC, IDENTITIES)) if keep else None),
             plan,
             checkpoints=checkpoints,
             log=directory / "metrics.jsonl",
