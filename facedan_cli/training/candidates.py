@@ -1,8 +1,9 @@
 """The candidates of a selection, and the choice among them by the rates of one criterion.
 
-The candidate with the highest rate is the best. Its advantage over a candidate that changes the network less has to
-exceed the bootstrap error of that advantage; else the one that changes less is chosen. So without evidence the network
-is kept as it is.
+The choice starts from a default: whitening of the network as it is where the target shows enough people, unless the
+criterion says that this is worse; else the network as it is. The candidate with the highest rate takes its place if
+its advantage exceeds the bootstrap error of that advantage; of several as good as it the one that changes least. The
+default is whitening because the criterion cannot see a shift of people, which whitening meets without training.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy as np
 from facedan_cli.metrics.intervals import difference_interval
 from facedan_cli.training.whiten import ENOUGH_PEOPLE
 
-KEEP = "keep"
-"""The candidate that changes nothing, which always competes."""
+KEEP, WHITEN = "keep", "whiten"
+"""The candidate that changes nothing, which always competes, and the whitening of that network."""
 
 CHANGES = ("keep", "centre", "whiten", "adabn", "adabn+whiten", "trained", "trained+whiten")
 """What a candidate changes, from least to most."""
@@ -57,12 +58,14 @@ class Choice:
     Args:
         chosen: the one that changes least of those that are as good as the best.
         best: the one with the highest rate.
+        default: the one that others have to beat, `keep` or its whitening.
         keep: the network as it is.
         identities: number of identities that the rates are of.
     """
 
     chosen: Candidate
     best: Candidate
+    default: Candidate
     keep: Candidate
     identities: int
 
@@ -82,19 +85,32 @@ class Choice:
         return self.best is self.keep if self.chosen is self.keep else self.interval[0] > 0
 
 
-def choose(candidates: Sequence[Candidate], identities: int) -> Choice:
+def choose(candidates: Sequence[Candidate], identities: int, people: float | None = None) -> Choice:
     """The candidate that changes least of those whose distance to the best is within its bootstrap error.
+
+    The default comes first, whatever it changes.
 
     Args:
         candidates: with `KEEP` among them.
         identities: number of identities that the rates are of.
+        people: estimated number of people in the target; None: unknown.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.change)
     keep = next(candidate for candidate in ordered if candidate.name == KEEP)
     left = [candidate for candidate in ordered if candidate is keep or not candidate.rejected]
     best = max(left, key=lambda candidate: candidate.rate)
-    chosen = next(candidate for candidate in left if best.rate - candidate.rate <= error_of(best, candidate))
-    return Choice(chosen, best, keep, identities)
+    default = _default(left, keep, identities, people)
+    rivals = [default, *(candidate for candidate in left if candidate is not keep and candidate is not default)]
+    highest = max(rivals, key=lambda candidate: candidate.rate)
+    chosen = next(one for one in rivals if highest.rate - one.rate <= error_of(highest, one))
+    return Choice(chosen, best, default, keep, identities)
+
+
+def _default(left: Sequence[Candidate], keep: Candidate, identities: int, people: float | None) -> Candidate:
+    whitened = next((candidate for candidate in left if candidate.name == WHITEN), None)
+    if whitened is None or people is None or round(people) < ENOUGH_PEOPLE:
+        return keep
+    return keep if interval(whitened, keep, identities)[1] < 0 else whitened
 
 
 def error_of(one: Candidate, other: Candidate) -> float:

@@ -29,6 +29,7 @@ from facedan_cli.training.budget import Budget
 from facedan_cli.training.candidates import KEEP, Candidate, Choice, checked, choose, interval
 from facedan_cli.training.criterion import Criterion, images_to_verify
 from facedan_cli.training.datasets import METHOD, TrainingResult, found_finished
+from facedan_cli.training.whiten import ENOUGH_PEOPLE
 from facedan_cli.workspace import Workspace, write_csv, write_text
 
 CRITERION = 2
@@ -203,7 +204,7 @@ def _made(
     """The choice, the checkpoint of the chosen network, and the candidates: what cannot be made is rejected."""
     found = list(found)
     while True:
-        choice = choose(found, criterion.identities)
+        choice = choose(found, criterion.identities, criterion.people)
         chosen = choice.chosen
         if chosen.name == KEEP:
             return choice, selection.keep.init, found
@@ -251,7 +252,9 @@ def tell(choice: Choice, criterion: Criterion, job: AdaptJob, report: Report) ->
             f"chosen: {chosen.name} ({where}: {100 * chosen.rate:.1f} %, as it is {100 * keep.rate:.1f} %: "
             f"{100 * choice.gain:+.1f} points [{low:.1f}, {high:.1f}])"
         )
-        if best is not chosen:
+        if chosen is choice.default:
+            report.note(f"nothing beats {chosen.name}, the default with {ENOUGH_PEOPLE} people or more, by its error")
+        elif best is not chosen:
             report.note(f"{best.name} has {100 * best.rate:.1f} %, a tie: what changes less is taken")
         report.note("sure: the interval excludes 0" if choice.sure else "not sure: the interval includes 0")
     report.note("the criterion sees light, colour and resolution; it does not see age, pose or who the people are")

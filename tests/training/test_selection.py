@@ -63,6 +63,21 @@ def test_a_tie_goes_to_what_changes_least() -> None:
     assert not choice.sure  # another one has the higher rate
 
 
+def test_whitening_is_the_default_where_the_target_shows_enough_people() -> None:
+    keep, whitened = candidate("keep", 0.5, 0.02), candidate("whiten", 0.48, 0.02, power=0.25)
+    for people, default in ((None, keep), (19, keep), (20, whitened), (200, whitened)):
+        choice = choose([keep, whitened], 30, people)
+        assert choice.chosen is choice.default is default
+        assert choice.best is keep
+        assert choice.sure == (default is keep)
+    worse = candidate("whiten", 0.2, 0.02, power=0.25)
+    assert choose([keep, worse], 30, 200).chosen is keep
+    assert choose([keep, replace(whitened, rejected="collapsed")], 30, 200).chosen is keep
+    better = candidate("trained", 0.6, 0.02)
+    assert choose([keep, whitened, better], 30, 200).chosen is better
+    assert choose([keep, whitened, replace(better, rate=0.481)], 30, 200).chosen is whitened
+
+
 def test_the_network_is_kept_for_sure_where_nothing_has_a_higher_rate() -> None:
     found = [candidate("keep", 0.5), candidate("whiten", 0.5), candidate("trained", 0.4)]
     choice = choose(found, 30)
@@ -193,8 +208,8 @@ def test_the_network_of_each_candidate_can_be_made(root: Path, name: str, monkey
     place = Workspace.open(root)
     real = selection.choose
 
-    def of_name(found: list[Candidate], identities: int) -> Any:
-        choice = real(found, identities)
+    def of_name(found: list[Candidate], *facts: Any) -> Any:
+        choice = real(found, *facts)
         return replace(choice, chosen=next(one for one in found if one.name == name))
 
     monkeypatch.setattr(selection, "choose", of_name)
@@ -215,7 +230,9 @@ def test_what_cannot_be_made_is_out_and_the_next_best_is_chosen(root: Path, monk
         raise FacedanError("too few people", "give more")
 
     monkeypatch.setattr(selection, "adapt", refuse)
-    monkeypatch.setattr(selection, "choose", lambda found, n: replace(choose(found, n), chosen=last_left(found)))
+    monkeypatch.setattr(
+        selection, "choose", lambda found, *facts: replace(choose(found, *facts), chosen=last_left(found))
+    )
     result = select(plan_selection(replace(ADAPT, candidates="centre,whiten"), Workspace.open(root)), force=True)
     assert result.metrics["candidate"] == "keep"
     assert ["too few people" in row["out"] for row in rows_of(result.run.directory)] == [False, True, True]
