@@ -230,7 +230,7 @@ complete -c facedan -n '__facedan_calls embed' -l help -s h -d 'Show this messag
 complete -c facedan -n '__facedan_calls table' -f -a 'gbu feret pairs identify'
 complete -c facedan -n '__facedan_calls table' -l source -r -F -a '(__facedan_datasets)' -d 'Labelled faces, one folder per identity: a path or a data set\'s name'
 complete -c facedan -n '__facedan_calls table' -l target -r -F -a '(__facedan_datasets)' -d 'Unlabelled faces, as `adapt` takes them'
-complete -c facedan -n '__facedan_calls table' -l rows -r -f -d 'Rows, such as source,m67, from lbp, pcanet, vgg, source, control, augmented, adabn, whiten, ddc, s7, s67, m7, m67, fusion, or methods joined by +'
+complete -c facedan -n '__facedan_calls table' -l rows -r -f -d 'Rows, such as source,m67, from lbp, pcanet, vgg, source, control, augmented, adabn, whiten, ddc, s7, s67, m7, m67, fusion, chosen, or methods joined by +'
 complete -c facedan -n '__facedan_calls table' -l methods -r -f -a 'whiten mmd+whiten adabn,whiten' -d 'Further rows, methods as `adapt --method` takes them, such as whiten,mmd+whiten'
 complete -c facedan -n '__facedan_calls table' -l also -r -F -a '(__facedan_runs) lbp' -d 'Further row, as `evaluate --model` takes it, such as an ONNX file; repeatable'
 complete -c facedan -n '__facedan_calls table' -l embeddings -r -f -d 'Further row, as `evaluate --embeddings` takes it; repeatable'

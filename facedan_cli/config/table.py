@@ -17,9 +17,10 @@ TABLE_PROTOCOLS = tuple(name for name, entry in PROTOCOLS.items() if entry.table
 TABLE_FORMATS = ("text", "markdown", "latex", "csv")
 TABLE_ROWS = (
     *(*CLASSICAL, "vgg", "source", "control", "augmented", "adabn", "whiten"),
-    *("ddc", "s7", "s67", "m7", "m67", "fusion"),
+    *("ddc", "s7", "s67", "m7", "m67", "fusion", "chosen"),
 )
-"""The rows in order: the paper's, the control λ = 0, also with augmentation, and the fusion of the adapted models.
+"""The rows in order: the paper's, the control λ = 0, also with augmentation, the fusion of the adapted models, and
+the label-free choice.
 
 Methods joined by + are rows as well; they come last.
 """
@@ -65,8 +66,8 @@ class TableOptions:
     rows: str | None = setting(
         None,
         f"Rows, such as source,m67, from {', '.join(TABLE_ROWS)}, or methods joined by +. Default: all but augmented "
-        "(the control with --augment all), adabn, whiten and ddc (s7 by its other name); vgg needs --init, lbp and "
-        "pcanet belong to feret.",
+        "(the control with --augment all), adabn, whiten, ddc (s7 by its other name) and chosen (adapt --select); vgg "
+        "needs --init, lbp and pcanet belong to feret.",
         leading=True,
     )
     methods: str | None = setting(

@@ -20,10 +20,11 @@ from facedan_cli.report import Report
 from facedan_cli.runs import Run
 from facedan_cli.training.adapt import adapt, plan_adapt
 from facedan_cli.training.adapt_job import AdaptJob
-from facedan_cli.training.datasets import refuse_same
+from facedan_cli.training.datasets import TrainingResult, refuse_same
 from facedan_cli.training.pcanet import PCANetJob
 from facedan_cli.training.penalty_options import check_batch, resolve_penalty
 from facedan_cli.training.pretrain import PretrainJob, plan_pretrain, pretrain
+from facedan_cli.training.selection import Selection, plan_selection, select
 from facedan_cli.training.target_list import read_target
 from facedan_cli.workspace import Workspace
 
@@ -39,9 +40,9 @@ DANS: Mapping[str, tuple[int, bool]] = {
 One kernel on one layer is DDC (Tzeng et al. 2014), which the paper calls DAN_s7.
 """
 
-Job = PretrainJob | PCANetJob | AdaptJob
+Job = PretrainJob | PCANetJob | AdaptJob | Selection
 
-ON_REQUEST = ("augmented", "adabn", "whiten", "ddc")
+ON_REQUEST = ("augmented", "adabn", "whiten", "ddc", "chosen")
 """Rows that are made only where they are asked for."""
 
 OF_NO_SEED = (*CLASSICAL, "vgg")
@@ -121,7 +122,7 @@ def resolve_rows(asked: str | None, protocol: str, init: str | None, methods: st
 
 def is_adapted(row: str) -> bool:
     """Whether a row is of a network that `adapt` makes."""
-    return row in ("control", "augmented", *DANS) or "+" in row or row in METHODS
+    return row in ("control", "augmented", "chosen", *DANS) or "+" in row or row in METHODS
 
 
 def plan_table(config: TableConfig, workspace: Workspace) -> list[Cell]:
@@ -163,7 +164,7 @@ def train_table(config: TableConfig, workspace: Workspace, report: Report) -> di
         for row, job in _jobs(config, seed, workspace):
             done += 1
             report.note(f"{done} of {total}, {row}, seed {seed}: {_state(job.run)}")
-            result = adapt(job, report=report) if isinstance(job, AdaptJob) else pretrain(job, report=report)
+            result = _carried_out(job, report)
             models[row] = TableModel(str(result.run.checkpoint), result.run.name, result.set_aside)
         found[seed] = {row: models[row] for row in config.rows if row in models}
     return found
@@ -176,7 +177,14 @@ def _jobs(config: TableConfig, seed: int, workspace: Workspace) -> Iterator[tupl
     first = plan_pretrain(replace(config.pretrain, seed=seed), workspace)
     yield "source", first
     for row in _adapted(config):
-        yield row, plan_adapt(replace(_stage_2(config, row), seed=seed, init=first.run.name), workspace)
+        stage_2 = replace(_stage_2(config, row), seed=seed, init=first.run.name)
+        yield row, plan_selection(stage_2, workspace) if stage_2.select else plan_adapt(stage_2, workspace)
+
+
+def _carried_out(job: Job, report: Report) -> TrainingResult:
+    if isinstance(job, Selection):
+        return select(job, report=report)
+    return adapt(job, report=report) if isinstance(job, AdaptJob) else pretrain(job, report=report)
 
 
 def _of_no_seed(config: TableConfig, workspace: Workspace, report: Report) -> Iterator[tuple[str, TableModel]]:
@@ -213,6 +221,8 @@ def _stage_2(config: TableConfig, row: str) -> AdaptConfig:
     adapt = of_stage(config.adapt, AdaptConfig.method)
     if row in ("control", "augmented"):
         return replace(adapt, lambda_=0.0, augment="all" if row == "augmented" else adapt.augment)
+    if row == "chosen":
+        return replace(adapt, select=True)
     (kernels, all_layers), layers = DANS[row], network_entry(config.pretrain.model).layers
     named = ",".join(layers if all_layers else layers[-1:])
     return replace(adapt, kernels=kernels, bandwidth_multipliers=None, layers=named)

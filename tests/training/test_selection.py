@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tiny import Notes, draw, weights
 
+from facedan_cli.config.common import EvaluateConfig
+from facedan_cli.config.table import TableConfig
 from facedan_cli.config.training import AdaptConfig, PretrainConfig
 from facedan_cli.data.dataset import read_dataset
 from facedan_cli.embedding.model import find_model
@@ -23,6 +25,7 @@ from facedan_cli.metrics.roc import verification_rate
 from facedan_cli.models.checkpoint import read_card
 from facedan_cli.runs import read_record
 from facedan_cli.synthetic.render import STUDIO
+from facedan_cli.table.runs import plan_table, resolve_rows, train_table
 from facedan_cli.training import criterion, selection
 from facedan_cli.training.adapt import plan_adapt
 from facedan_cli.training.budget import Budget
@@ -33,6 +36,7 @@ from facedan_cli.training.pretrain import plan_pretrain, pretrain
 from facedan_cli.training.selection import parse_candidates, parse_lambdas, plan_selection, select
 from facedan_cli.workspace import Workspace
 
+PRETRAIN = PretrainConfig(source="casia", model="vggface-mini", iterations=2, batch=16, holdout_identities=10)
 ADAPT = AdaptConfig(source="casia", target="frgc", iterations=2, batch=6, lambdas="0.5,4", select=True)
 
 
@@ -162,8 +166,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for identity in range(200, 230):
         for image in range(3):
             draw(made / "aligned" / "frgc" / f"{identity}_{image}.png", identity, image, style=STUDIO)
-    config = PretrainConfig(source="casia", model="vggface-mini", iterations=2, batch=16, holdout_identities=10)
-    pretrain(plan_pretrain(config, Workspace.open(made)))
+    pretrain(plan_pretrain(PRETRAIN, Workspace.open(made)))
     return made
 
 
@@ -361,3 +364,13 @@ def test_without_held_out_images_there_is_nothing_to_compare_by(workspace: Works
     pretrain(plan_pretrain(config, workspace))
     with pytest.raises(FacedanError, match="too few held-out"):
         plan_selection(replace(ADAPT, iterations=2), workspace)
+
+
+def test_a_table_has_a_row_for_the_choice(root: Path) -> None:
+    place = Workspace.open(root)
+    adapting = replace(ADAPT, select=False, candidates="centre,whiten")
+    config = TableConfig(rows=("source", "chosen"), pretrain=PRETRAIN, adapt=adapting, evaluate=EvaluateConfig())
+    assert "chosen" not in resolve_rows(None, "gbu", None)
+    assert [cell.row for cell in plan_table(config, place)] == ["source", "chosen"]
+    found = train_table(config, place, Notes())[0]
+    assert label_of(read_card(Path(found["chosen"].name))).endswith("chosen")
