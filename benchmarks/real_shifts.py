@@ -1,8 +1,8 @@
 """What each method of adaptation gives on shifts between aligned sets of real faces, beside keeping the network.
 
     python benchmarks/real_shifts.py SOURCE [TARGET …] [--shifts haze,dark,…] [--init FILE] [--model vggface-mini]
-        [--rows control,mmd,whiten,…] [--seeds 0] [--pretrain-iterations N] [--iterations N] [--workspace DIR]
-        [--json] [--smoke]
+        [--rows control,mmd,whiten,…] [--seeds 0] [--pretrain-iterations N] [--iterations N] [--train-from MODULE]
+        [--workspace DIR] [--json] [--smoke]
 
 SOURCE and TARGET are aligned folders with one folder per person. Of the source's people two thirds are the labelled
 source; half of the others are the target and half the test of the shifts that are drawn on them (--shifts). Of the
@@ -46,13 +46,14 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
     "mmd": {"lambda_": 0.5},
     "mmd-10": {"lambda_": 10.0},
     "mmd-10+whiten": {"lambda_": 10.0, "method": "mmd+whiten"},
+    "mmd-10 keep": {"lambda_": 10.0, "keep": 10.0},
     "restyle": {"method": "restyle"},
     "restyle+whiten": {"method": "restyle+whiten"},
     "adabn": {"method": "adabn", "adabn_mix": 0.5},
     "adabn+whiten": {"method": "adabn+whiten", "adabn_mix": 0.5},
     "centre": {"method": "whiten", "whiten_power": 0.0},
     "whiten": {"method": "whiten"},
-    "choice": {"select": True},
+    "choice": {"select": True, "lambdas": "10"},
 }
 FARS = ("0.01", "0.001")
 
@@ -194,12 +195,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--pretrain-iterations", type=int)
     parser.add_argument("--iterations", type=int)
+    parser.add_argument("--train-from")
     parser.add_argument("--workspace", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--smoke", action="store_true", help="the smallest run, in seconds")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         short: dict[str, Any] = {} if given.iterations is None else {"iterations": given.iterations}
+        short |= {} if given.train_from is None else {"train_from": given.train_from}
         if given.smoke:
             given.source, given.shifts, given.rows = draw(Path(scratch) / "faces", 24, 3), "haze", "control,whiten"
             given.pretrain_iterations, short = 2, {"iterations": 2, "batch": 4, "bandwidth": "batch"}
@@ -223,6 +226,7 @@ def main() -> None:
                 seed=seed,
                 iterations=given.pretrain_iterations,
                 batch=short.get("batch"),
+                holdout_identities=len(people) // 15,
             )
             init = given.init or str(pretrain(plan_pretrain(config, workspace)).run.checkpoint)
             for shift in shifts:
