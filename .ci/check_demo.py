@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-MODELS = 4  # before, the control, DAN_m67, the one that is chosen
+MODELS = 5  # before, the control, DAN_m67, whitened, the one that is chosen
 PARTITIONS = {"Good", "Bad", "Ugly"}
 
 
