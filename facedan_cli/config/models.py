@@ -121,6 +121,10 @@ class NetworkEntry:
     fetch: str = ""
     start: str = ""
 
+    def __post_init__(self) -> None:
+        if type(self.adapt) is not AdaptRecipe:  # of a package that was written for one kind of recipe
+            object.__setattr__(self, "adapt", _adaptation(self.adapt))
+
 
 # Section IV-B. The paper names neither the optimiser, nor momentum, nor weight decay: these are VGG's (Simonyan 2015).
 _PAPER = Recipe(

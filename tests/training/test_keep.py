@@ -15,6 +15,8 @@ from tiny import metrics as logged
 from tiny import same as alike
 from torch.nn import functional as F
 
+from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.training import AdaptConfig, resolve
 from facedan_cli.errors import Interrupted, UsageError
 from facedan_cli.evaluation.models import label_of
 from facedan_cli.models.checkpoint import read_card
@@ -93,3 +95,9 @@ def test_the_papers_networks_have_neither_and_keep_the_names_of_their_runs(place
     for impossible in (-1.0, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="--keep"):
             plan_adapt(replace(ADAPT, keep=impossible), place)
+
+
+def test_a_row_with_a_recipe_for_both_stages_has_the_papers_penalty() -> None:
+    entry = replace(NETWORKS["vggface-mini"], adapt=NETWORKS["vggface-mini"].pretrain)  # type: ignore[arg-type]
+    resolved = resolve(AdaptConfig(source="a", target="b"), entry.adapt)
+    assert (resolved.lambda_, resolved.normalise_features) == (0.5, False)
