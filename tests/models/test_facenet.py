@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -13,7 +13,7 @@ from facenet_pytorch.models import inception_resnet_v1 as library
 from torch import nn
 from torch.nn import functional as F
 
-from facedan_cli.config.models import NETWORKS
+from facedan_cli.config.models import NETWORKS, AdaptRecipe
 from facedan_cli.errors import FacedanError
 from facedan_cli.models.checkpoint import ModelCard, load_checkpoint, save_checkpoint
 from facedan_cli.models.dropout import set_batch_rows
@@ -229,4 +229,4 @@ def test_convolutions_are_all_below_the_pooling() -> None:
 def test_recipes_differ_in_the_new_classifiers_rate_alone() -> None:
     pretrain, adapt = NETWORKS["facenet"].pretrain, NETWORKS["facenet"].adapt
     assert pretrain.batch == 32
-    assert replace(pretrain, classifier_lr_mult=1.0) == adapt
+    assert AdaptRecipe(**asdict(replace(pretrain, classifier_lr_mult=1.0))) == adapt
