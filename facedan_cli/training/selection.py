@@ -64,6 +64,8 @@ def plan_selection(config: AdaptConfig, workspace: Workspace, report: Report = S
     Raises:
         FacedanError: an input is missing, or an option cannot be.
     """
+    if config.method != AdaptConfig.method:  # it would be part of every training, under the name of another
+        raise UsageError(f"--select means nothing for --method {config.method}", "name methods by --candidates")
     lambdas = parse_lambdas(config.lambdas)
     keep = plan_adapt(config, workspace, report)
     held_out = keep.config.holdout_identities

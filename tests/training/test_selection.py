@@ -374,3 +374,9 @@ def test_a_table_has_a_row_for_the_choice(root: Path) -> None:
     assert [cell.row for cell in plan_table(config, place)] == ["source", "chosen"]
     found = train_table(config, place, Notes())[0]
     assert label_of(read_card(Path(found["chosen"].name))).endswith("chosen")
+
+
+@pytest.mark.parametrize("method", ["restyle", "mmd+restyle", "whiten", "masks"])
+def test_candidates_are_named_by_candidates_alone(root: Path, method: str) -> None:
+    with pytest.raises(UsageError, match="--select means nothing for --method"):
+        plan_selection(replace(ADAPT, method=method), Workspace.open(root))
